@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * One exchange: bytes are collected on the transfer thread, everything else happens on the pool.
+ *
+ *	call_start -> send -> [transfer: on_head, on_data, on_done] -> pool: finish
+ *	                ^                                                |
+ *	                +-------- auth_reload: another secret <-- 401 ---+--> done()
+ *
+ * The request is kept until the end, so that it can be sent again after a 401. Only a header that
+ * was refused is ever replaced: what failed otherwise is not repeated here (the engine has done so
+ * where it was harmless).
+ */
+
+#include "call.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/log.h>
+
+#include "auth.h"
+#include "json.h"
+
+#define HEADERS_MAX	 8
+#define PARTS_MAX	 12
+#define MAX_BODY_DEFAULT ((size_t)64 << 20)
+
+struct call_gate {
+	pthread_rwlock_t lock; /* readers go through, the writer closes */
+	bool closed;	       /* lock */
+};
+
+struct call {
+	struct remote *remote;
+	enum transfer_class class;
+	const char *method, *scope, *trace_header;
+	char *url, *endpoint;
+	char *headers[HEADERS_MAX + 1];
+	size_t n_headers;
+	char *body;
+	size_t body_len;
+	struct transfer_part parts[PARTS_MAX]; /* name, filename and data are ours */
+	size_t n_parts;
+	bool idempotent, broken;
+	int64_t deadline_mono_ms;
+	size_t max_body;
+	call_done *done;
+	void *ctx;
+
+	bool retried;	     /* after a 401 */
+	unsigned generation; /* of the credential sent */
+
+	/* The answer: written on the transfer thread, read on the pool after on_done(). */
+	char *answer;
+	size_t answer_len, answer_size;
+	bool too_large;
+	int64_t rate_limit, rate_remaining, date_s;
+	char trace[64];
+	struct transfer_result result;
+};
+
+struct call_gate *call_gate_new(void)
+{
+	struct call_gate *gate = calloc(1, sizeof(*gate));
+
+	if (gate)
+		pthread_rwlock_init(&gate->lock, NULL);
+	return gate;
+}
+
+void call_gate_close(struct call_gate *gate)
+{
+	if (!gate)
+		return;
+	pthread_rwlock_wrlock(&gate->lock);
+	gate->closed = true;
+	pthread_rwlock_unlock(&gate->lock);
+}
+
+void call_gate_free(struct call_gate *gate)
+{
+	if (!gate)
+		return;
+	pthread_rwlock_destroy(&gate->lock);
+	free(gate);
+}
+
+int call_gate_start(struct remote *r, const struct transfer_spec *spec, uint64_t *ret_id)
+{
+	pthread_rwlock_rdlock(&r->gate->lock);
+	int error = r->gate->closed ? -ECANCELED : transfer_start(r->engine, spec, ret_id);
+	pthread_rwlock_unlock(&r->gate->lock);
+	return error;
+}
+
+void call_gate_apply(struct remote *r, void (*what)(struct engine *engine, uint64_t id),
+		     uint64_t id)
+{
+	pthread_rwlock_rdlock(&r->gate->lock);
+	if (!r->gate->closed)
+		what(r->engine, id);
+	pthread_rwlock_unlock(&r->gate->lock);
+}
+
+void call_gate_set_class(struct remote *r, uint64_t id, enum transfer_class class)
+{
+	pthread_rwlock_rdlock(&r->gate->lock);
+	if (!r->gate->closed)
+		transfer_set_class(r->engine, id, class);
+	pthread_rwlock_unlock(&r->gate->lock);
+}
+
+static void call_free(struct call *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->n_headers; i++)
+		free(c->headers[i]);
+	for (size_t i = 0; i < c->n_parts; i++) {
+		free((char *)c->parts[i].name);
+		free((char *)c->parts[i].filename);
+		free((void *)c->parts[i].data);
+	}
+	free(c->url);
+	free(c->endpoint);
+	free(c->body);
+	free(c->answer);
+	free(c);
+}
+
+struct call *call_new(struct remote *r, enum transfer_class class, const char *method,
+		      const char *url, const char *endpoint)
+{
+	struct call *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->remote = r;
+	c->class = class;
+	c->method = method;
+	c->max_body = MAX_BODY_DEFAULT;
+	c->url = url ? strdup(url) : NULL;
+	c->endpoint = endpoint ? strdup(endpoint) : NULL;
+	c->broken = !c->url || !c->endpoint;
+	call_add_header(c, "Accept", "application/json");
+	return c;
+}
+
+void call_add_header(struct call *c, const char *name, const char *value)
+{
+	if (!c || c->broken)
+		return;
+	if (c->n_headers == HEADERS_MAX ||
+	    asprintf(&c->headers[c->n_headers], "%s: %s", name, value) < 0) {
+		c->broken = true;
+		return;
+	}
+	c->headers[++c->n_headers] = NULL;
+}
+
+void call_set_json_take(struct call *c, json_t *body)
+{
+	if (c && body) {
+		c->body = json_dumps(body, JSON_COMPACT);
+		c->body_len = c->body ? strlen(c->body) : 0;
+	}
+	if (c && !c->body)
+		c->broken = true;
+	json_decref(body);
+}
+
+/* A part with its strings copied; NULL when there is no room. */
+static struct transfer_part *add_part(struct call *c, const char *name, const char *filename)
+{
+	if (!c || c->broken)
+		return NULL;
+	if (c->n_parts == PARTS_MAX) {
+		c->broken = true;
+		return NULL;
+	}
+	struct transfer_part *part = &c->parts[c->n_parts++];
+	*part = (struct transfer_part){.fd = -1, .name = strdup(name)};
+	if (filename)
+		part->filename = strdup(filename);
+	c->broken |= !part->name || (filename && !part->filename);
+	return part;
+}
+
+void call_add_data(struct call *c, const char *name, const char *filename, const void *data,
+		   size_t len)
+{
+	struct transfer_part *part = add_part(c, name, filename);
+
+	if (!part)
+		return;
+	void *copy = malloc(len + 1);
+	c->broken |= !copy;
+	if (copy) {
+		memcpy(copy, data, len);
+		part->data = copy;
+		part->len = len;
+	}
+}
+
+void call_add_field(struct call *c, const char *name, const char *value)
+{
+	call_add_data(c, name, NULL, value, strlen(value));
+}
+
+void call_add_file(struct call *c, const char *name, const char *filename, int fd, uint64_t size)
+{
+	struct transfer_part *part = add_part(c, name, filename);
+
+	if (part) {
+		part->fd = fd;
+		part->fd_len = size;
+	}
+}
+
+void call_set_idempotent(struct call *c, bool idempotent)
+{
+	if (c)
+		c->idempotent = idempotent;
+}
+
+void call_set_deadline(struct call *c, int64_t deadline_mono_ms)
+{
+	if (c)
+		c->deadline_mono_ms = deadline_mono_ms;
+}
+
+void call_set_max_body(struct call *c, size_t max)
+{
+	if (c)
+		c->max_body = max;
+}
+
+void call_set_scope(struct call *c, const char *scope)
+{
+	if (c)
+		c->scope = scope;
+}
+
+void call_set_trace_header(struct call *c, const char *name)
+{
+	if (c)
+		c->trace_header = name;
+}
+
+int call_status_errno(int status)
+{
+	static const struct {
+		int status, error;
+	} table[] = {
+		{400, -EINVAL}, {401, -EACCES}, {402, -EACCES}, {403, -EACCES}, {404, -ENOENT},
+		{405, -EIO},	{409, -EBUSY},	{410, -ENOENT}, {413, -EFBIG},	{415, -EIO},
+		{422, -EINVAL}, {423, -EROFS},	{429, -EBUSY},
+	};
+
+	if (status >= 200 && status < 300)
+		return 0;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (table[i].status == status)
+			return table[i].error;
+	return -EIO;
+}
+
+int call_transfer_errno(int error)
+{
+	switch (error) {
+	case 0:
+	case -EHOSTDOWN:
+	case -ETIMEDOUT:
+	case -ECANCELED:
+	case -ENOMEM:
+		return error;
+	default: /* -EPROTO, -ECONNRESET: spoke nonsense, or stopped speaking */
+		return -EIO;
+	}
+}
+
+/* The first string in an object of arrays of strings: Laravel's error.errors. */
+static const char *first_detail(const json_t *errors)
+{
+	const char *key;
+	json_t *list;
+
+	json_object_foreach((json_t *)errors, key, list)
+	{
+		const json_t *text = json_is_array(list) ? json_array_get(list, 0) : list;
+		if (json_is_string(text))
+			return json_string_value(text);
+	}
+	return NULL;
+}
+
+static void words_of_json(const json_t *json, char *out, size_t size)
+{
+	static const char *const keys[] = {"message", "Message", "error_description", "error",
+					   "title"};
+	const json_t *error = json_get_object(json, "error");
+	const json_t *from = error ? error : json;
+	const char *text = NULL;
+
+	for (size_t i = 0; !text && i < sizeof(keys) / sizeof(keys[0]); i++)
+		text = json_get_text(from, keys[i]);
+	const json_t *errors = json_get_object(from, "errors");
+	const char *detail = errors ? first_detail(errors) : NULL;
+	if (text && detail && strncmp(text, detail, strlen(detail)) != 0)
+		snprintf(out, size, "%s: %s", text, detail);
+	else if (text || detail)
+		snprintf(out, size, "%s", text ? text : detail);
+}
+
+/* "<title>413 Request Entity Too Large</title>": a proxy's page says no more than that. */
+static void words_of_html(const char *body, size_t len, char *out, size_t size)
+{
+	const char *title = memmem(body, len, "<title>", 7);
+	const char *end = title ? memmem(title, len - (size_t)(title - body), "</title>", 8) : NULL;
+
+	if (end)
+		snprintf(out, size, "%.*s", (int)(end - title - 7 < 200 ? end - title - 7 : 200),
+			 title + 7);
+}
+
+/* One line of printable text. */
+static void flatten(char *text)
+{
+	char *to = text;
+
+	for (const char *p = text; *p != '\0'; p++) {
+		char c = (unsigned char)*p < 0x20 || *p == 0x7f ? ' ' : *p;
+		if (c != ' ' || (to > text && to[-1] != ' '))
+			*to++ = c;
+	}
+	while (to > text && to[-1] == ' ')
+		to--;
+	*to = '\0';
+}
+
+void call_find_words(const json_t *json, const char *body, size_t len, char *out, size_t size)
+{
+	char raw[1024] = "";
+
+	if (json_is_object(json))
+		words_of_json(json, raw, sizeof(raw));
+	else if (body)
+		words_of_html(body, len, raw, sizeof(raw));
+	flatten(raw);
+	log_redact(raw, out, size);
+	/* Cut between characters, not within one. */
+	size_t n = strlen(out);
+	if (n + 1 == size) {
+		while (n > 0 && ((unsigned char)out[n - 1] & 0xc0) == 0x80)
+			n--;
+		if (n > 0 && (unsigned char)out[n - 1] >= 0xc0)
+			n--;
+		out[n] = '\0';
+	}
+}
+
+static bool on_head(void *ctx, const struct transfer_head *head)
+{
+	struct call *c = ctx;
+	const char *trace = c->trace_header && head->get ? head->get(head, c->trace_header) : NULL;
+
+	c->rate_limit = head->rate_limit;
+	c->rate_remaining = head->rate_remaining;
+	c->date_s = head->date_s;
+	snprintf(c->trace, sizeof(c->trace), "%s", trace ? trace : "");
+	c->answer_len = 0;
+	c->too_large = head->content_length > 0 && (uint64_t)head->content_length > c->max_body;
+	return !c->too_large;
+}
+
+static bool on_data(void *ctx, const void *data, size_t len)
+{
+	struct call *c = ctx;
+
+	if (len > c->max_body - c->answer_len) {
+		c->too_large = true;
+		return false;
+	}
+	if (len > c->answer_size - c->answer_len) {
+		size_t size = c->answer_size ? 2 * c->answer_size : 16384;
+		while (size - c->answer_len < len)
+			size *= 2;
+		char *grown = realloc(c->answer, size);
+		if (!grown)
+			return false;
+		c->answer = grown;
+		c->answer_size = size;
+	}
+	memcpy(c->answer + c->answer_len, data, len);
+	c->answer_len += len;
+	return true;
+}
+
+static int send_call(struct call *c);
+
+static void finish(struct call *c, struct call_reply *reply)
+{
+	log_debug("call: %s: status=%d error=%d bytes=%zu request_id=%s", c->endpoint,
+		  reply->status, reply->error, c->answer_len, c->trace);
+	c->done(c->ctx, reply);
+	call_free(c);
+}
+
+/* The credential is no good and there is no other: say so, in the state and to the caller. */
+static void explain_refusal(struct call *c, struct call_reply *reply,
+			    char message[CALL_MESSAGE_MAX])
+{
+	char words[CALL_MESSAGE_MAX], remedy[CALL_MESSAGE_MAX];
+
+	snprintf(words, sizeof(words), "%s", message);
+	auth_describe_remedy(c->remote->auth, remedy, sizeof(remedy));
+	if (reply->status == 401)
+		snprintf(message, CALL_MESSAGE_MAX,
+			 "the server refuses the credentials (401): %.60s; %.140s", words, remedy);
+	else if (reply->status == 402)
+		snprintf(message, CALL_MESSAGE_MAX,
+			 "the organisation has no subscription (402): %.90s; renew it, then retry",
+			 words);
+	else if (c->scope)
+		snprintf(message, CALL_MESSAGE_MAX, "%.150s; the credentials need the right %s",
+			 words, c->scope);
+	if (reply->status != 403)
+		auth_note_failed(c->remote->auth, message);
+}
+
+static void describe_failure(struct call *c, struct call_reply *reply, const char *parse_error,
+			     char message[CALL_MESSAGE_MAX])
+{
+	if (c->too_large) {
+		reply->error = -EOVERFLOW;
+		snprintf(message, CALL_MESSAGE_MAX, "the answer is larger than %zu bytes",
+			 c->max_body);
+		return;
+	}
+	if (c->result.error < 0) {
+		reply->error = call_transfer_errno(c->result.error);
+		snprintf(message, CALL_MESSAGE_MAX, "%.255s", c->result.message);
+		return;
+	}
+	reply->error = call_status_errno(reply->status);
+	if (reply->error == 0 && !reply->json) {
+		reply->error = -EIO;
+		snprintf(message, CALL_MESSAGE_MAX, "the server's answer is not JSON: %.180s",
+			 parse_error);
+		return;
+	}
+	if (reply->error == 0)
+		return;
+	call_find_words(reply->json, c->answer, c->answer_len, message, 201);
+	if (message[0] == '\0')
+		snprintf(message, CALL_MESSAGE_MAX, "the server answered with status %d",
+			 reply->status);
+	if (reply->status >= 401 && reply->status <= 403)
+		explain_refusal(c, reply, message);
+}
+
+/* On the pool: the answer is parsed, named, and handed on. */
+static void conclude(struct call *c)
+{
+	char message[CALL_MESSAGE_MAX] = "", parse_error[128] = "empty";
+	struct call_reply reply = {
+		.status = c->result.status,
+		.sent = c->result.sent,
+		.message = message,
+		.rate_limit = c->rate_limit,
+		.rate_remaining = c->rate_remaining,
+		.date_s = c->date_s,
+	};
+	json_t *json = NULL;
+
+	if (c->result.error == 0 && c->answer_len > 0)
+		json = json_parse(c->answer, c->answer_len, parse_error, sizeof(parse_error));
+	reply.json = json;
+	describe_failure(c, &reply, parse_error, message);
+	if (reply.error == 0)
+		auth_note_good(c->remote->auth);
+	finish(c, &reply);
+	json_decref(json);
+}
+
+static void conclude_job(void *ctx)
+{
+	conclude(ctx);
+}
+
+/* On the pool, after another secret was read. */
+static void resend_job(void *ctx)
+{
+	struct call *c = ctx;
+	int r = send_call(c);
+
+	if (r == 0)
+		return;
+	c->result = (struct transfer_result){.error = r};
+	conclude(c);
+}
+
+static void run_on_pool(struct call *c, void (*job)(void *ctx))
+{
+	/* Without memory for a job it is done here: late, but done. */
+	if (pool_run(c->remote->pool, job, c) < 0)
+		job(c);
+}
+
+static void on_reload(void *ctx, bool fresh)
+{
+	run_on_pool(ctx, fresh ? resend_job : conclude_job);
+}
+
+static void on_done(void *ctx, const struct transfer_result *result)
+{
+	struct call *c = ctx;
+
+	c->result = *result;
+	if (result->error == 0 && result->status == 401 && !c->retried) {
+		c->retried = true;
+		auth_reload(c->remote->auth, c->generation, on_reload, c);
+		return;
+	}
+	run_on_pool(c, conclude_job);
+}
+
+static int send_call(struct call *c)
+{
+	char *credential = auth_get_header(c->remote->auth, &c->generation);
+	struct transfer_spec spec = {
+		.class = c->class,
+		.method = c->method,
+		.url = c->url,
+		.endpoint = c->endpoint,
+		.headers = (const char *const *)c->headers,
+		.credential = credential,
+		.body = c->body,
+		.body_len = c->body_len,
+		.content_type = c->body ? "application/json" : NULL,
+		.parts = c->n_parts ? c->parts : NULL,
+		.n_parts = c->n_parts,
+		.deadline_mono_ms = c->deadline_mono_ms,
+		.idempotent = c->idempotent,
+		.headers_cb = on_head,
+		.data_cb = on_data,
+		.done_cb = on_done,
+		.ctx = c,
+	};
+
+	if (!credential)
+		return -ENOMEM;
+	c->rate_limit = c->rate_remaining = c->date_s = -1;
+	c->answer_len = 0;
+	int r = call_gate_start(c->remote, &spec, NULL);
+	/* From here on c may be gone. */
+	auth_free_header(credential);
+	return r;
+}
+
+int call_start(struct call *c, call_done *done, void *ctx)
+{
+	int r = -ENOMEM;
+
+	if (c && !c->broken) {
+		c->done = done;
+		c->ctx = ctx;
+		r = send_call(c);
+	}
+	if (r < 0)
+		call_free(c);
+	return r;
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Looks into a server's JSON. Nothing here trusts a type, a length or a byte: what is not what it
+ * should be is "not there", and the caller decides whether it can do without.
+ */
+
+#include "json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+json_t *json_parse(const void *data, size_t len, char *message, size_t size)
+{
+	json_error_t error;
+	json_t *root = json_loadb(data, len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+
+	if (!root && message && size > 0)
+		snprintf(message, size, "%s at byte %d", error.text, error.position);
+	return root;
+}
+
+const char *json_get_text(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+
+	if (!json_is_string(value))
+		return NULL;
+	const char *text = json_string_value(value);
+	return strlen(text) == json_string_length(value) ? text : NULL;
+}
+
+json_t *json_get_array(const json_t *object, const char *key)
+{
+	json_t *value = json_object_get(object, key);
+
+	return json_is_array(value) ? value : NULL;
+}
+
+json_t *json_get_object(const json_t *object, const char *key)
+{
+	json_t *value = json_object_get(object, key);
+
+	return json_is_object(value) ? value : NULL;
+}
+
+int64_t json_get_integer(const json_t *object, const char *key, int64_t fallback)
+{
+	const json_t *value = json_object_get(object, key);
+
+	return json_is_integer(value) ? (int64_t)json_integer_value(value) : fallback;
+}
+
+bool json_is_id(const char *id)
+{
+	size_t len = id ? strspn(id, "0123456789") : 0;
+
+	return len > 0 && len <= 18 && id[len] == '\0';
+}
+
+bool json_get_id(const json_t *object, const char *key, char out[REMOTE_ID_MAX + 1])
+{
+	const json_t *value = json_object_get(object, key);
+
+	if (json_is_integer(value)) {
+		json_int_t id = json_integer_value(value);
+		if (id <= 0 || id > 999999999999999999)
+			return false;
+		snprintf(out, REMOTE_ID_MAX + 1, "%" JSON_INTEGER_FORMAT, id);
+		return true;
+	}
+	const char *text = json_get_text(object, key);
+	if (!json_is_id(text))
+		return false;
+	snprintf(out, REMOTE_ID_MAX + 1, "%s", text);
+	return true;
+}
+
+/* Where to cut @text (valid UTF-8, jansson sees to it) so that no character is torn. */
+static size_t cut_utf8(const char *text, size_t len, size_t max)
+{
+	if (len <= max)
+		return len;
+	while (max > 0 && ((unsigned char)text[max] & 0xc0) == 0x80)
+		max--;
+	return max;
+}
+
+char *json_dup_name(const json_t *value)
+{
+	const char *text = json_is_string(value) ? json_string_value(value) : "";
+	size_t len = json_is_string(value) ? json_string_length(value) : 0;
+	size_t nuls = 0;
+
+	len = cut_utf8(text, len, JSON_NAME_MAX);
+	for (size_t i = 0; i < len; i++)
+		nuls += text[i] == '\0';
+	char *out = malloc(len + 2 * nuls + 1);
+	if (!out)
+		return NULL;
+	char *p = out;
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] != '\0') {
+			*p++ = text[i];
+			continue;
+		}
+		memcpy(p, "%00", 3);
+		p += 3;
+	}
+	*p = '\0';
+	return out;
+}
+
+int64_t json_get_time(const json_t *object, const char *key)
+{
+	const char *text = json_get_text(object, key);
+	int64_t ns;
+
+	return text && time_parse_iso8601(text, &ns) == 0 ? ns : REMOTE_TIME_NONE;
+}

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Changing and deleting many at a time (section 9 of the reference).
+ *
+ *	SEND     the items not settled, in one PATCH or DELETE
+ *	JUDGE    each by the answer: in `data` = done, not in it = gone; a 422 that names entries
+ * settles those and the others are sent again; any other failure settles all VERIFY   after a
+ * DELETE: a search for what was said to be deleted; what is still there was not (P-13)
+ *
+ * An entry with nothing to change is never sent: it would make the server refuse all of them with a
+ * 500 (P-11).
+ */
+
+#include "perscom.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/log.h>
+
+#include "json.h"
+
+#define ROUNDS_MAX 4 /* sends of what a 422 left over */
+
+struct batch {
+	struct perscom *p;
+	enum transfer_class class;
+	enum perscom_verb verb;
+	const struct perscom_collection *records; /* update_records; NULL = attachments */
+	remote_done *done;
+	void *ctx;
+	struct remote_change *items;
+	size_t n;
+	unsigned rounds;
+	bool single;	/* one entry, by PATCH /{id} */
+	bool settled[]; /* n of them */
+};
+
+static void settle(struct batch *b, size_t i, enum remote_outcome outcome, int error,
+		   const char *message)
+{
+	struct remote_change *item = &b->items[i];
+
+	item->outcome = outcome;
+	item->error = error;
+	snprintf(item->message, sizeof(item->message), "%s", message);
+	b->settled[i] = true;
+}
+
+static void settle_rest(struct batch *b, enum remote_outcome outcome, int error,
+			const char *message)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (!b->settled[i])
+			settle(b, i, outcome, error, message);
+}
+
+static size_t count_open(const struct batch *b)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->n; i++)
+		n += !b->settled[i];
+	return n;
+}
+
+static void batch_end(void *ctx)
+{
+	struct batch *b = ctx;
+
+	b->done(b->ctx, 0, "");
+	free(b);
+}
+
+static json_t *entry_of(const struct batch *b, size_t i)
+{
+	return b->records ? perscom_record_entry(b->records, &b->items[i])
+			  : perscom_entry(&b->items[i]);
+}
+
+/*
+ * The open items, one after the other, as the bodies of perscom_encode.c want them. Shallow; free()
+ * it.
+ */
+static struct remote_change *open_items(const struct batch *b, size_t *ret_n)
+{
+	struct remote_change *open = calloc(b->n + 1, sizeof(*open));
+
+	*ret_n = 0;
+	for (size_t i = 0; open && i < b->n; i++)
+		if (!b->settled[i])
+			open[(*ret_n)++] = b->items[i];
+	return open;
+}
+
+static json_t *make_body(struct batch *b, const char **ret_id)
+{
+	size_t n;
+	struct remote_change *open = open_items(b, &n);
+	json_t *body = NULL;
+
+	if (!open)
+		return NULL;
+	if (b->verb == PERSCOM_REMOVE)
+		body = perscom_body_remove(open, n);
+	else if (b->records)
+		body = perscom_body_update_records(b->records, open, n);
+	else
+		body = perscom_body_update(open, n);
+	*ret_id = open[0].id;
+	b->single = n == 1 && b->verb == PERSCOM_UPDATE;
+	if (b->single && body) {
+		json_t *entry =
+			json_incref(json_object_get(json_object_get(body, "resources"), *ret_id));
+		json_decref(body);
+		body = entry;
+	}
+	free(open);
+	return body;
+}
+
+static void batch_reply(void *ctx, const struct call_reply *reply);
+
+static int batch_send(struct batch *b)
+{
+	const char *resource = b->records ? b->records->name : "attachments";
+	const char *id = NULL;
+	char path[REMOTE_ID_MAX + 64], template[64];
+	json_t *body = make_body(b, &id);
+
+	if (!body)
+		return -ENOMEM;
+	snprintf(path, sizeof(path), "%s/%s", resource, b->single ? id : "batch");
+	snprintf(template, sizeof(template), "%s/%s", resource, b->single ? "{id}" : "batch");
+	struct call *call = perscom_call(
+		b->p, b->class, b->verb == PERSCOM_REMOVE ? "DELETE" : "PATCH", path, template);
+	call_set_json_take(call, body);
+	call_set_idempotent(call, true);
+	if (b->verb == PERSCOM_REMOVE)
+		call_set_scope(call, "delete:attachment");
+	else
+		call_set_scope(call, b->records ? b->records->update_scope : "update:attachment");
+	b->rounds++;
+	return call_start(call, batch_reply, b);
+}
+
+/* The row of @id in the answer; the order is the database's, not ours (P-11). */
+static const json_t *find_row(const struct batch *b, const json_t *root, const char *id)
+{
+	char row_id[REMOTE_ID_MAX + 1];
+	const json_t *data = json_object_get(root, "data");
+
+	if (b->single)
+		return json_get_id(data, "id", row_id) && strcmp(row_id, id) == 0 ? data : NULL;
+	for (size_t i = 0; i < json_array_size(data); i++) {
+		const json_t *row = json_array_get(data, i);
+		if (json_get_id(row, "id", row_id) && strcmp(row_id, id) == 0)
+			return row;
+	}
+	return NULL;
+}
+
+/* Nonsense is answered with 200 as well (P-18): is the file where it was sent? */
+static bool is_moved(const struct remote_change *item, const json_t *row)
+{
+	const struct perscom_collection *c = perscom_find_model(json_get_text(row, "model_type"));
+
+	return c && strcmp(c->name, item->collection) == 0 && item->file.record &&
+	       strcmp(item->file.record, item->record) == 0;
+}
+
+static void judge_file(struct batch *b, size_t i, const json_t *row)
+{
+	struct remote_change *item = &b->items[i];
+	int r = perscom_decode_file(&b->p->server, row, b->p->names, &item->file);
+
+	if (r < 0) {
+		settle(b, i, REMOTE_RETRY, r, "the answer holds no attachment");
+		return;
+	}
+	perscom_remember(b->p, &item->file, 1);
+	if (item->move && !is_moved(item, row))
+		settle(b, i, REMOTE_REFUSED, -EIO,
+		       "the server answered 200 but did not move the file (P-18)");
+	else
+		settle(b, i, REMOTE_DONE, 0, "");
+}
+
+static void judge_record(struct batch *b, size_t i, const json_t *row)
+{
+	const struct remote_change *item = &b->items[i];
+	char *name = perscom_record_name(b->records, row, item->id);
+
+	/* The server trims; a name that is another one altogether was not taken (P-18). */
+	if (name && item->name && *name != '\0' && !strstr(item->name, name))
+		settle(b, i, REMOTE_REFUSED, -EINVAL,
+		       "the server answered 200 but kept another name (P-18)");
+	else
+		settle(b, i, REMOTE_DONE, 0, "");
+	free(name);
+}
+
+static void judge_rows(struct batch *b, const json_t *root)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->settled[i])
+			continue;
+		const json_t *row = find_row(b, root, b->items[i].id);
+		if (!row)
+			settle(b, i, REMOTE_GONE, b->verb == PERSCOM_REMOVE ? 0 : -ENOENT, "");
+		else if (b->verb == PERSCOM_REMOVE)
+			settle(b, i, REMOTE_DONE, 0, "");
+		else if (b->records)
+			judge_record(b, i, row);
+		else
+			judge_file(b, i, row);
+	}
+}
+
+static void verify_reply(void *ctx, const struct call_reply *reply)
+{
+	struct batch *b = ctx;
+
+	perscom_note_reply(b->p, reply);
+	/* An error proves nothing: the server's yes is taken for one. */
+	for (size_t i = 0; reply->error == 0 && i < b->n; i++) {
+		b->single = false;
+		if (b->items[i].outcome != REMOTE_DONE || !find_row(b, reply->json, b->items[i].id))
+			continue;
+		settle(b, i, REMOTE_RETRY, -EIO,
+		       "the server answered 200 but kept the file (P-13)");
+		log_warning(
+			"perscom: delete attachment %s: answered 200, but it is still there (P-13)",
+			b->items[i].id);
+	}
+	batch_end(b);
+}
+
+/*
+ * One search for all that was said to be deleted. Without anything to verify, or without memory,
+ * that was it.
+ */
+static void verify(struct batch *b)
+{
+	const char **ids = calloc(b->n, sizeof(*ids));
+	size_t n = 0;
+
+	for (size_t i = 0; ids && i < b->n; i++)
+		if (b->items[i].outcome == REMOTE_DONE)
+			ids[n++] = b->items[i].id;
+	int r = -ENOMEM;
+	if (n > 0)
+		r = call_start(perscom_search(b->p, b->class, "attachments", "", (unsigned)n,
+					      perscom_body_ids(ids, n)),
+			       verify_reply, b);
+	free(ids);
+	if (r < 0)
+		batch_end(b);
+}
+
+/*
+ * A 422 that names its entries: those are refused, the others can go. False: it names none, or all.
+ */
+static bool single_out(struct batch *b, const struct call_reply *reply)
+{
+	size_t blamed = 0, open = count_open(b);
+	const char *words;
+	char redacted[256];
+	int error;
+
+	for (size_t i = 0; reply->status == 422 && i < b->n; i++)
+		blamed += !b->settled[i] &&
+			  perscom_blames(reply->json, b->items[i].id, &error, &words);
+	if (blamed == 0 || blamed == open || b->rounds >= ROUNDS_MAX)
+		return false;
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->settled[i] || !perscom_blames(reply->json, b->items[i].id, &error, &words))
+			continue;
+		log_redact(words, redacted, 201);
+		settle(b, i, REMOTE_REFUSED, error, redacted);
+	}
+	return true;
+}
+
+static void batch_reply(void *ctx, const struct call_reply *reply)
+{
+	struct batch *b = ctx;
+	int error;
+
+	perscom_note_reply(b->p, reply);
+	enum remote_outcome outcome = perscom_judge(reply, b->verb, count_open(b), &error);
+	const json_t *data = json_object_get(reply->json, "data");
+	if (outcome == REMOTE_DONE && (b->single ? json_is_object(data) : json_is_array(data))) {
+		judge_rows(b, reply->json);
+		if (b->verb == PERSCOM_REMOVE) {
+			verify(b);
+			return;
+		}
+	} else if (outcome == REMOTE_DONE) {
+		settle_rest(b, REMOTE_RETRY, -EIO, "the answer holds no rows");
+	} else if (single_out(b, reply)) {
+		int r = batch_send(b);
+		if (r == 0)
+			return;
+		settle_rest(b, REMOTE_RETRY, r, "not sent");
+	} else {
+		settle_rest(b, outcome, error, reply->message);
+	}
+	batch_end(b);
+}
+
+/* Settle what needs no call: items that change nothing. -EINVAL: one that must not be sent. */
+static int prepare(struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		memset(&b->items[i].file, 0, sizeof(b->items[i].file));
+		if (!json_is_id(b->items[i].id))
+			return -EINVAL;
+		if (b->verb == PERSCOM_REMOVE)
+			continue;
+		json_t *entry = entry_of(b, i);
+		if (!entry)
+			return -EINVAL;
+		if (json_object_size(entry) == 0)
+			settle(b, i, REMOTE_DONE, 0, "");
+		json_decref(entry);
+	}
+	return 0;
+}
+
+static int batch(const struct batch *template, struct remote_change *items, size_t n)
+{
+	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->settled[0]));
+
+	if (!b)
+		return -ENOMEM;
+	*b = *template;
+	b->items = items;
+	b->n = n;
+	int r = prepare(b);
+	if (r == 0 && count_open(b) > 0)
+		r = batch_send(b);
+	else if (r == 0)
+		r = pool_run(b->p->base.pool, batch_end, b);
+	if (r < 0)
+		free(b);
+	return r;
+}
+
+int perscom_update(struct remote *r, enum transfer_class class, struct remote_change *items,
+		   size_t n, remote_done *done, void *ctx)
+{
+	return batch(&(struct batch){.p = (struct perscom *)r,
+				     .class = class,
+				     .verb = PERSCOM_UPDATE,
+				     .done = done,
+				     .ctx = ctx},
+		     items, n);
+}
+
+int perscom_remove(struct remote *r, enum transfer_class class, struct remote_change *items,
+		   size_t n, remote_done *done, void *ctx)
+{
+	return batch(&(struct batch){.p = (struct perscom *)r,
+				     .class = class,
+				     .verb = PERSCOM_REMOVE,
+				     .done = done,
+				     .ctx = ctx},
+		     items, n);
+}
+
+int perscom_update_records(struct remote *r, enum transfer_class class, struct remote_change *items,
+			   size_t n, remote_done *done, void *ctx)
+{
+	const struct perscom_collection *c =
+		n > 0 ? perscom_find_collection(items[0].collection) : NULL;
+
+	if (!c)
+		return -EINVAL;
+	for (size_t i = 0; i < n; i++) {
+		if (!items[i].collection || strcmp(items[i].collection, c->name) != 0)
+			return -EINVAL;
+		if (items[i].name && !c->name_field)
+			return -EPERM;
+	}
+	return batch(&(struct batch){.p = (struct perscom *)r,
+				     .class = class,
+				     .verb = PERSCOM_UPDATE,
+				     .records = c,
+				     .done = done,
+				     .ctx = ctx},
+		     items, n);
+}

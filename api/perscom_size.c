@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The size of a file's content (P-4): the first byte is fetched, and its Content-Range tells the
+ * total.
+ */
+
+#include "perscom.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <attachfs/log.h>
+
+struct size_probe {
+	struct perscom *p;
+	remote_size_done *done;
+	void *ctx;
+	int64_t size;
+	int error;
+};
+
+static bool on_begin(void *ctx, int64_t total, uint64_t offset)
+{
+	struct size_probe *probe = ctx;
+
+	(void)offset;
+	probe->size = total;
+	return true;
+}
+
+static bool on_byte(void *ctx, const void *data, size_t len)
+{
+	(void)ctx;
+	(void)data;
+	(void)len;
+	return true;
+}
+
+static void conclude(void *ctx)
+{
+	struct size_probe *probe = ctx;
+
+	probe->done(probe->ctx, probe->error, probe->error == 0 ? probe->size : -1);
+	free(probe);
+}
+
+static void on_done(void *ctx, int error)
+{
+	struct size_probe *probe = ctx;
+
+	probe->error = error;
+	if (error == 0 && probe->size < 0)
+		probe->error = log_errno(-EIO, "perscom: the storage does not tell sizes");
+	if (pool_run(probe->p->base.pool, conclude, probe) < 0)
+		conclude(probe);
+}
+
+int perscom_probe_size(struct remote *r, enum transfer_class class, const struct remote_file *file,
+		       const char *collection, int64_t deadline_mono_ms, remote_size_done *done,
+		       void *ctx)
+{
+	struct size_probe *probe = malloc(sizeof(*probe));
+	uint64_t id;
+
+	if (!probe)
+		return -ENOMEM;
+	*probe = (struct size_probe){(struct perscom *)r, done, ctx, -1, 0};
+	struct remote_fetch_sink sink = {on_begin, on_byte, on_done, probe};
+	int error = perscom_fetch(r, class, file, collection, 0, 1, deadline_mono_ms, &sink, &id);
+	if (error < 0)
+		free(probe);
+	return error;
+}

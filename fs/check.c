@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Asks the remote one question after the other and prints a line for each; the answers come on other threads, so each is waited for. */
+
+#include "check.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/log.h>
+#include <attachfs/options.h>
+#include <attachfs/pool.h>
+#include <attachfs/remote.h>
+#include <attachfs/transfer.h>
+
+struct answer {
+	pthread_mutex_t lock;
+	pthread_cond_t came;
+	bool there;              /* lock */
+	int error;               /* lock */
+	char message[512];       /* lock */
+	size_t records, files;   /* lock */
+};
+
+static void on_answer(void *ctx, int error, const char *message)
+{
+	struct answer *a = ctx;
+
+	pthread_mutex_lock(&a->lock);
+	a->there = true;
+	a->error = error;
+	snprintf(a->message, sizeof(a->message), "%s", message ? message : "");
+	pthread_cond_signal(&a->came);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static bool on_page(void *ctx, struct remote_record *records, size_t n_records, struct remote_file *files, size_t n_files)
+{
+	struct answer *a = ctx;
+
+	(void)records;
+	(void)files;
+	pthread_mutex_lock(&a->lock);
+	a->records += n_records;
+	a->files += n_files;
+	pthread_mutex_unlock(&a->lock);
+	return true;
+}
+
+static int await(struct answer *a)
+{
+	int error;
+
+	pthread_mutex_lock(&a->lock);
+	while (!a->there)
+		pthread_cond_wait(&a->came, &a->lock);
+	a->there = false;
+	error = a->error;
+	pthread_mutex_unlock(&a->lock);
+	return error;
+}
+
+static const char *remedy(int error)
+{
+	switch (error) {
+	case -EACCES:
+		return "check the token: token_file=, token_command= or ATTACHFS_TOKEN, and its scopes";
+	case -EHOSTDOWN:
+		return "check the address, the network and proxy=";
+	case -ETIMEDOUT:
+		return "the server does not answer in time: check the address and the network";
+	case -EPROTO:
+		return "check the address and cacert=";
+	case -ENOENT:
+		return "check the path of the address";
+	default:
+		return "log=debug shows the calls";
+	}
+}
+
+static bool report(const char *what, int error, const struct answer *a)
+{
+	if (!error) {
+		printf("ok    %s%s%s\n", what, *a->message ? ": " : "", a->message);
+		return true;
+	}
+	printf("FAIL  %s: %s%s%s\n      -> %s\n", what, strerror(-error), *a->message ? ": " : "", a->message, remedy(error));
+	return false;
+}
+
+static bool check_collection(struct remote *r, struct answer *a, const char *name)
+{
+	struct remote_sink sink = { on_page, on_answer, a };
+	char what[512];
+	int error;
+
+	a->records = a->files = 0;
+	error = r->ops->list_tree(r, TRANSFER_INTERACTIVE, name, &sink);
+	if (!error)
+		error = await(a);
+	snprintf(what, sizeof(what), "list %s", name);
+	if (!report(what, error, a))
+		return false;
+	printf("      %zu records, %zu attachments\n", a->records, a->files);
+	return true;
+}
+
+static bool check_all(struct remote *r, const struct options *o)
+{
+	struct answer a = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
+	char *list = strdup(o->collections ? o->collections : r->caps.default_collections), *save = NULL;
+	int error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_answer, &a);
+	bool ok;
+
+	if (!error)
+		error = await(&a);
+	ok = report("server and credentials", error, &a);
+	for (char *name = ok && list ? strtok_r(list, ":", &save) : NULL; name; name = strtok_r(NULL, ":", &save))
+		ok = check_collection(r, &a, name) && ok;
+	free(list);
+	return ok;
+}
+
+static int run_checks(const struct options *o)
+{
+	struct engine_config config = { .origin = o->base_url, .slots = o->slots, .cacert = o->cacert, .proxy = o->proxy,
+					.insecure_http = o->insecure_http, .connect_timeout_ms = 10000,
+					.stall_ms = (unsigned)(o->timeout_s * 1000) };
+	char message[1024] = "";
+	struct pool *pool = NULL;
+	struct engine *engine = NULL;
+	struct remote *remote = NULL;
+	bool ok = false;
+	int r = pool_new(1, &pool);
+
+	if (!r)
+		r = engine_new(&config, &engine);
+	if (!r)
+		r = remote_new(o, engine, pool, &remote, message, sizeof(message));
+	if (r < 0)
+		printf("FAIL  start: %s\n", *message ? message : strerror(-r));
+	else
+		ok = check_all(remote, o);
+	if (remote)
+		remote_shutdown(remote);
+	engine_free(engine);
+	pool_free(pool);
+	remote_free(remote);
+	return ok ? 0 : 1;
+}
+
+int check_run(int argc, char **argv)
+{
+	char message[1024] = "";
+	const char *source = NULL;
+	struct options o;
+	int r = options_init(&o);
+
+	for (int i = 1; i < argc; i++)
+		if (argv[i][0] != '-')
+			source = argv[i];
+		else if (!strncmp(argv[i], "-o", 2) && !argv[i][2])
+			i++;
+	if (!source) {
+		fprintf(stderr, "usage: attachfs check [-o opt,...] SOURCE\n");
+		options_clear(&o);
+		return 2;
+	}
+	r = options_set_source(&o, source, message, sizeof(message));
+	for (int i = 1; i < argc && !r; i++) {
+		if (strncmp(argv[i], "-o", 2))
+			continue;
+		r = options_set_list(&o, argv[i][2] ? argv[i] + 2 : i + 1 < argc ? argv[++i] : "", message, sizeof(message));
+	}
+	if (!r)
+		r = options_finish(&o, message, sizeof(message));
+	if (!r)
+		r = log_open(o.log_file, o.log_file || o.log > LOG_LEVEL_INFO ? o.log : LOG_LEVEL_ERROR);
+	if (r < 0) {
+		fprintf(stderr, "attachfs: %s\n", *message ? message : strerror(-r));
+		options_clear(&o);
+		return 2;
+	}
+	r = run_checks(&o);
+	options_clear(&o);
+	return r;
+}

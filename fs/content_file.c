@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * System calls on the backing files. A content's file is objects/<low byte of its file number>/<file number>, so that the
+ * directories stay small and fill evenly.
+ */
+#include "content_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
+
+#define COPY_BUFFER_BYTES (256u * 1024)
+
+void content_name(uint64_t file, char name[static CONTENT_NAME_BYTES])
+{
+	snprintf(name, CONTENT_NAME_BYTES, "%02x/%016llx", (unsigned)(file & 0xff),
+		 (unsigned long long)file);
+}
+
+static int open_file(struct content_store *s, uint64_t file, bool create)
+{
+	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0);
+	char name[CONTENT_NAME_BYTES];
+	int fd;
+
+	content_name(file, name);
+	fd = openat(s->objects_fd, name, flags, 0600);
+	if (fd < 0 && errno == ENOENT && create) {
+		name[2] = '\0';
+		if (mkdirat(s->objects_fd, name, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		name[2] = '/';
+		fd = openat(s->objects_fd, name, flags, 0600);
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+int content_fd_locked(struct content *c, bool create)
+{
+	int fd = c->live->fd;
+
+	if (fd < 0) {
+		fd = open_file(c->store, c->file, create);
+		if (fd >= 0)
+			c->live->fd = fd;
+	}
+	return fd;
+}
+
+int content_unlink(struct content_store *s, uint64_t file)
+{
+	char name[CONTENT_NAME_BYTES];
+
+	content_name(file, name);
+	return unlinkat(s->objects_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int content_pwrite(int fd, const void *data, size_t len, uint64_t off)
+{
+	const char *at = data;
+
+	while (len > 0) {
+		ssize_t n = pwrite(fd, at, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Where the kernel cannot copy between the two. */
+static int copy_by_hand(int from, int to, uint64_t off, uint64_t len)
+{
+	char *buffer = malloc(COPY_BUFFER_BYTES);
+	int r = buffer ? 0 : -ENOMEM;
+
+	while (len > 0 && r == 0) {
+		size_t want = len < COPY_BUFFER_BYTES ? (size_t)len : COPY_BUFFER_BYTES;
+		ssize_t n = pread(from, buffer, want, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		r = n > 0 ? content_pwrite(to, buffer, (size_t)n, off) : n < 0 ? -errno : -EIO;
+		if (r < 0)
+			break;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	free(buffer);
+	return r;
+}
+
+int content_copy(int from, int to, uint64_t off, uint64_t len)
+{
+	while (len > 0) {
+		off_t in = (off_t)off, out = (off_t)off;
+		size_t want = len < 1u << 30 ? (size_t)len : 1u << 30;
+		ssize_t n = copy_file_range(from, &in, to, &out, want, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == ENOSPC || errno == EIO || errno == EDQUOT || errno == EFBIG))
+			return -errno;
+		if (n <= 0)
+			return copy_by_hand(from, to, off, len);
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int content_zero(int fd, uint64_t off, uint64_t len)
+{
+	static const char zeros[4096];
+	int r = 0;
+
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
+		return 0;
+	if (errno != EOPNOTSUPP && errno != ENOSYS)
+		return -errno;
+	while (len > 0 && r == 0) {
+		size_t n = len < sizeof zeros ? (size_t)len : sizeof zeros;
+
+		r = content_pwrite(fd, zeros, n, off);
+		off += n;
+		len -= n;
+	}
+	return r;
+}
+
+static int read_block(int fd, unsigned char *buffer, size_t len, uint64_t off)
+{
+	size_t got = 0;
+
+	while (got < len) {
+		ssize_t n = pread(fd, buffer + got, len - got, (off_t)(off + got));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		got += (size_t)n;
+	}
+	return 0;
+}
+
+static int hash_blocks(int fd, uint64_t size, XXH3_state_t *whole, uint64_t *blocks)
+{
+	size_t room = size < CONTENT_BLOCK_BYTES ? (size_t)size : CONTENT_BLOCK_BYTES;
+	unsigned char *buffer = malloc(room ? room : 1);
+	int r = buffer ? 0 : -ENOMEM;
+
+	for (uint64_t off = 0; off < size && r == 0; off += CONTENT_BLOCK_BYTES) {
+		size_t n = size - off < room ? (size_t)(size - off) : room;
+
+		r = read_block(fd, buffer, n, off);
+		if (r < 0)
+			break;
+		XXH3_128bits_update(whole, buffer, n);
+		blocks[off / CONTENT_BLOCK_BYTES] = XXH3_64bits(buffer, n);
+	}
+	free(buffer);
+	return r;
+}
+
+int content_hash_file(const struct content_store *s, int fd, uint64_t size,
+		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks, size_t *ret_count)
+{
+	size_t count = (size_t)((size + CONTENT_BLOCK_BYTES - 1) / CONTENT_BLOCK_BYTES);
+	uint64_t *blocks = calloc(count ? count : 1, sizeof *blocks);
+	XXH3_state_t *whole = XXH3_createState();
+	XXH128_canonical_t canonical;
+	int r = blocks && whole ? 0 : -ENOMEM;
+
+	if (r == 0) {
+		XXH3_128bits_reset_withSecret(whole, s->secret, sizeof s->secret);
+		r = hash_blocks(fd, size, whole, blocks);
+	}
+	if (r == 0) {
+		XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(whole));
+		memcpy(hash, canonical.digest, LEDGER_HASH_BYTES);
+		*ret_blocks = blocks;
+		*ret_count = count;
+	} else {
+		free(blocks);
+	}
+	XXH3_freeState(whole);
+	return r;
+}

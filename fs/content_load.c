@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The start: what the rows say against what is in the directory.
+ *
+ *	row              file                     becomes
+ *	clean, complete  of its size              idle, evictable
+ *	clean, else      any                      nothing; the file is deleted. Below a dirty one: what its ranges say
+ *	dirty            holds its ranges         idle, sealed
+ *	dirty            does not                 stays out of the store, row and file as they are; reported at every start
+ *	dirty, suspect   of its hash              idle, sealed
+ *	dirty, suspect   else                     row dropped, file to lost+found, reported
+ *	dropped          any                      row and file deleted, unless below a wanted one
+ *	none             empty                    deleted
+ *	none             else                     lost+found, reported
+ *
+ * Rows come by id, and a base is older than what lies over it, so one pass judges bases first. All of it happens before
+ * anybody else knows the store: no locks.
+ */
+#include "content_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+
+/* A row while it is being judged. */
+struct loaded {
+	uint64_t id, file, base;
+	uint64_t charged;        /* what the file takes on the disk */
+	int64_t file_size;       /* -1 = there is no file */
+	struct content *content; /* NULL: a reminder to delete, or refused */
+	bool reminder;
+	bool dropped;            /* by its owner */
+	bool needed;             /* below a dirty one that is wanted or needed itself */
+	bool suspect, unsynced;
+};
+
+struct load {
+	struct content_store *store;
+	struct loaded *rows; /* by id */
+	size_t count, room;
+	size_t *moved;       /* indices of rows whose file has another number than they */
+	size_t moved_count, moved_room;
+	char **orphans;      /* names below objects/ */
+	size_t orphan_count, orphan_room;
+};
+
+static int make_room(void **array, size_t *room, size_t count, size_t size)
+{
+	size_t more = *room ? *room * 2 : 64;
+	void *fresh;
+
+	if (count < *room)
+		return 0;
+	fresh = realloc(*array, more * size);
+	if (!fresh)
+		return -ENOMEM;
+	*array = fresh;
+	*room = more;
+	return 0;
+}
+
+/* Rows. */
+
+static struct content *content_of_row(struct load *load, const struct ledger_content *row)
+{
+	struct content *c = content_alloc(load->store, row->id);
+
+	if (!c)
+		return NULL;
+	c->file = row->file;
+	c->size = row->size;
+	c->dirty = row->kind == LEDGER_CONTENT_DIRTY;
+	c->sealed = c->dirty;
+	c->complete = row->complete && row->size >= 0;
+	c->has_hash = row->has_hash;
+	memcpy(c->hash, row->hash, sizeof c->hash);
+	c->has_row = true;
+	c->pinned = row->pinned;
+	c->dropped = row->dropped;
+	c->used_s = c->row_used_s = (uint32_t)(row->used_ns / CLOCK_NS_PER_S);
+	c->key = c->dirty ? NULL : strdup(row->key);
+	if (!c->complete) {
+		c->live = content_live_new();
+		if (c->live)
+			c->live->base_len = row->base_len;
+	}
+	if ((!c->dirty && !c->key) || (!c->complete && !c->live)) {
+		content_live_free(c->live);
+		content_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+/* -EINVAL when the ranges are damaged. */
+static int load_ranges(struct content *c, const struct ledger_content *row)
+{
+	struct ranges *present;
+	int r;
+
+	if (c->complete)
+		return 0;
+	present = &c->live->present;
+	r = ranges_load(present, row->ranges, row->ranges_len);
+	if (r == 0 && c->size >= 0 && present->count > 0 &&
+	    present->at[present->count - 1].end > (uint64_t)c->size)
+		r = -EINVAL;
+	if (r < 0)
+		ranges_clear(present);
+	return r;
+}
+
+static void discard(struct loaded *row)
+{
+	if (!row->content)
+		return;
+	content_live_free(row->content->live);
+	content_free(row->content);
+	row->content = NULL;
+}
+
+static int add_row(void *ctx, const struct ledger_content *c)
+{
+	struct load *load = ctx;
+	struct loaded *row;
+	int r;
+
+	if (make_room((void **)&load->rows, &load->room, load->count, sizeof *load->rows) < 0 ||
+	    make_room((void **)&load->moved, &load->moved_room, load->moved_count,
+		      sizeof *load->moved) < 0)
+		return -ENOMEM;
+	row = &load->rows[load->count];
+	*row = (struct loaded){ .id = c->id, .file = c->file, .file_size = -1,
+				.reminder = c->kind == LEDGER_CONTENT_DROPPED,
+				.dropped = c->dropped,
+				.suspect = c->suspect, .unsynced = c->unsynced };
+	if (c->file != c->id)
+		load->moved[load->moved_count++] = load->count;
+	load->count++;
+	if (c->id >= load->store->next_id)
+		load->store->next_id = c->id + 1;
+	if (row->reminder)
+		return 0;
+	row->content = content_of_row(load, c);
+	if (!row->content)
+		return -ENOMEM;
+	row->base = row->content->dirty && !row->content->complete ? c->base : 0;
+	r = load_ranges(row->content, c);
+	if (r == -EINVAL && row->content->dirty) {
+		log_error("content: %llu: its ranges are damaged, its file %llu is left alone",
+			  (unsigned long long)c->id, (unsigned long long)c->file);
+		discard(row);
+	}
+	return r == -EINVAL ? 0 : r;
+}
+
+static struct loaded *find_row(struct load *load, uint64_t id)
+{
+	size_t low = 0, high = load->count;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (load->rows[mid].id < id)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < load->count && load->rows[low].id == id ? &load->rows[low] : NULL;
+}
+
+/* The row whose file it is. Two may claim one only if the ledger was tampered with: then the first has it. */
+static struct loaded *find_file(struct load *load, uint64_t file)
+{
+	struct loaded *row = find_row(load, file);
+
+	if (row && row->file == file)
+		return row;
+	for (size_t i = 0; i < load->moved_count; i++)
+		if (load->rows[load->moved[i]].file == file)
+			return &load->rows[load->moved[i]];
+	return NULL;
+}
+
+/* Files. */
+
+static int add_orphan(struct load *load, const char *dir, const char *name)
+{
+	char path[NAME_MAX * 2 + 2];
+
+	if (make_room((void **)&load->orphans, &load->orphan_room, load->orphan_count,
+		      sizeof *load->orphans) < 0)
+		return -ENOMEM;
+	snprintf(path, sizeof path, "%s%s%s", dir, dir[0] ? "/" : "", name);
+	load->orphans[load->orphan_count] = strdup(path);
+	return load->orphans[load->orphan_count++] ? 0 : -ENOMEM;
+}
+
+/* The number a file called @dir/@name has; 0 when we would not call one so. */
+static uint64_t number_of(const char *dir, const char *name)
+{
+	char expected[CONTENT_NAME_BYTES];
+	char *end;
+	uint64_t number = strtoull(name, &end, 16);
+
+	content_name(number, expected);
+	return *end == '\0' && strncmp(expected, dir, 2) == 0 && strcmp(expected + 3, name) == 0
+		       ? number
+		       : 0;
+}
+
+static int scan_file(struct load *load, int fd, const char *dir, const char *name)
+{
+	uint64_t number = number_of(dir, name);
+	struct loaded *row = number ? find_file(load, number) : NULL;
+	struct stat st;
+
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!row || !S_ISREG(st.st_mode))
+		return add_orphan(load, dir, name);
+	row->file_size = st.st_size;
+	row->charged = (uint64_t)st.st_blocks * 512;
+	return 0;
+}
+
+/* @dir is "" for objects/ itself, which holds directories, or "xx", which holds files. */
+static int scan_dir(struct load *load, const char *dir)
+{
+	int fd = openat(load->store->objects_fd, dir[0] ? dir : ".",
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	int r = 0;
+
+	if (!d) {
+		r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r == -ENOTDIR || r == -ELOOP ? add_orphan(load, "", dir) : r;
+	}
+	while (r == 0 && (e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (dir[0])
+			r = scan_file(load, fd, dir, e->d_name);
+		else if (strlen(e->d_name) == 2 && strspn(e->d_name, "0123456789abcdef") == 2)
+			r = scan_dir(load, e->d_name);
+		else
+			r = add_orphan(load, "", e->d_name);
+	}
+	closedir(d);
+	return r;
+}
+
+static uint64_t count_files(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	uint64_t count = 0;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return 0;
+	}
+	for (const struct dirent *e; (e = readdir(d));)
+		count += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+	closedir(d);
+	return count;
+}
+
+/* Never over something that is there already. */
+void content_lose(struct content_store *s, const char *name, const char *why)
+{
+	const char *slash = strrchr(name, '/');
+	char target[NAME_MAX + 16];
+	int r = -EEXIST;
+
+	for (unsigned n = 0; n < 10000 && r == -EEXIST; n++) {
+		snprintf(target, sizeof target, n ? "%s.%u" : "%s", slash ? slash + 1 : name, n);
+		r = renameat2(s->objects_fd, name, s->lost_fd, target, RENAME_NOREPLACE) < 0 ? -errno : 0;
+	}
+	if (r < 0) {
+		log_errno(r, "content: '%s/objects/%s' %s, but cannot be moved to lost+found", s->dir,
+			  name, why);
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	s->lost_files++;
+	pthread_mutex_unlock(&s->lock);
+	log_warning("content: '%s/objects/%s' %s: moved to lost+found/%s", s->dir, name, why, target);
+}
+
+static void settle_orphans(struct load *load)
+{
+	struct content_store *s = load->store;
+	struct stat st;
+
+	for (size_t i = 0; i < load->orphan_count; i++) {
+		const char *name = load->orphans[i];
+
+		if (fstatat(s->objects_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(st.st_mode) && st.st_size == 0)
+			unlinkat(s->objects_fd, name, 0);
+		else
+			content_lose(s, name, "belongs to nothing known");
+	}
+}
+
+/* Judging. */
+
+static void lose_file(struct content_store *s, const struct loaded *row, const char *why)
+{
+	char name[CONTENT_NAME_BYTES];
+
+	content_name(row->file, name);
+	if (row->file_size >= 0)
+		content_lose(s, name, why);
+}
+
+static bool file_holds_it(const struct loaded *row)
+{
+	const struct content *c = row->content;
+	const struct ranges *present;
+
+	if (c->complete)
+		return c->size == 0 || row->file_size == c->size;
+	present = &c->live->present;
+	return present->count == 0 ||
+	       (row->file_size >= 0 &&
+		(uint64_t)row->file_size >= present->at[present->count - 1].end);
+}
+
+/* After a power failure: whether the bytes are those of the hash. */
+static bool hash_matches(const struct loaded *row)
+{
+	const struct content *c = row->content;
+	char name[CONTENT_NAME_BYTES];
+	uint8_t hash[LEDGER_HASH_BYTES];
+	uint64_t *blocks = NULL;
+	size_t count;
+	int fd, r;
+
+	if (!c->complete || !c->has_hash)
+		return false;
+	content_name(c->file, name);
+	fd = openat(c->store->objects_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && c->size > 0)
+		return false;
+	r = content_hash_file(c->store, fd, (uint64_t)c->size, hash, &blocks, &count);
+	free(blocks);
+	if (fd >= 0)
+		close(fd);
+	return r == 0 && memcmp(hash, c->hash, sizeof hash) == 0;
+}
+
+/* Whether the dirty content is what its close() promised. */
+static bool accept_dirty(struct load *load, struct loaded *row)
+{
+	struct content *c = row->content;
+	const struct loaded *base = row->base ? find_row(load, row->base) : NULL;
+
+	if (row->base && !(base && base->content && base->id < row->id)) {
+		log_error("content: %llu: what it lies over (%llu) is missing, its file %llu is left alone",
+			  (unsigned long long)row->id, (unsigned long long)row->base,
+			  (unsigned long long)row->file);
+		return false;
+	}
+	if (row->suspect && !(c->size == 0 && c->complete) && !hash_matches(row)) {
+		log_error("content: %llu: written less than a second before the power failed, may be torn",
+			  (unsigned long long)row->id);
+		lose_file(load->store, row, "may be torn");
+		ledger_drop_content(load->store->ledger, row->id);
+		return false;
+	}
+	if (!file_holds_it(row)) {
+		log_error("content: %llu: its file %llu is missing or too short (%lld bytes)",
+			  (unsigned long long)row->id, (unsigned long long)row->file,
+			  (long long)row->file_size);
+		return false;
+	}
+	if (base)
+		c->live->base = content_ref_store_locked(base->content);
+	c->charged = c->complete ? (row->charged < (uint64_t)c->size ? row->charged : (uint64_t)c->size)
+				 : c->live->present.bytes;
+	return !base || c->live->base;
+}
+
+/* Whether to keep a clean content. One that lies below a dirty one is kept even with nothing in it: its key tells what to fetch. */
+static bool accept_clean(struct loaded *row)
+{
+	struct content *c = row->content;
+	bool good = !row->suspect && file_holds_it(row);
+
+	if (good && c->complete && (!row->dropped || row->needed)) {
+		c->charged = (uint64_t)c->size;
+		return true;
+	}
+	if (!row->needed)
+		return false;
+	if (c->complete) {
+		c->live = content_live_new();
+		c->complete = c->has_hash = false;
+		if (!c->live)
+			return false;
+	}
+	if (!good)
+		ranges_clear(&c->live->present);
+	c->charged = c->live->present.bytes;
+	return true;
+}
+
+static void judge(struct load *load, struct loaded *row)
+{
+	struct content_store *s = load->store;
+	struct content *c = row->content;
+
+	if (row->reminder || (row->dropped && !row->needed) || (c && !c->dirty && !accept_clean(row))) {
+		content_unlink(s, row->file);
+		ledger_drop_content(s->ledger, row->id);
+		discard(row);
+		return;
+	}
+	if (!c)
+		return;
+	if (c->dirty && !accept_dirty(load, row)) {
+		discard(row);
+		return;
+	}
+	s->used += c->charged;
+	if (c->dirty)
+		s->dirty_bytes += c->charged;
+	content_insert_store_locked(c);
+	if (!c->dirty && !c->dropped && !content_find_key_store_locked(s, c->key))
+		content_insert_key_store_locked(c);
+}
+
+static int by_use(const void *a, const void *b)
+{
+	const struct content *x = *(struct content *const *)a, *y = *(struct content *const *)b;
+
+	if (x->used_s != y->used_s)
+		return x->used_s < y->used_s ? -1 : 1;
+	return x->id < y->id ? -1 : 1;
+}
+
+/* The evictable ones, in the order of their last use. */
+static int fill_lru(struct load *load)
+{
+	struct content **idle = calloc(load->count ? load->count : 1, sizeof(struct content *));
+	size_t count = 0;
+
+	if (!idle)
+		return -ENOMEM;
+	for (size_t i = 0; i < load->count; i++) {
+		struct content *c = load->rows[i].content;
+
+		if (c && !c->dirty && c->refs == 0)
+			idle[count++] = c;
+	}
+	qsort(idle, count, sizeof(struct content *), by_use);
+	for (size_t i = 0; i < count; i++)
+		content_lru_add_store_locked(idle[i]);
+	free(idle);
+	return 0;
+}
+
+static int load_all(struct load *load, char *message, size_t size)
+{
+	struct content_store *s = load->store;
+	bool unsynced = false;
+	int r = ledger_each_content(s->ledger, add_row, load);
+
+	if (r == 0)
+		r = scan_dir(load, "");
+	if (r < 0) {
+		snprintf(message, size, "%s: %s", s->dir, strerror(-r));
+		return r;
+	}
+	for (size_t i = load->count; i-- > 0;) {
+		struct loaded *row = &load->rows[i];
+		struct loaded *base = row->base ? find_row(load, row->base) : NULL;
+
+		if (base && base < row && (!row->dropped || row->needed))
+			base->needed = true;
+		unsynced |= row->unsynced;
+	}
+	for (size_t i = 0; i < load->count; i++)
+		judge(load, &load->rows[i]);
+	s->lost_files += count_files(s->lost_fd);
+	settle_orphans(load);
+	/*
+	 * The last daemon was killed before these were synced. The next sync of the ledger will vouch for all rows of before, so
+	 * their bytes have to be on the disk by then.
+	 */
+	if (unsynced && syncfs(s->objects_fd) < 0)
+		log_errno(-errno, "content: sync %s", s->dir);
+	return fill_lru(load);
+}
+
+int content_load(struct content_store *s, char *message, size_t size)
+{
+	struct load load = { .store = s };
+	int r = load_all(&load, message, size);
+
+	/* Not in the tables, so nobody else frees them. */
+	for (size_t i = 0; r < 0 && i < load.count; i++)
+		if (load.rows[i].content && !content_find_store_locked(s, load.rows[i].id))
+			discard(&load.rows[i]);
+	for (size_t i = 0; i < load.orphan_count; i++)
+		free(load.orphans[i]);
+	free(load.orphans);
+	free(load.moved);
+	free(load.rows);
+	return r;
+}
+
+/* A sealed dirty content without anybody: lost+found. */
+static void set_aside_store_locked(struct content *c)
+{
+	struct content_store *s = c->store;
+
+	content_remove_store_locked(c);
+	s->used -= c->charged;
+	s->dirty_bytes -= c->charged;
+	ledger_drop_content(s->ledger, c->id);
+}
+
+/* One round: those that lie below none. What they lay over may be next. */
+static struct content *take_unclaimed(struct content_store *s)
+{
+	struct content *list = NULL;
+
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->id_room; i++)
+		for (struct content *c = s->by_id[i], *next; c; c = next) {
+			next = c->next_by_id;
+			if (!c->dirty || !c->sealed || c->claimed || c->refs > 0)
+				continue;
+			set_aside_store_locked(c);
+			c->next_by_id = list;
+			list = c;
+		}
+	pthread_mutex_unlock(&s->lock);
+	return list;
+}
+
+/* What nobody asked for but lies below something is wanted for that only: it goes with what lies over it. */
+static void drop_unclaimed(struct content_store *s)
+{
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->id_room; i++)
+		for (struct content *c = s->by_id[i]; c; c = c->next_by_id)
+			if (c->dirty && c->sealed && !c->claimed)
+				c->dropped = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void content_store_claimed(struct content_store *s)
+{
+	struct content *list;
+
+	while ((list = take_unclaimed(s)))
+		while (list) {
+			struct content *next = list->next_by_id;
+			char name[CONTENT_NAME_BYTES];
+
+			log_error("content: %llu: no file has it", (unsigned long long)list->id);
+			content_name(list->file, name);
+			if (list->charged > 0)
+				content_lose(s, name, "was written, but no file has it");
+			else
+				content_unlink(s, list->file);
+			content_live_free(list->live);
+			content_free(list);
+			list = next;
+		}
+	drop_unclaimed(s);
+}

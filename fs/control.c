@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * .attachfs/: the mount as files. Reading status, metrics, pending, failed and conflicts gives a picture taken at open; events follows; control takes
+ * one command line per handle and answers in JSON lines until it is done:
+ *
+ *	sync            progress until all that was pending at the start is on the server; last line {"done":true,"failed":n}
+ *	refresh         asks the server for changes now
+ *	retry           sends parked items again
+ *
+ * All are owned by the mounting user, mode 0400 or 0600, and read past the page cache.
+ */
+
+#include "ops.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+
+#include "events.h"
+#include "lister.h"
+#include "status.h"
+#include "sync.h"
+
+#define CONTROL_DIR 2
+#define COMMAND_MAX 256
+#define PROGRESS_MS 200
+
+enum control_ino {
+	CONTROL_STATUS = 3,
+	CONTROL_PENDING,
+	CONTROL_FAILED,
+	CONTROL_EVENTS,
+	CONTROL_METRICS,
+	CONTROL_CONTROL,
+	CONTROL_CONFLICTS,
+};
+
+static const struct {
+	const char *name;
+	uint64_t ino;
+	mode_t mode;
+} entries[] = {
+	{ "status", CONTROL_STATUS, 0400 },     { "pending", CONTROL_PENDING, 0400 },
+	{ "failed", CONTROL_FAILED, 0400 },     { "events", CONTROL_EVENTS, 0400 },
+	{ "metrics", CONTROL_METRICS, 0400 },   { "control", CONTROL_CONTROL, 0600 },
+	{ "conflicts", CONTROL_CONFLICTS, 0400 },
+};
+
+enum command { COMMAND_NONE, COMMAND_SYNC, COMMAND_REFRESH, COMMAND_RETRY };
+
+struct control {
+	pthread_mutex_t lock;
+	struct mount *m;
+	char *text;             /* lock: a picture, or the answer lines not read yet */
+	size_t len;
+	enum command command;   /* lock */
+	bool started, done;     /* lock */
+	bool closed;            /* lock: a refresh still on its way frees it */
+	unsigned busy;          /* lock: callbacks that will come */
+	uint64_t goal;          /* sync: items done when everything pending at the start is */
+	uint64_t events_seq;
+};
+
+static struct control *control_of(uint64_t fh)
+{
+	return (struct control *)(uintptr_t)fh;
+}
+
+const char *control_entry(size_t index, uint64_t *ret_ino)
+{
+	if (index >= sizeof(entries) / sizeof(entries[0]))
+		return NULL;
+	*ret_ino = entries[index].ino;
+	return entries[index].name;
+}
+
+uint64_t control_lookup(uint64_t parent, const char *name)
+{
+	const char *entry;
+	uint64_t ino;
+
+	if (parent == NODE_ID_ROOT)
+		return strcmp(name, ".attachfs") ? 0 : CONTROL_DIR;
+	for (size_t i = 0; parent == CONTROL_DIR && (entry = control_entry(i, &ino)); i++)
+		if (!strcmp(entry, name))
+			return ino;
+	return 0;
+}
+
+int control_stat(const struct mount *m, uint64_t ino, struct stat *st)
+{
+	memset(st, 0, sizeof(*st));
+	st->st_ino = ino;
+	st->st_uid = m->tree->uid;
+	st->st_gid = m->tree->gid;
+	st->st_nlink = 1;
+	st->st_mtim.tv_sec = st->st_ctim.tv_sec = st->st_atim.tv_sec = m->started_ns / CLOCK_NS_PER_S;
+	if (ino == CONTROL_DIR) {
+		st->st_mode = S_IFDIR | 0500;
+		st->st_nlink = 2;
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
+		if (entries[i].ino == ino) {
+			st->st_mode = S_IFREG | entries[i].mode;
+			return 0;
+		}
+	return -ENOENT;
+}
+
+static void free_control(struct control *k)
+{
+	pthread_mutex_destroy(&k->lock);
+	free(k->text);
+	free(k);
+}
+
+static char *picture(struct mount *m, uint64_t ino)
+{
+	switch (ino) {
+	case CONTROL_STATUS:
+		return status_json(m);
+	case CONTROL_METRICS:
+		return status_metrics(m);
+	case CONTROL_PENDING:
+		return status_items(m, false);
+	case CONTROL_FAILED:
+		return status_items(m, true);
+	case CONTROL_CONFLICTS:
+		return status_conflicts(m);
+	default:
+		return strdup("");
+	}
+}
+
+void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
+{
+	struct control *k = calloc(1, sizeof(*k));
+
+	if (k) {
+		k->m = m;
+		pthread_mutex_init(&k->lock, NULL);
+		k->text = picture(m, ino);
+		k->len = k->text ? strlen(k->text) : 0;
+		k->events_seq = events_next(m->events);
+	}
+	if (!k || !k->text) {
+		if (k)
+			free_control(k);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	fi->fh = (uintptr_t)k;
+	fi->direct_io = 1;
+	fi->nonseekable = ino == CONTROL_CONTROL || ino == CONTROL_EVENTS;
+	if (fuse_reply_open(req, fi) < 0)
+		free_control(k);
+}
+
+void control_release(struct mount *m, uint64_t fh)
+{
+	struct control *k = control_of(fh);
+	bool busy;
+
+	(void)m;
+	pthread_mutex_lock(&k->lock);
+	k->closed = true;
+	busy = k->busy > 0;
+	pthread_mutex_unlock(&k->lock);
+	if (!busy)
+		free_control(k);
+}
+
+/* ---- commands ---- */
+
+__attribute__((format(printf, 2, 3)))
+static void add_line_locked(struct control *k, const char *format, ...)
+{
+	char line[512], *bigger;
+	va_list ap;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(line, sizeof(line), format, ap);
+	va_end(ap);
+	bigger = n > 0 ? realloc(k->text, k->len + (size_t)n + 1) : NULL;
+	if (!bigger)
+		return;
+	memcpy(bigger + k->len, line, (size_t)n + 1);
+	k->text = bigger;
+	k->len += (size_t)n;
+}
+
+void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in, struct fuse_file_info *fi)
+{
+	struct control *k = control_of(fi->fh);
+	char command[COMMAND_MAX] = "";
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(command) - 1);
+	ssize_t n;
+
+	(void)m;
+	out.buf[0].mem = command;
+	n = fuse_buf_copy(&out, in, 0);
+	if (n < 0) {
+		fuse_reply_err(req, (int)-n);
+		return;
+	}
+	command[strcspn(command, "\n")] = '\0';
+	pthread_mutex_lock(&k->lock);
+	if (!strcmp(command, "sync"))
+		k->command = COMMAND_SYNC;
+	else if (!strcmp(command, "refresh"))
+		k->command = COMMAND_REFRESH;
+	else if (!strcmp(command, "retry"))
+		k->command = COMMAND_RETRY;
+	else
+		n = -EINVAL;
+	k->started = k->done = false;
+	pthread_mutex_unlock(&k->lock);
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+static void on_refreshed(void *ctx, int error)
+{
+	struct control *k = ctx;
+	struct mount *m = k->m;
+	bool closed;
+
+	pthread_mutex_lock(&k->lock);
+	k->busy--;
+	k->done = true;
+	if (error)
+		add_line_locked(k, "{\"done\":true,\"error\":\"%s\"}\n", strerror(-error));
+	else
+		add_line_locked(k, "{\"done\":true}\n");
+	closed = k->closed && !k->busy;
+	pthread_mutex_unlock(&k->lock);
+	if (closed)
+		free_control(k);
+	else
+		calls_wake(m->calls, CALL_WAIT_CONTROL, (uintptr_t)k, 0);
+}
+
+static void start_command(struct control *k, enum command command)
+{
+	struct mount *m = k->m;
+
+	if (command == COMMAND_SYNC) {
+		sync_flush(m->sync);
+	} else if (command == COMMAND_REFRESH) {
+		pthread_mutex_lock(&k->lock);
+		k->busy++;
+		pthread_mutex_unlock(&k->lock);
+		lister_refresh(m->lister, on_refreshed, k);
+	} else if (command == COMMAND_RETRY) {
+		unsigned n = sync_retry(m->sync, 0);
+
+		pthread_mutex_lock(&k->lock);
+		add_line_locked(k, "{\"done\":true,\"retried\":%u}\n", n);
+		k->done = true;
+		pthread_mutex_unlock(&k->lock);
+	}
+}
+
+/* One line of progress; the last one when nothing is left that was pending at the start. */
+static void sync_progress(struct control *k)
+{
+	struct sync_counts c;
+	enum engine_state state = engine_get_state(k->m->engine, NULL);
+
+	sync_get_counts(k->m->sync, &c);
+	pthread_mutex_lock(&k->lock);
+	if (!k->goal)
+		k->goal = c.done + c.uploads + c.renames + c.deletes + 1;
+	k->done = sync_is_idle(&c) || c.done + 1 >= k->goal;
+	add_line_locked(k,
+			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":%llu,\"sent\":%llu,"
+			"\"failed\":%llu,\"state\":\"%s\"}\n",
+			k->done ? "true" : "false", (unsigned long long)c.uploads, (unsigned long long)c.renames,
+			(unsigned long long)c.deletes, (unsigned long long)c.bytes, (unsigned long long)c.done,
+			(unsigned long long)c.failed, status_state_name(state));
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* lock held: hand out what there is. */
+static void reply_lines_unlock(struct call *c, struct control *k)
+{
+	size_t n = k->len < c->len ? k->len : c->len;
+	char *lines = k->text;
+
+	k->text = n < k->len ? strdup(lines + n) : strdup("");
+	k->len = k->text ? k->len - n : 0;
+	pthread_mutex_unlock(&k->lock);
+	fuse_reply_buf(c->req, lines, n);
+	free(lines);
+	call_done(c);
+}
+
+static void read_command(struct call *c, struct control *k)
+{
+	enum command command;
+	bool start;
+
+	call_wait_for_ever(c);
+	pthread_mutex_lock(&k->lock);
+	command = k->command;
+	start = !k->started;
+	k->started = true;
+	pthread_mutex_unlock(&k->lock);
+	if (start)
+		start_command(k, command);
+	if (command == COMMAND_SYNC && !start)
+		sync_progress(k);
+	pthread_mutex_lock(&k->lock);
+	if (k->len || k->done || command == COMMAND_NONE) {
+		reply_lines_unlock(c, k);
+		return;
+	}
+	if (c->error) {
+		pthread_mutex_unlock(&k->lock);
+		call_fail(c, c->error);
+		return;
+	}
+	call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);
+	pthread_mutex_unlock(&k->lock);
+}
+
+static void read_events(struct call *c, struct control *k)
+{
+	char *buffer = malloc(c->len ? c->len : 1);
+	size_t n;
+
+	call_wait_for_ever(c);
+	if (!buffer || c->error) {
+		free(buffer);
+		call_fail(c, buffer ? c->error : ENOMEM);
+		return;
+	}
+	n = events_read(c->m->events, &k->events_seq, buffer, c->len);
+	if (n) {
+		fuse_reply_buf(c->req, buffer, n);
+		call_done(c);
+	} else {
+		/* an event between the look and the park is seen by the soft wake-up */
+		call_park_soft(c, CALL_WAIT_CONTROL, EVENTS_KEY, 1000);
+	}
+	free(buffer);
+}
+
+void control_read(struct call *c)
+{
+	struct control *k = control_of(c->fh);
+	size_t n = 0;
+
+	if (c->ino == CONTROL_EVENTS) {
+		read_events(c, k);
+		return;
+	}
+	if (c->ino == CONTROL_CONTROL) {
+		read_command(c, k);
+		return;
+	}
+	if (c->off < k->len)
+		n = k->len - c->off < c->len ? k->len - c->off : c->len;
+	fuse_reply_buf(c->req, n ? k->text + c->off : NULL, n);
+	call_done(c);
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What is behind a file's name while it is open: its view (what reads and writes go to) and its feed (where missing bytes come from).
+ *
+ *	view	NULL            empty, or not needed yet
+ *		clean           the server's version
+ *		dirty, SEALED   what a close promised, on its way to the server perhaps: never written again
+ *		dirty, OPEN     what is being written now, over one of the above
+ *
+ * Only a close (or fsync) makes an OPEN one what the user wants, so a daemon killed in the middle of a write leaves what the last close promised.
+ */
+
+#include "ops.h"
+
+#include <string.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+
+#include "events.h"
+#include "reader.h"
+#include "sync.h"
+
+int file_view_locked(struct mount *m, struct node *n)
+{
+	char key[NODE_KEY_MAX];
+
+	if (n->view)
+		return 0;
+	n->view = node_content(m->tree, n);
+	if (n->view || (!n->content && (n->dirty || !n->known.rid)))
+		return 0;
+	if (n->dirty)
+		return log_errno(-EIO, "'%s': its bytes are missing from the cache directory", n->shown);
+	if (!node_key(n, key))
+		return -EIO;
+	n->content = 0; /* it was evicted */
+	n->view = content_for_key(m->store, key, n->known.filler ? -1 : n->known.size);
+	return n->view ? 0 : -ENOMEM;
+}
+
+/* @c takes the place of the view, whose reference goes. */
+static void set_view_locked(struct node *n, struct content *c)
+{
+	struct content *old = n->view;
+
+	n->view = c;
+	content_unref(old);
+}
+
+int file_writable_locked(struct mount *m, struct node *n, struct content **ret_content)
+{
+	int64_t size;
+	struct content *c;
+	int r = file_view_locked(m, n);
+
+	if (r < 0)
+		return r;
+	if (!n->view || !content_is_dirty(n->view) || content_is_sealed(n->view)) {
+		size = n->view ? content_is_dirty(n->view) ? content_size(n->view) : n->size : 0;
+		if (size < 0)
+			return -EIO; /* open() waited for it */
+		c = content_new_dirty(m->store, n->view, (uint64_t)size);
+		if (!c)
+			return -ENOMEM;
+		set_view_locked(n, c);
+	}
+	*ret_content = content_ref(n->view);
+	return 0;
+}
+
+int file_empty_locked(struct mount *m, struct node *n)
+{
+	struct content *c = content_new_dirty(m->store, NULL, 0);
+
+	if (!c)
+		return -ENOMEM;
+	set_view_locked(n, c);
+	return 0;
+}
+
+/* tree->lock held: @sealed is the view still, and becomes what the user wants. */
+static void want_locked(struct mount *m, struct node *n, struct content *sealed)
+{
+	struct content *old = n->content && n->content != content_id(sealed) ? content_get(m->store, n->content) : NULL;
+
+	ledger_group_begin(m->ledger);
+	n->content = content_id(sealed);
+	n->size = content_size(sealed);
+	n->dirty = true;
+	n->in_ledger = true;
+	n->error = 0;
+	n->sealed_ms = clock_mono_ms();
+	tree_changed_locked(m->tree, n);
+	if (old && content_is_dirty(old))
+		content_drop(old); /* lives on as what lies below, as long as it is needed */
+	ledger_group_end(m->ledger);
+	content_unref(old);
+}
+
+static void merge_job(void *ctx)
+{
+	struct content *c = ctx;
+
+	content_merge(c);
+	content_unref(c);
+}
+
+/* Closed without a write ever: an empty file is wanted, or nothing changed. tree->lock held. */
+static bool want_empty_locked(struct mount *m, struct node *n)
+{
+	if (n->in_ledger || n->gone)
+		return false;
+	n->in_ledger = true;
+	n->dirty = true;
+	n->size = 0;
+	n->sealed_ms = clock_mono_ms();
+	tree_changed_locked(m->tree, n);
+	return true;
+}
+
+int file_commit(struct mount *m, struct node *n)
+{
+	struct content *c = NULL;
+	bool changed = false;
+	int r = 0;
+
+	tree_lock(m->tree);
+	if (n->gone) {
+		tree_unlock(m->tree);
+		return 0;
+	}
+	if (n->view && content_is_dirty(n->view) && !content_is_sealed(n->view))
+		c = content_ref(n->view);
+	else
+		changed = want_empty_locked(m, n);
+	tree_unlock(m->tree);
+	if (c)
+		r = content_seal(c); /* waits for writers of other handles: not under the lock */
+	if (c && !r) {
+		tree_lock(m->tree);
+		/* ids count up: a later close may have been quicker */
+		if (!n->gone && content_id(c) > n->content)
+			want_locked(m, n, c);
+		tree_unlock(m->tree);
+		changed = true;
+	}
+	if (changed && !r)
+		r = ledger_commit(m->ledger);
+	if (c && (r < 0 || pool_run(m->pool, merge_job, c) < 0))
+		content_unref(c);
+	return r;
+}
+
+int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
+{
+	struct tree *t = m->tree;
+	struct node *record = tree_find_locked(t, n->known.record), *top = record ? record->parent : NULL;
+	struct content *now;
+	struct remote_file file;
+	char key[NODE_KEY_MAX];
+	int r;
+
+	if (n->feed == clean)
+		return 0;
+	if (!record || !top || !node_key(n, key))
+		return -ESTALE;
+	now = content_peek_key(t->store, key);
+	content_unref(now);
+	if (now != clean)
+		return -ESTALE;
+	known_borrow(n, record->known.rid, &file);
+	r = reader_open(m->reader, clean, &file, top->shown, n->id);
+	if (r < 0)
+		return r;
+	if (n->feed) {
+		reader_close(m->reader, n->feed);
+		content_unref(n->feed);
+	}
+	n->feed = content_ref(clean);
+	return 0;
+}
+
+void file_close_locked(struct mount *m, struct node *n)
+{
+	if (n->n_open)
+		return;
+	if (n->feed) {
+		reader_close(m->reader, n->feed);
+		content_unref(n->feed);
+		n->feed = NULL;
+	}
+	set_view_locked(n, NULL);
+	n->cached_version = n->version;
+	tree_settle_locked(m->tree, n);
+	tree_release_locked(m->tree, n);
+}

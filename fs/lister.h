@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef ATTACHFS_FS_LISTER_H
+#define ATTACHFS_FS_LISTER_H
+
+/*
+ * Keeps the tree like the server: lists a collection when somebody first looks into it, polls what was listed, and learns sizes.
+ *
+ * Of a collection that the ledger knows from an earlier mount, the first look starts a fresh listing and waits for it a moment
+ * (LISTER_PATIENCE_MS); where it does not come, what the ledger knows is shown.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "calls.h"
+#include "tree.h"
+
+#define LISTER_PATIENCE_MS 1000
+
+struct lister;
+
+int lister_new(struct mount *m, struct lister **ret_lister);
+/* The engine is gone already. */
+void lister_free(struct lister *l);
+
+/*
+ * Make @collection's records known. True: they are (or as good as it gets), go on. False: @c was parked, or *@ret_error tells why it never
+ * will be. tree->lock held.
+ */
+bool lister_need_locked(struct lister *l, struct call *c, struct node *collection, int *ret_error);
+
+/*
+ * Make @n's size known, and its siblings' while at it. True: known, or *@ret_error says why not; false: @c was parked. tree->lock held; probes
+ * are sent when it is released, by lister_kick().
+ */
+bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error);
+
+/* Send what was decided under the lock. Call after releasing tree->lock. */
+void lister_kick(struct lister *l);
+
+/* A size learned by the way, from an answer. Any thread, no lock. */
+void lister_learned_size(struct mount *m, uint64_t node, const char *version, int64_t size);
+
+/* Once a second: polls that are due. */
+void lister_tick(struct lister *l);
+
+/* List everything that was listed, now. @done is called when all are through (on a pool thread, or at once). */
+void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx);
+
+#endif

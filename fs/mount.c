@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Putting a mount together, and taking it apart in the reverse order. */
+
+#include "ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+
+#include "events.h"
+#include "lister.h"
+#include "reader.h"
+#include "sync.h"
+
+#define POOL_THREADS     4
+#define KERNEL_TIMEOUT_S 300.0
+#define DRAIN_MS         10000
+#define CONNECT_MS       10000
+
+static void on_state(void *ctx, enum engine_state state, int64_t until_real_ns)
+{
+	struct mount *m = ctx;
+	static const char *const words[] = { "online", "offline", "throttled" };
+
+	atomic_store(&m->throttled_until_ns, state == ENGINE_THROTTLED ? (uint64_t)until_real_ns : 0);
+	if (state == ENGINE_OFFLINE)
+		log_warning("network: the server cannot be reached: cached files are served, changes are queued");
+	else if (state == ENGINE_ONLINE)
+		log_info("network: the server answers again");
+	if (m->events)
+		events_add(m->events, words[state], NULL, NULL);
+}
+
+static void on_tick(void *ctx)
+{
+	struct mount *m = ctx;
+
+	if (m->reader)
+		reader_tick(m->reader);
+	if (m->lister)
+		lister_tick(m->lister);
+}
+
+static void sync_store(void *ctx)
+{
+	content_store_sync(ctx);
+}
+
+/* ---- steps ---- */
+
+static uint64_t fnv(const char *text)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (; *text; text++)
+		h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+	return h;
+}
+
+/*
+ * One directory per source under cache_dir=, named so that a person knows it: perscom-api.example.org-0123456789abcdef. What is kept there
+ * belongs to one server and one account's view of it.
+ */
+static char *state_dir(const struct options *o)
+{
+	const char *host = strstr(o->base_url, "://");
+	char identity[4096], *dir = NULL;
+	size_t len;
+
+	host = host ? host + 3 : o->base_url;
+	len = strcspn(host, "/");
+	snprintf(identity, sizeof(identity), "%s|%s|%s|%s", o->source, o->user ? o->user : "", o->client ? o->client : "",
+		 o->tenant ? o->tenant : "");
+	if (asprintf(&dir, "%s/%.*s-%016llx", o->cache_dir, (int)len, host, (unsigned long long)fnv(identity)) < 0)
+		return NULL;
+	return dir;
+}
+
+static int make_dirs(const char *path)
+{
+	char *copy = strdup(path);
+
+	if (!copy)
+		return -ENOMEM;
+	for (char *p = copy + 1;; p++) {
+		char c = *p;
+
+		if (c && c != '/')
+			continue;
+		*p = '\0';
+		if (mkdir(copy, 0700) < 0 && errno != EEXIST) {
+			int r = -errno;
+
+			free(copy);
+			return r;
+		}
+		if (!c)
+			break;
+		*p = c;
+	}
+	free(copy);
+	return 0;
+}
+
+static int open_state(struct mount *m, char *message, size_t size)
+{
+	char *dir = state_dir(m->options);
+	struct content_config config = { .dir = dir, .limit_bytes = m->options->cache_size_bytes,
+					 .free_bytes = m->options->cache_free_bytes };
+	int r = dir ? make_dirs(dir) : -ENOMEM;
+
+	if (r < 0) {
+		snprintf(message, size, "cannot make the cache directory '%s': %s  (option cache_dir=)", dir ? dir : "",
+			 strerror(-r));
+		free(dir);
+		return r;
+	}
+	if (asprintf(&m->ledger_path, "%s/ledger.db", dir) < 0) {
+		m->ledger_path = NULL;
+		r = -ENOMEM;
+	}
+	if (!r)
+		r = ledger_open(m->ledger_path, &m->ledger, message, size);
+	if (!r)
+		r = content_store_open(&config, m->ledger, &m->store, message, size);
+	if (!r)
+		ledger_set_before_sync(m->ledger, sync_store, m->store);
+	if (r < 0 && !*message)
+		snprintf(message, size, "cannot open the cache in '%s': %s", dir, strerror(-r));
+	free(dir);
+	return r;
+}
+
+static int open_remote(struct mount *m, char *message, size_t size)
+{
+	const struct options *o = m->options;
+	struct engine_config config = {
+		.origin = o->base_url, .slots = o->slots, .cacert = o->cacert, .proxy = o->proxy,
+		.insecure_http = o->insecure_http, .connect_timeout_ms = CONNECT_MS,
+		.stall_ms = (unsigned)(o->timeout_s * 1000), .state_changed = on_state, .ctx = m,
+	};
+	int r = engine_new(&config, &m->engine);
+
+	if (r < 0) {
+		snprintf(message, size, "cannot start the HTTP engine for '%s': %s", o->base_url, strerror(-r));
+		return r;
+	}
+	return remote_new(o, m->engine, m->pool, &m->remote, message, size);
+}
+
+static int open_tree(struct mount *m)
+{
+	const struct options *o = m->options;
+	int r = tree_new(m->ledger, m->store, m->notifier, &m->remote->caps, &m->tree);
+
+	if (r < 0)
+		return r;
+	m->tree->filename_policy = o->names == OPTIONS_NAMES_FILENAME;
+	m->tree->local_names = o->local_names;
+	m->tree->uid = o->uid >= 0 ? (uint32_t)o->uid : getuid();
+	m->tree->gid = o->gid >= 0 ? (uint32_t)o->gid : getgid();
+	m->tree->root->uid = m->tree->uid;
+	m->tree->root->gid = m->tree->gid;
+	r = tree_load(m->tree);
+	if (!r)
+		r = tree_set_collections(m->tree, o->collections ? o->collections : m->remote->caps.default_collections);
+	if (!r)
+		content_store_claimed(m->store);
+	return r;
+}
+
+static int open_workers(struct mount *m)
+{
+	int r = calls_new(m->pool, (int64_t)(m->options->timeout_s * 1000), on_tick, m, &m->calls);
+
+	if (!r)
+		r = events_new(m->calls, &m->events);
+	if (!r)
+		r = reader_new(m, &m->reader);
+	if (!r)
+		r = lister_new(m, &m->lister);
+	if (!r)
+		r = sync_new(m, &m->sync);
+	if (!r)
+		r = sync_start(m->sync);
+	return r;
+}
+
+/* Thousands of open files are as many descriptors of ours. */
+static void raise_limits(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+{
+	struct mount *m = calloc(1, sizeof(*m));
+	int r;
+
+	*message = '\0';
+	if (!m)
+		return -ENOMEM;
+	m->options = o;
+	m->timeout_kernel_s = KERNEL_TIMEOUT_S;
+	m->started_ns = clock_real_ns();
+	raise_limits();
+	r = pool_new(POOL_THREADS, &m->pool);
+	if (!r)
+		r = notifier_new(&m->notifier);
+	if (!r)
+		r = open_state(m, message, size);
+	if (!r)
+		r = open_remote(m, message, size);
+	if (!r)
+		r = open_tree(m);
+	if (!r)
+		r = open_workers(m);
+	if (r < 0) {
+		if (!*message)
+			snprintf(message, size, "cannot start: %s", strerror(-r));
+		mount_free(m);
+		return r;
+	}
+	*ret_mount = m;
+	return 0;
+}
+
+/* ---- kernel ---- */
+
+static char *fuse_option_string(const struct options *o)
+{
+	char *text = NULL;
+	int n = asprintf(&text, "fsname=%s,subtype=attachfs,default_permissions,nosuid,nodev%s%s%s%s%s", o->source,
+			 o->read_only ? ",ro" : "", o->allow_other ? ",allow_other" : "", o->noexec ? ",noexec" : "",
+			 o->fuse_options ? "," : "", o->fuse_options ? o->fuse_options : "");
+
+	return n < 0 ? NULL : text;
+}
+
+int mount_attach(struct mount *m, char *message, size_t size)
+{
+	char *text = fuse_option_string(m->options);
+	char *argv[] = { (char *)"attachfs", (char *)"-o", text, NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+
+	if (!text)
+		return -ENOMEM;
+	m->session = fuse_session_new(&args, &attachfs_ops, sizeof(attachfs_ops), m);
+	fuse_opt_free_args(&args);
+	free(text);
+	if (!m->session) {
+		snprintf(message, size, "the kernel's FUSE interface refused these mount options: %s",
+			 m->options->fuse_options ? m->options->fuse_options : "(none)");
+		return -EINVAL;
+	}
+	if (fuse_session_mount(m->session, m->options->mountpoint) != 0) {
+		snprintf(message, size, "cannot mount at '%s'  (is /dev/fuse there, and fuse3 installed?)",
+			 m->options->mountpoint);
+		fuse_session_destroy(m->session);
+		m->session = NULL;
+		return -EPERM;
+	}
+	notifier_attach(m->notifier, m->session);
+	return 0;
+}
+
+int mount_serve(struct mount *m)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int r;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 0);
+	r = fuse_session_loop_mt(m->session, config);
+	fuse_loop_cfg_destroy(config);
+	return r > 0 ? 0 : r; /* the number of the signal that ended it is no error */
+}
+
+void mount_stop(struct mount *m)
+{
+	fuse_session_exit(m->session);
+}
+
+void mount_free(struct mount *m)
+{
+	if (!m)
+		return;
+	notifier_attach(m->notifier, NULL);
+	if (m->session)
+		fuse_session_unmount(m->session);
+	if (m->sync)
+		sync_stop(m->sync, DRAIN_MS);
+	calls_stop(m->calls);
+	if (m->remote)
+		remote_shutdown(m->remote);
+	engine_free(m->engine);
+	pool_free(m->pool);
+	notifier_free(m->notifier);
+	sync_free(m->sync);
+	lister_free(m->lister);
+	reader_free(m->reader);
+	events_free(m->events);
+	if (m->session)
+		fuse_session_destroy(m->session);
+	remote_free(m->remote);
+	tree_free(m->tree);
+	calls_free(m->calls);
+	content_store_close(m->store);
+	ledger_close(m->ledger);
+	free(m->ledger_path);
+	free(m);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef ATTACHFS_FS_MOUNT_H
+#define ATTACHFS_FS_MOUNT_H
+
+/*
+ * One mounted source: everything hangs off this handle, so that a process may hold several.
+ *
+ * Start: options -> pool -> ledger -> content store -> engine -> remote -> tree -> calls, reader, lister, sync -> kernel. No step needs the
+ * network. End: kernel first, then the parked calls, sync (which says what is left), the engine, and the rest in reverse.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <attachfs/content.h>
+#include <attachfs/ledger.h>
+#include <attachfs/options.h>
+#include <attachfs/pool.h>
+#include <attachfs/remote.h>
+#include <attachfs/transfer.h>
+
+#include "calls.h"
+#include "notifier.h"
+#include "tree.h"
+
+struct reader;
+struct lister;
+struct sync;
+struct events;
+
+struct mount {
+	const struct options *options; /* outlives the mount */
+	struct pool *pool;
+	struct ledger *ledger;
+	struct content_store *store;
+	struct engine *engine;
+	struct remote *remote;
+	struct notifier *notifier;
+	struct tree *tree;
+	struct calls *calls;
+	struct reader *reader;
+	struct lister *lister;
+	struct sync *sync;
+	struct events *events;
+	struct fuse_session *session;
+	char *ledger_path;
+
+	double timeout_kernel_s;       /* how long the kernel may believe entries and attributes */
+	_Atomic uint64_t throttled_until_ns; /* real clock, 0 = not */
+	int64_t started_ns;
+};
+
+/* @o outlives the mount. 0, or -errno with words for a person in @message. */
+int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size);
+
+/* Mount at o->mountpoint. Errors as mount_new(). */
+int mount_attach(struct mount *m, char *message, size_t size);
+
+/* Serve the kernel until unmounted or mount_stop(). */
+int mount_serve(struct mount *m);
+
+/* From a signal thread: leave mount_serve(). */
+void mount_stop(struct mount *m);
+
+/* Unmount, end all threads, free. What is not on the server yet stays in the ledger; says so in the log. NULL is fine. */
+void mount_free(struct mount *m);
+
+struct mount *mount_of_request(fuse_req_t req);
+
+/* The table of operations (fs/ops.c). */
+extern const struct fuse_lowlevel_ops attachfs_ops;
+
+#endif

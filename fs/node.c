@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+
+/* One node: its attributes, its names on both sides, its known half. */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/names.h>
+
+#include "tree.h"
+#include "tree_private.h"
+
+#define MODE_FILE 0644u
+#define MODE_DIR  0755u
+
+struct node *node_collection(struct node *n)
+{
+	while (n && n->kind != NODE_COLLECTION)
+		n = n->parent;
+	return n;
+}
+
+void node_known_shown(const struct tree *t, const struct known *k, char *out)
+{
+	char *label = names_label(k->name ? k->name : "", k->filename, t->filename_policy);
+	const char *name = label ? label : k->name ? k->name : "";
+
+	names_encode(name, strlen(name), k->rid ? k->rid : "0", out, NULL);
+	free(label);
+}
+
+bool node_name_matches(const struct tree *t, const struct node *n)
+{
+	const struct known *k = &n->known;
+	char base[NAMES_MAX + 1], other[NAMES_MAX + 1], server[3 * NAMES_MAX + 1];
+
+	if (!k->rid || !k->name)
+		return false;
+	/* what was sent for this name, perhaps a spelling that shows differently elsewhere */
+	names_to_server(n->shown, server);
+	if (!strcmp(k->name, server) && (!k->filename || !strcmp(k->filename, server) ||
+					 (n->token && !strcmp(k->filename, n->token))))
+		return true;
+	node_known_shown(t, k, base);
+	if (!strcmp(n->shown, base))
+		return true;
+	names_disambiguate(base, k->rid, other);
+	return !strcmp(n->shown, other);
+}
+
+void known_take(struct known *k, struct remote_file *f, uint64_t record)
+{
+	*k = (struct known){
+		.rid = f->id, .record = record, .name = f->raw_name ? f->raw_name : f->name,
+		.filename = f->raw_filename, .version = f->version, .url = f->url, .media_type = f->media_type,
+		.size = f->size, .mtime_ns = f->mtime_ns, .ctime_ns = f->ctime_ns,
+	};
+	if (f->raw_name)
+		free(f->name);
+	free(f->record);
+	memset(f, 0, sizeof(*f));
+}
+
+void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file)
+{
+	const struct known *k = &n->known;
+
+	*ret_file = (struct remote_file){
+		.id = k->rid, .record = (char *)record_rid, .name = k->name, .raw_name = k->name,
+		.raw_filename = k->filename, .version = k->version, .url = k->url, .media_type = k->media_type,
+		.size = k->size, .mtime_ns = k->mtime_ns, .ctime_ns = k->ctime_ns,
+	};
+}
+
+void tree_set_known_locked(struct tree *t, struct node *n, struct known *k)
+{
+	if (n->known.rid)
+		tree_unhash_rid_locked(t, n);
+	known_clear(&n->known);
+	if (k) {
+		n->known = *k;
+		memset(k, 0, sizeof(*k));
+	}
+	if (n->known.rid)
+		tree_hash_rid_locked(t, n);
+}
+
+void tree_swap_known_locked(struct tree *t, struct node *a, struct node *b)
+{
+	struct known k = a->known;
+
+	if (a->known.rid)
+		tree_unhash_rid_locked(t, a);
+	if (b->known.rid)
+		tree_unhash_rid_locked(t, b);
+	a->known = b->known;
+	b->known = k;
+	if (a->known.rid)
+		tree_hash_rid_locked(t, a);
+	if (b->known.rid)
+		tree_hash_rid_locked(t, b);
+}
+
+bool node_key(const struct node *n, char key[static NODE_KEY_MAX])
+{
+	const struct known *k = &n->known;
+
+	if (!k->rid || !k->version)
+		return false;
+	return snprintf(key, NODE_KEY_MAX, "%s/%s", k->rid, k->version) < NODE_KEY_MAX;
+}
+
+struct content *node_content(struct tree *t, const struct node *n)
+{
+	char key[NODE_KEY_MAX];
+
+	if (n->content)
+		return content_get(t->store, n->content);
+	if (n->dirty || n->known.filler || !node_key(n, key))
+		return NULL;
+	return content_peek_key(t->store, key);
+}
+
+void node_drop_content_locked(struct tree *t, struct node *n)
+{
+	struct content *c = node_content(t, n);
+
+	n->content = 0;
+	tree_put_locked(t, n); /* the row must stop naming it before it goes */
+	if (c)
+		content_drop(c);
+	content_unref(c);
+}
+
+int64_t node_size_locked(const struct node *n)
+{
+	return n->view && content_is_dirty(n->view) ? content_size(n->view) : n->size;
+}
+
+static struct timespec to_timespec(int64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / CLOCK_NS_PER_S, .tv_nsec = ns % CLOCK_NS_PER_S };
+
+	if (ts.tv_nsec < 0) {
+		ts.tv_sec--;
+		ts.tv_nsec += CLOCK_NS_PER_S;
+	}
+	return ts;
+}
+
+void node_stat_locked(const struct tree *t, const struct node *n, struct stat *st)
+{
+	int64_t size = node_size_locked(n);
+	bool dir = n->kind != NODE_FILE;
+
+	(void)t;
+	memset(st, 0, sizeof(*st));
+	st->st_ino = n->id;
+	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR) : S_IFREG | (n->mode ? n->mode : MODE_FILE);
+	/* a mode of 0 was set by somebody: told from "never set" by the bit above the permissions */
+	st->st_mode &= ~(mode_t)NODE_MODE_SET;
+	st->st_nlink = n->gone ? 0 : dir ? 2 : 1;
+	st->st_uid = n->uid;
+	st->st_gid = n->gid;
+	st->st_size = size < 0 ? 0 : size;
+	st->st_blksize = 4096;
+	st->st_blocks = (st->st_size + 511) / 512;
+	st->st_atim = to_timespec(n->atime_ns);
+	st->st_mtim = to_timespec(n->mtime_ns);
+	st->st_ctim = to_timespec(n->ctime_ns);
+}
+
+struct xattr *node_find_xattr(const struct node *n, const char *name)
+{
+	struct xattr *x = n->xattrs;
+
+	while (x && strcmp(x->name, name))
+		x = x->next;
+	return x;
+}
+
+bool node_remove_xattr(struct node *n, const char *name)
+{
+	for (struct xattr **slot = &n->xattrs; *slot; slot = &(*slot)->next) {
+		struct xattr *x = *slot;
+
+		if (strcmp(x->name, name))
+			continue;
+		*slot = x->next;
+		free(x->name);
+		free(x);
+		return true;
+	}
+	return false;
+}
+
+int node_set_xattr(struct node *n, const char *name, const void *value, size_t len)
+{
+	struct xattr *x = malloc(sizeof(*x) + len);
+
+	if (!x)
+		return -ENOMEM;
+	x->name = strdup(name);
+	if (!x->name) {
+		free(x);
+		return -ENOMEM;
+	}
+	x->len = len;
+	memcpy(x->value, value, len);
+	node_remove_xattr(n, name);
+	x->next = n->xattrs;
+	n->xattrs = x;
+	return 0;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * A linked list of what to say, one thread that says it. The list is short-lived: what the kernel does not cache it answers with -ENOENT,
+ * which is no error.
+ */
+
+#include "notifier.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/log.h>
+
+enum note_kind { NOTE_ENTRY, NOTE_DELETE, NOTE_INODE };
+
+struct note {
+	struct note *next;
+	enum note_kind kind;
+	uint64_t parent, child;
+	int pages;
+	char name[];
+};
+
+struct notifier {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct note *first, **last; /* lock */
+	struct fuse_session *session; /* lock */
+	bool stop;                  /* lock */
+	pthread_t thread;
+};
+
+static void say(struct fuse_session *session, const struct note *note)
+{
+	int r = 0;
+
+	switch (note->kind) {
+	case NOTE_ENTRY:
+		r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name, strlen(note->name));
+		break;
+	case NOTE_DELETE:
+		r = fuse_lowlevel_notify_delete(session, note->parent, note->child, note->name, strlen(note->name));
+		if (r == -ENOSYS || r == -ENOTEMPTY || r == -EBUSY)
+			r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name, strlen(note->name));
+		break;
+	case NOTE_INODE:
+		/* a negative offset means attributes only */
+		r = fuse_lowlevel_notify_inval_inode(session, note->child, note->pages ? 0 : -1, 0);
+		break;
+	}
+	if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+		log_debug("notifier: kernel refused a notification: %s", strerror(-r));
+}
+
+static void *notifier_main(void *arg)
+{
+	struct notifier *n = arg;
+
+	pthread_mutex_lock(&n->lock);
+	while (!n->stop) {
+		struct note *note = n->first;
+		struct fuse_session *session = n->session;
+
+		if (!note) {
+			pthread_cond_wait(&n->wake, &n->lock);
+			continue;
+		}
+		n->first = NULL;
+		n->last = &n->first;
+		pthread_mutex_unlock(&n->lock);
+		while (note) {
+			struct note *next = note->next;
+
+			if (session)
+				say(session, note);
+			free(note);
+			note = next;
+		}
+		pthread_mutex_lock(&n->lock);
+	}
+	pthread_mutex_unlock(&n->lock);
+	return NULL;
+}
+
+int notifier_new(struct notifier **ret_notifier)
+{
+	struct notifier *n = calloc(1, sizeof(*n));
+	int r;
+
+	if (!n)
+		return -ENOMEM;
+	pthread_mutex_init(&n->lock, NULL);
+	pthread_cond_init(&n->wake, NULL);
+	n->last = &n->first;
+	r = pthread_create(&n->thread, NULL, notifier_main, n);
+	if (r) {
+		free(n);
+		return -r;
+	}
+	pthread_setname_np(n->thread, "attachfs-notify");
+	*ret_notifier = n;
+	return 0;
+}
+
+void notifier_attach(struct notifier *n, struct fuse_session *session)
+{
+	pthread_mutex_lock(&n->lock);
+	n->session = session;
+	pthread_mutex_unlock(&n->lock);
+}
+
+void notifier_free(struct notifier *n)
+{
+	if (!n)
+		return;
+	pthread_mutex_lock(&n->lock);
+	n->stop = true;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->lock);
+	pthread_join(n->thread, NULL);
+	while (n->first) {
+		struct note *next = n->first->next;
+
+		free(n->first);
+		n->first = next;
+	}
+	pthread_cond_destroy(&n->wake);
+	pthread_mutex_destroy(&n->lock);
+	free(n);
+}
+
+static void queue(struct notifier *n, enum note_kind kind, uint64_t parent, uint64_t child, const char *name, int pages)
+{
+	size_t len = name ? strlen(name) : 0;
+	struct note *note;
+
+	pthread_mutex_lock(&n->lock);
+	if (!n->session) {
+		pthread_mutex_unlock(&n->lock);
+		return;
+	}
+	note = malloc(sizeof(*note) + len + 1);
+	if (note) {
+		*note = (struct note){ .kind = kind, .parent = parent, .child = child, .pages = pages };
+		memcpy(note->name, name ? name : "", len + 1);
+		*n->last = note;
+		n->last = &note->next;
+		pthread_cond_signal(&n->wake);
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (!note)
+		log_warning("notifier: out of memory: the kernel may show an old state until its timeout");
+}
+
+void notifier_entry(struct notifier *n, uint64_t parent, const char *name)
+{
+	queue(n, NOTE_ENTRY, parent, 0, name, 0);
+}
+
+void notifier_delete(struct notifier *n, uint64_t parent, uint64_t child, const char *name)
+{
+	queue(n, NOTE_DELETE, parent, child, name, 0);
+}
+
+void notifier_inode(struct notifier *n, uint64_t id, int pages)
+{
+	queue(n, NOTE_INODE, 0, id, NULL, pages);
+}

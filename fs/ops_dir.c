@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Directories. A handle is a snapshot of node ids taken when reading starts (offset 0), so offsets stay good while entries come and go: a node that
+ * left meanwhile is passed over, one that came is seen by the next reader, or after rewinddir().
+ *
+ * Offset 0 is the start, 1 follows ".", 2 follows "..", 2 + n follows the n-th node.
+ */
+
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/ledger.h>
+#include <attachfs/log.h>
+
+#include "lister.h"
+
+struct dir_handle {
+	pthread_mutex_t lock;  /* programs may share a directory handle */
+	uint64_t *ids;
+	size_t n;
+};
+
+static struct dir_handle *dir_of(uint64_t fh)
+{
+	return (struct dir_handle *)(uintptr_t)fh;
+}
+
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct dir_handle *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	pthread_mutex_init(&d->lock, NULL);
+	fi->fh = (uintptr_t)d;
+	fi->cache_readdir = 0;
+	(void)ino;
+	if (fuse_reply_open(req, fi) < 0)
+		op_releasedir(NULL, ino, fi);
+}
+
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct dir_handle *d = dir_of(fi->fh);
+
+	(void)ino;
+	pthread_mutex_destroy(&d->lock);
+	free(d->ids);
+	free(d);
+	if (req)
+		fuse_reply_err(req, 0);
+}
+
+void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+
+	(void)ino;
+	(void)datasync;
+	(void)fi;
+	fuse_reply_err(req, -ledger_sync(m->ledger));
+}
+
+/* tree->lock and the handle's held. */
+static int snapshot(struct dir_handle *d, const struct node *dir)
+{
+	uint64_t *ids = malloc((dir->n_children + 1) * sizeof(*ids));
+	size_t n = 0;
+
+	if (!ids)
+		return -ENOMEM;
+	for (const struct node *c = dir->child_first; c; c = c->sibling_next)
+		ids[n++] = c->id;
+	free(d->ids);
+	d->ids = ids;
+	d->n = n;
+	return 0;
+}
+
+struct fill {
+	struct mount *m;
+	fuse_req_t req;
+	char *buffer;
+	size_t size, used;
+	bool plus;
+	uint64_t *counted; /* nodes whose kernel references were counted */
+	size_t n_counted;
+};
+
+/* tree->lock held. False: the buffer is full. */
+static bool add_dots(struct fill *f, const struct node *dir, const char *name, off_t next)
+{
+	struct fuse_entry_param e = { 0 };
+	size_t size;
+
+	e.attr.st_ino = !strcmp(name, "..") && dir->parent ? dir->parent->id : dir->id;
+	e.attr.st_mode = S_IFDIR;
+	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, name, &e, next) :
+			 fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, name, &e.attr, next);
+	if (size > f->size - f->used)
+		return false;
+	f->used += size;
+	return true;
+}
+
+/* tree->lock held. False: the buffer is full. An entry that did not fit is not counted. */
+static bool add_node(struct fill *f, struct node *n, off_t next)
+{
+	struct fuse_entry_param e;
+	size_t size;
+
+	fill_entry_locked(f->m, n, &e);
+	if (!f->plus) {
+		size = fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, n->shown, &e.attr, next);
+	} else {
+		/* without a size there is nothing to remember: a plain listing must not cost a call per file (P-4) */
+		if (node_size_locked(n) < 0)
+			e.ino = 0;
+		size = fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, n->shown, &e, next);
+	}
+	if (size > f->size - f->used)
+		return false;
+	f->used += size;
+	if (f->plus && e.ino) {
+		n->nlookup++;
+		f->counted[f->n_counted++] = n->id;
+	}
+	return true;
+}
+
+static void fill_locked(struct fill *f, struct dir_handle *d, const struct node *dir, uint64_t off)
+{
+	if (off == 0 && !add_dots(f, dir, ".", 1))
+		return;
+	if (off <= 1 && !add_dots(f, dir, "..", 2))
+		return;
+	for (size_t i = off > 2 ? off - 2 : 0; i < d->n; i++) {
+		struct node *n = tree_find_locked(f->m->tree, d->ids[i]);
+
+		if (n && n->parent == dir && !add_node(f, n, (off_t)i + 3))
+			return;
+	}
+}
+
+static int read_tree_dir(struct call *c, struct fill *f)
+{
+	struct dir_handle *d = dir_of(c->fh);
+	struct node *dir = need_dir_locked(c);
+	int r = 0;
+
+	if (!dir)
+		return -EINPROGRESS;
+	pthread_mutex_lock(&d->lock);
+	if (c->off == 0 || !d->ids)
+		r = snapshot(d, dir);
+	if (!r)
+		fill_locked(f, d, dir, c->off);
+	pthread_mutex_unlock(&d->lock);
+	tree_unlock(f->m->tree);
+	return r;
+}
+
+static void readdir_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct fill f = { .m = m, .req = c->req, .size = c->len, .plus = c->flags != 0 };
+	int r;
+
+	f.buffer = malloc(c->len);
+	f.counted = malloc((c->len / 32 + 1) * sizeof(*f.counted));
+	if (!f.buffer || !f.counted) {
+		call_fail(c, ENOMEM);
+	} else {
+		tree_lock(m->tree);
+		r = read_tree_dir(c, &f);
+		if (r == -EINPROGRESS) {
+			; /* parked, or answered */
+		} else if (r < 0) {
+			call_fail(c, r);
+		} else {
+			if (fuse_reply_buf(c->req, f.buffer, f.used) < 0)
+				for (size_t i = 0; i < f.n_counted; i++)
+					forget_node(m, f.counted[i], 1);
+			call_done(c);
+		}
+	}
+	free(f.buffer);
+	free(f.counted);
+}
+
+static void read_control_dir(fuse_req_t req, size_t size, off_t off, int plus)
+{
+	char *buffer = malloc(size);
+	size_t used = 0;
+	uint64_t ino;
+
+	if (!buffer) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	for (size_t i = (size_t)off;; i++) {
+		const char *name = i == 0 ? "." : i == 1 ? ".." : control_entry(i - 2, &ino);
+		struct fuse_entry_param e = { .attr = { .st_ino = i < 2 ? NODE_ID_ROOT : ino,
+							.st_mode = i < 2 ? S_IFDIR : S_IFREG } };
+		size_t entry;
+
+		if (!name)
+			break;
+		entry = plus ? fuse_add_direntry_plus(req, buffer + used, size - used, name, &e, (off_t)i + 1) :
+			       fuse_add_direntry(req, buffer + used, size - used, name, &e.attr, (off_t)i + 1);
+		if (entry > size - used)
+			break;
+		used += entry;
+	}
+	fuse_reply_buf(req, buffer, used);
+	free(buffer);
+}
+
+static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, int plus)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = readdir_run, .ino = ino, .fh = fi->fh, .off = (uint64_t)off, .len = size,
+			  .flags = plus };
+
+	if (is_control(ino))
+		read_control_dir(req, size, off, plus);
+	else if (is_virtual(ino))
+		fuse_reply_buf(req, NULL, 0); /* ids are looked up, not listed */
+	else
+		call_run(m->calls, &c);
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	read_dir(req, ino, size, off, fi, 0);
+}
+
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	read_dir(req, ino, size, off, fi, 1);
+}

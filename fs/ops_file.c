@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Bytes: open, read, write, flush, fsync, and what belongs to them. */
+
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <linux/falloc.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+
+#include "lister.h"
+#include "reader.h"
+#include "sync.h"
+
+/* ---- handles ---- */
+
+struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+
+	(void)m;
+	if (!h)
+		return NULL;
+	h->node = n;
+	h->version = n->version;
+	h->flags = flags;
+	n->n_open++;
+	return h;
+}
+
+void handle_drop(struct mount *m, struct handle *h)
+{
+	tree_lock(m->tree);
+	h->node->n_open--;
+	file_close_locked(m, h->node);
+	tree_unlock(m->tree);
+	free(h);
+}
+
+static void open_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct fuse_file_info *fi = c->data;
+	bool writes = (c->flags & O_ACCMODE) != O_RDONLY;
+	struct handle *h = NULL;
+	struct node *n;
+	int error = 0;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, c->ino);
+	if (!n || n->kind != NODE_FILE)
+		error = n ? -EISDIR : -ENOENT;
+	/* a write needs to know where the old bytes end */
+	if (!error && writes && !(c->flags & O_TRUNC) && !lister_size_locked(m->lister, c, n, &error)) {
+		tree_unlock(m->tree);
+		lister_kick(m->lister);
+		return;
+	}
+	if (!error) {
+		h = handle_new_locked(m, n, c->flags);
+		error = h ? (c->flags & O_TRUNC) && writes ? file_empty_locked(m, n) : file_view_locked(m, n) : -ENOMEM;
+	}
+	if (!error) {
+		fi->fh = (uintptr_t)h;
+		fi->keep_cache = n->cached_version == n->version || n->n_open > 1;
+		if (c->flags & O_TRUNC)
+			n->mtime_ns = n->ctime_ns = clock_real_ns();
+	} else if (h) {
+		n->n_open--;
+		file_close_locked(m, n);
+	}
+	tree_unlock(m->tree);
+	if (error) {
+		free(h);
+		call_fail(c, error);
+		return;
+	}
+	if (fuse_reply_open(c->req, fi) < 0)
+		handle_drop(m, h);
+	call_done(c);
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = open_run, .ino = ino, .flags = fi->flags };
+
+	if (is_control(ino)) {
+		control_open(req, m, ino, fi);
+		return;
+	}
+	if (is_virtual(ino)) {
+		virtual_open(req, m, ino, fi);
+		return;
+	}
+	c.data = malloc(sizeof(*fi));
+	if (!c.data) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	memcpy(c.data, fi, sizeof(*fi));
+	call_run(m->calls, &c);
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct handle *h = handle_of(fi->fh);
+
+	if (is_control(ino)) {
+		control_release(m, fi->fh);
+	} else if (is_virtual(ino)) {
+		virtual_release(fi->fh);
+	} else {
+		/* a mapping may have been written after the close */
+		file_commit(m, h->node);
+		handle_drop(m, h);
+	}
+	fuse_reply_err(req, 0);
+}
+
+/* ---- read ---- */
+
+/* How much of a read is local, and whether it lies in one piece. */
+struct reach {
+	struct content_extent first;
+	size_t n;
+	uint64_t len;
+};
+
+/*
+ * Where [off, off+len) is. 0: all of it, or up to the end of file, is local. -EAGAIN: *@ret_missing is not.
+ */
+static int map_reach(struct content *view, uint64_t off, uint64_t len, struct reach *s, struct content_extent *ret_missing)
+{
+	s->n = 0;
+	s->len = 0;
+	while (s->len < len) {
+		struct content_extent e;
+		int r = content_map(view, off + s->len, len - s->len, &e);
+
+		if (r < 0)
+			return r;
+		if (e.where == CONTENT_END)
+			return 0;
+		if (e.where == CONTENT_MISSING) {
+			*ret_missing = e;
+			return -EAGAIN;
+		}
+		if (!s->n++)
+			s->first = e;
+		s->len += e.len;
+	}
+	return 0;
+}
+
+static int read_all(int fd, char *to, uint64_t len, uint64_t off)
+{
+	while (len) {
+		ssize_t n = pread(fd, to, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		to += n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int gather(struct content *view, uint64_t off, char *to, uint64_t len)
+{
+	while (len) {
+		struct content_extent e;
+		int r = content_map(view, off, len, &e);
+
+		if (!r && e.where == CONTENT_ZERO)
+			memset(to, 0, e.len);
+		else if (!r)
+			r = e.where == CONTENT_FILE ? read_all(e.fd, to, e.len, e.fd_off) : -EIO;
+		if (r < 0)
+			return r;
+		to += e.len;
+		off += e.len;
+		len -= e.len;
+	}
+	return 0;
+}
+
+static void reply_gathered(struct call *c, struct content *view, uint64_t len)
+{
+	char *buffer = malloc(len ? len : 1);
+	int r = buffer ? gather(view, c->off, buffer, len) : -ENOMEM;
+
+	if (r < 0) {
+		call_fail(c, log_errno(r, "cache: cannot read node %llu", (unsigned long long)c->ino));
+	} else {
+		fuse_reply_buf(c->req, buffer, len);
+		call_done(c);
+	}
+	free(buffer);
+}
+
+static void reply_reach(struct call *c, struct content *view, const struct reach *s)
+{
+	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(s->len);
+
+	if (s->n != 1 || s->first.where != CONTENT_FILE) {
+		reply_gathered(c, view, s->len);
+		return;
+	}
+	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
+	buf.buf[0].fd = s->first.fd;
+	buf.buf[0].pos = (off_t)s->first.fd_off;
+	fuse_reply_data(c->req, &buf, FUSE_BUF_SPLICE_MOVE);
+	call_done(c);
+}
+
+/* Park for what is missing; true when it was. */
+static bool park_missing(struct call *c, struct node *n, const struct content_extent *missing, int *ret_error)
+{
+	struct mount *m = c->m;
+	struct content *clean = missing->clean;
+
+	tree_lock(m->tree);
+	*ret_error = file_feed_locked(m, n, clean);
+	tree_unlock(m->tree);
+	if (*ret_error)
+		return false;
+	return reader_park(m->reader, c, clean, missing->clean_off, missing->clean_off + missing->len, ret_error);
+}
+
+static void read_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct handle *h = handle_of(c->fh);
+	struct content_extent missing = { .where = CONTENT_END };
+	struct content *view;
+	struct reach s = { .n = 0 };
+	int r = c->error == -EAGAIN ? 0 : c->error;
+
+	tree_lock(m->tree);
+	if (!r && h->version != h->node->version)
+		r = -ESTALE; /* replaced on the server since it was opened: no mix of two versions */
+	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
+	tree_unlock(m->tree);
+	while (!r && view) {
+		r = map_reach(view, c->off, c->len, &s, &missing);
+		if (r != -EAGAIN)
+			break;
+		if (park_missing(c, h->node, &missing, &r)) {
+			content_unref(view);
+			return;
+		}
+	}
+	if (r < 0)
+		call_fail(c, r);
+	else
+		reply_reach(c, view, &s);
+	content_unref(view);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = read_run, .ino = ino, .fh = fi->fh, .off = (uint64_t)off, .len = size };
+
+	if (is_control(ino))
+		c.op = control_read;
+	else if (is_virtual(ino))
+		c.op = virtual_read;
+	call_run(m->calls, &c);
+}
+
+/* ---- write ---- */
+
+static ssize_t write_content(struct content *c, struct fuse_bufvec *in, off_t off, size_t size)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
+	ssize_t n;
+	int fd, r = content_write_begin(c, (uint64_t)off, size, &fd);
+
+	if (r < 0)
+		return r;
+	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
+	out.buf[0].fd = fd;
+	out.buf[0].pos = off;
+	n = fuse_buf_copy(&out, in, 0);
+	content_write_end(c, (uint64_t)off, n > 0 ? (uint64_t)n : 0);
+	return n;
+}
+
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct node *n;
+	struct content *c;
+	size_t size = fuse_buf_size(in);
+	ssize_t done;
+
+	if (is_control(ino)) {
+		control_write(req, m, in, fi);
+		return;
+	}
+	n = handle_of(fi->fh)->node;
+	do {
+		tree_lock(m->tree);
+		done = handle_of(fi->fh)->version != n->version ? -ESTALE : file_writable_locked(m, n, &c);
+		tree_unlock(m->tree);
+		if (done < 0)
+			break;
+		done = write_content(c, in, off, size);
+		content_unref(c);
+	} while (done == -EROFS); /* sealed by another handle's close in between: a new one over it */
+	if (done < 0) {
+		fuse_reply_err(req, (int)-done);
+		return;
+	}
+	tree_lock(m->tree);
+	n->mtime_ns = n->ctime_ns = clock_real_ns();
+	if (n->mode)
+		n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
+	tree_unlock(m->tree);
+	fuse_reply_write(req, (size_t)done);
+}
+
+/* ---- flush and fsync ---- */
+
+/* Run again until the server has it; c->step 1 = committed here. */
+static void synced_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct node *n = handle_of(c->fh)->node;
+	int error = c->error;
+	bool over;
+
+	tree_lock(m->tree);
+	over = error || n->gone || sync_node_locked(m->sync, n, &error);
+	if (!over)
+		call_park(c, CALL_WAIT_SYNCED, n->id);
+	tree_unlock(m->tree);
+	if (over)
+		call_fail(c, error);
+}
+
+static int told_error(struct mount *m, struct handle *h)
+{
+	int error = 0;
+
+	tree_lock(m->tree);
+	if (h->node->error && !h->error_told) {
+		error = h->node->error;
+		h->error_told = true;
+	}
+	tree_unlock(m->tree);
+	return error;
+}
+
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh };
+	bool writes;
+	int r;
+
+	if (is_control(ino) || is_virtual(ino)) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	writes = (handle_of(fi->fh)->flags & O_ACCMODE) != O_RDONLY;
+	r = file_commit(m, handle_of(fi->fh)->node);
+	if (r < 0 || !writes || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
+		fuse_reply_err(req, -r);
+	else
+		call_run(m->calls, &c);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh };
+	int r;
+
+	(void)datasync;
+	if (is_control(ino) || is_virtual(ino)) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	r = file_commit(m, handle_of(fi->fh)->node);
+	if (!r)
+		r = ledger_sync(m->ledger);
+	if (!r)
+		r = told_error(m, handle_of(fi->fh));
+	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
+		fuse_reply_err(req, -r);
+	else
+		call_run(m->calls, &c);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct node *n;
+	struct content *c;
+	int r;
+
+	if (is_control(ino) || is_virtual(ino) || (mode & ~FALLOC_FL_KEEP_SIZE)) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
+	n = handle_of(fi->fh)->node;
+	tree_lock(m->tree);
+	r = file_writable_locked(m, n, &c);
+	tree_unlock(m->tree);
+	if (!r) {
+		r = content_allocate(c, (uint64_t)off, (uint64_t)len, mode & FALLOC_FL_KEEP_SIZE);
+		content_unref(c);
+	}
+	if (!r) {
+		tree_lock(m->tree);
+		n->mtime_ns = n->ctime_ns = clock_real_ns();
+		tree_unlock(m->tree);
+	}
+	fuse_reply_err(req, -r);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct content *view;
+	int64_t at = -ENXIO;
+
+	if (is_control(ino) || is_virtual(ino)) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	tree_lock(m->tree);
+	view = handle_of(fi->fh)->node->view;
+	if (view)
+		content_ref(view);
+	tree_unlock(m->tree);
+	if (view)
+		at = off < 0 ? -ENXIO : content_seek(view, (uint64_t)off, whence);
+	content_unref(view);
+	if (at < 0)
+		fuse_reply_err(req, (int)-at);
+	else
+		fuse_reply_lseek(req, at);
+}

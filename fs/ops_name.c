@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Creating, removing and renaming: changes of the wanted half, answered when the ledger has them. What they mean for the server is the plan's
+ * business.
+ */
+
+#include "ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+#include <attachfs/names.h>
+
+#include "lister.h"
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE (1 << 0)
+#endif
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE (1 << 1)
+#endif
+
+struct create {
+	struct fuse_file_info fi;
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	bool node_only; /* mknod */
+};
+
+static size_t characters(const char *utf8)
+{
+	size_t n = 0;
+
+	for (; *utf8; utf8++)
+		n += ((unsigned char)*utf8 & 0xc0) != 0x80;
+	return n;
+}
+
+/* Whether a file of that name could exist in @dir. tree->lock held. */
+static int check_name(const struct mount *m, const struct node *dir, const char *name)
+{
+	if (dir->kind != NODE_RECORD)
+		return -EPERM; /* files live in records only */
+	if (!strcmp(name, ".by-id") || !strcmp(name, ".record.json"))
+		return -EEXIST;
+	if (strlen(name) > NAMES_MAX || (m->remote->caps.name_max && characters(name) > m->remote->caps.name_max))
+		return -ENAMETOOLONG;
+	return 0;
+}
+
+/* ---- create ---- */
+
+static struct node *new_file_locked(struct mount *m, struct node *dir, const char *name, const struct create *a)
+{
+	struct node *n = tree_new_node_locked(m->tree, NODE_FILE, dir, name);
+
+	if (!n)
+		return NULL;
+	n->mode = (a->mode & 07777u) | NODE_MODE_SET;
+	n->uid = a->uid;
+	n->gid = a->gid;
+	n->owner_set = true;
+	n->size = 0;
+	n->local = names_is_local(m->options->local_names, name);
+	n->name_ms = clock_mono_ms();
+	dir->mtime_ns = dir->ctime_ns = n->mtime_ns;
+	return n;
+}
+
+/* tree->lock held on entry, released. */
+static void reply_create_unlock(struct call *c, struct node *n, bool made)
+{
+	struct mount *m = c->m;
+	struct create *a = c->data;
+	struct fuse_entry_param e;
+	struct handle *h = handle_new_locked(m, n, a->fi.flags);
+	bool failed = !h;
+
+	if (h && !made && (a->fi.flags & O_TRUNC) && file_empty_locked(m, n) < 0)
+		failed = true;
+	if (h && !failed && file_view_locked(m, n) < 0)
+		failed = true;
+	if (failed) {
+		if (h) {
+			n->n_open--;
+			file_close_locked(m, n);
+		}
+		tree_unlock(m->tree);
+		free(h);
+		call_fail(c, ENOMEM);
+		return;
+	}
+	fill_entry_locked(m, n, &e);
+	n->nlookup++;
+	tree_unlock(m->tree);
+	a->fi.fh = (uintptr_t)h;
+	if (fuse_reply_create(c->req, &e, &a->fi) < 0) {
+		handle_drop(m, h);
+		forget_node(m, e.ino, 1);
+	}
+	call_done(c);
+}
+
+/* A node without a handle: what mknod makes is there for good. tree->lock held on entry, released. */
+static void reply_mknod_unlock(struct call *c, struct node *n)
+{
+	struct mount *m = c->m;
+	struct handle *h = handle_new_locked(m, n, O_RDWR);
+	int r;
+
+	tree_unlock(m->tree);
+	if (!h) {
+		call_fail(c, ENOMEM);
+		return;
+	}
+	r = file_commit(m, n);
+	tree_lock(m->tree);
+	if (!r) {
+		reply_entry_unlock(c, n);
+	} else {
+		tree_unlock(m->tree);
+		call_fail(c, r);
+	}
+	handle_drop(m, h);
+}
+
+static void create_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct create *a = c->data;
+	struct node *dir, *n;
+	bool made = false;
+	int r;
+
+	tree_lock(m->tree);
+	dir = need_dir_locked(c);
+	if (!dir)
+		return;
+	r = check_name(m, dir, c->name);
+	n = r ? NULL : tree_child_locked(m->tree, dir, c->name);
+	if (n && (a->node_only || (a->fi.flags & O_EXCL)))
+		r = -EEXIST;
+	if (!r && !n) {
+		n = new_file_locked(m, dir, c->name, a);
+		made = true;
+		r = n ? 0 : -ENOMEM;
+	}
+	if (r < 0) {
+		tree_unlock(m->tree);
+		call_fail(c, r);
+	} else if (a->node_only) {
+		reply_mknod_unlock(c, n);
+	} else {
+		reply_create_unlock(c, n, made);
+	}
+}
+
+static void start_create(fuse_req_t req, fuse_ino_t parent, const char *name, const struct create *args)
+{
+	struct mount *m = mount_of_request(req);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct create *a = malloc(sizeof(*a));
+	struct call c = { .m = m, .req = req, .op = create_run, .ino = parent, .name = (char *)name, .data = a };
+
+	if (!a || is_virtual(parent) || is_control(parent)) {
+		free(a);
+		fuse_reply_err(req, a ? EPERM : ENOMEM);
+		return;
+	}
+	*a = *args;
+	a->uid = ctx->uid;
+	a->gid = ctx->gid;
+	call_run(m->calls, &c);
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	start_create(req, parent, name, &(struct create){ .fi = *fi, .mode = mode });
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	(void)rdev;
+	if (!S_ISREG(mode))
+		fuse_reply_err(req, EPERM);
+	else
+		start_create(req, parent, name, &(struct create){ .mode = mode, .node_only = true });
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	(void)parent;
+	(void)name;
+	(void)mode;
+	fuse_reply_err(req, EPERM);
+}
+
+void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	(void)link;
+	(void)parent;
+	(void)name;
+	fuse_reply_err(req, EPERM);
+}
+
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+	(void)ino;
+	(void)newparent;
+	(void)newname;
+	fuse_reply_err(req, EPERM);
+}
+
+/* ---- remove ---- */
+
+/* Out of its directory, as unlink and rename over do it. tree->lock held. */
+static void remove_locked(struct mount *m, struct node *n)
+{
+	struct tree *t = m->tree;
+	struct node *dir = n->parent;
+
+	dir->mtime_ns = dir->ctime_ns = n->ctime_ns = clock_real_ns();
+	tree_unlink_locked(t, n);
+	n->gone = true;
+	n->mtime_dirty = false;
+	n->error = 0;
+	n->name_ms = clock_mono_ms();
+	if (n->dirty) {
+		n->dirty = false;
+		if (n->content) {
+			struct content *c = content_get(t->store, n->content);
+
+			n->content = 0;
+			tree_put_locked(t, n);
+			if (c)
+				content_drop(c);
+			content_unref(c);
+		}
+	}
+	tree_changed_locked(t, n);
+	tree_release_locked(t, n);
+}
+
+static void finish_name(struct call *c, int r)
+{
+	int committed = r ? 0 : ledger_commit(c->m->ledger);
+
+	call_fail(c, r ? r : committed);
+}
+
+static void unlink_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct node *dir, *n;
+	int r = 0;
+
+	tree_lock(m->tree);
+	dir = need_dir_locked(c);
+	if (!dir)
+		return;
+	n = tree_child_locked(m->tree, dir, c->name);
+	if (!n)
+		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM : -ENOENT;
+	else if (n->kind != NODE_FILE)
+		r = -EISDIR;
+	else
+		remove_locked(m, n);
+	tree_unlock(m->tree);
+	finish_name(c, r);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = unlink_run, .ino = parent, .name = (char *)name };
+
+	if (is_virtual(parent) || is_control(parent))
+		fuse_reply_err(req, EPERM);
+	else
+		call_run(m->calls, &c);
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	(void)parent;
+	(void)name;
+	fuse_reply_err(req, EPERM); /* records are not ours to delete */
+}
+
+/* ---- rename ---- */
+
+static void renamed_locked(struct mount *m, struct node *n)
+{
+	n->ctime_ns = clock_real_ns();
+	n->name_ms = clock_mono_ms();
+	n->error = 0;
+	/* what the server has already stays there, whatever it is called now */
+	if (n->kind == NODE_FILE)
+		n->local = !n->known.rid && names_is_local(m->options->local_names, n->shown);
+	n->parent->mtime_ns = n->parent->ctime_ns = n->ctime_ns;
+	tree_changed_locked(m->tree, n);
+}
+
+static int check_rename_file(struct mount *m, const struct node *n, const struct node *dir, const struct node *target,
+			     const char *name)
+{
+	if (target && target->kind != NODE_FILE)
+		return -EISDIR;
+	if (n->known.rid && !m->remote->caps.move_between_collections && n->parent->parent != dir->parent)
+		return -EXDEV;
+	return check_name(m, dir, name);
+}
+
+static int check_rename_record(struct mount *m, const struct node *n, const struct node *dir, const struct node *target)
+{
+	if (n->kind != NODE_RECORD || dir != n->parent || !m->remote->caps.rename_records)
+		return -EPERM;
+	return target && target != n ? -ENOTEMPTY : 0;
+}
+
+static int exchange_locked(struct mount *m, struct node *a, struct node *b)
+{
+	struct tree *t = m->tree;
+	struct node *dir_a = a->parent, *dir_b = b->parent;
+	char *name_a = strdup(a->shown), *name_b = strdup(b->shown);
+	int r = name_a && name_b ? 0 : -ENOMEM;
+
+	if (!r) {
+		tree_unlink_locked(t, b);
+		r = tree_move_locked(t, a, dir_b, name_b);
+		if (!r)
+			r = tree_move_locked(t, b, dir_a, name_a);
+	}
+	if (!r) {
+		ledger_group_begin(m->ledger);
+		renamed_locked(m, a);
+		renamed_locked(m, b);
+		ledger_group_end(m->ledger);
+	}
+	free(name_a);
+	free(name_b);
+	return r;
+}
+
+static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target, const char *name,
+			 unsigned flags)
+{
+	struct node *old_dir = n->parent;
+	int r;
+
+	if ((flags & RENAME_NOREPLACE) && target)
+		return -EEXIST;
+	if ((flags & RENAME_EXCHANGE) && !target)
+		return -ENOENT;
+	r = n->kind == NODE_FILE ? check_rename_file(m, n, dir, target, name) : check_rename_record(m, n, dir, target);
+	if (r < 0 || target == n)
+		return r;
+	if (flags & RENAME_EXCHANGE)
+		return target->kind == n->kind ? exchange_locked(m, n, target) : -EPERM;
+	ledger_group_begin(m->ledger);
+	if (target)
+		remove_locked(m, target);
+	r = tree_move_locked(m->tree, n, dir, name);
+	if (!r) {
+		old_dir->mtime_ns = old_dir->ctime_ns = clock_real_ns();
+		renamed_locked(m, n);
+	}
+	ledger_group_end(m->ledger);
+	return r;
+}
+
+struct rename {
+	uint64_t dir;
+	unsigned flags;
+	char name[NAMES_MAX + 1];
+};
+
+static void rename_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct rename *a = c->data;
+	struct node *dir, *to, *n;
+	uint64_t from = c->ino;
+	int r = 0;
+
+	tree_lock(m->tree);
+	if (a->dir != from) {
+		c->ino = a->dir;
+		to = need_dir_locked(c);
+		if (!to)
+			return;
+		c->ino = from;
+	}
+	dir = need_dir_locked(c);
+	if (!dir)
+		return;
+	to = tree_find_locked(m->tree, a->dir);
+	n = tree_child_locked(m->tree, dir, c->name);
+	if (!n)
+		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM : -ENOENT;
+	else
+		r = rename_locked(m, n, to, tree_child_locked(m->tree, to, a->name), a->name, a->flags);
+	tree_unlock(m->tree);
+	finish_name(c, r);
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+	       unsigned int flags)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = { .m = m, .req = req, .op = rename_run, .ino = parent, .name = (char *)name };
+	struct rename *a;
+
+	if (is_virtual(parent) || is_control(parent) || is_virtual(newparent) || is_control(newparent)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	if (strlen(newname) > NAMES_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	a = malloc(sizeof(*a));
+	if (!a) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	a->dir = newparent;
+	a->flags = flags;
+	snprintf(a->name, sizeof(a->name), "%s", newname);
+	c.data = a;
+	call_run(m->calls, &c);
+}

@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * When to send what. The thread sleeps until something changes or settles, builds the plan's view of the sync list, and starts what the plan
+ * allows. A burst of changes is planned once: after a plan the thread rests for a few times as long as the plan took.
+ */
+
+#include "sync.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+#include <attachfs/names.h>
+
+#include "sync_private.h"
+
+#define NAME_IDLE_MS   150  /* names and deletes: so long after the last of them */
+#define NAME_MOST_MS   2000 /* ... or the first */
+#define IDLE_SLEEP_MS  60000
+#define REST_MS        10
+#define MAX_UPLOADS    64   /* more would only wait in the engine's queue */
+
+void sync_wake(struct sync *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->woken = true;
+	pthread_cond_signal(&s->wake);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void wake_from_tree(void *ctx)
+{
+	sync_wake(ctx);
+}
+
+/* ---- the plan's view ---- */
+
+struct view {
+	struct plan_item *items;
+	struct node **nodes;
+	size_t n;
+	char **names; /* known names that had to be computed */
+	size_t n_names;
+	int64_t now_ms, next_ms; /* when something settles that has not yet */
+	bool names_settled;
+};
+
+static void view_clear(struct view *v)
+{
+	for (size_t i = 0; i < v->n_names; i++)
+		free(v->names[i]);
+	free(v->names);
+	free(v->items);
+	free(v->nodes);
+}
+
+static void due_at(struct view *v, int64_t ms)
+{
+	if (ms > v->now_ms && ms < v->next_ms)
+		v->next_ms = ms;
+}
+
+/* Names and deletes go in bursts (a shell loop of mv): wait until the burst is over, but not for ever. */
+static void settle_names(struct sync *s, struct view *v)
+{
+	int64_t newest = 0, oldest = INT64_MAX;
+
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+		if (n->busy || n->error || n->name_ms <= s->flush_ms)
+			continue;
+		if (n->name_ms > newest)
+			newest = n->name_ms;
+		if (n->name_ms < oldest)
+			oldest = n->name_ms;
+	}
+	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS || v->now_ms - oldest >= NAME_MOST_MS;
+	if (!v->names_settled)
+		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS : oldest + NAME_MOST_MS);
+}
+
+static bool content_settled(struct sync *s, struct view *v, const struct node *n)
+{
+	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
+
+	if (s->draining || n->sealed_ms <= s->flush_ms || s->m->options->write == OPTIONS_WRITE_THROUGH)
+		return true;
+	if (v->now_ms - n->sealed_ms >= settle_ms)
+		return true;
+	due_at(v, n->sealed_ms + settle_ms);
+	return false;
+}
+
+static bool content_local(struct sync *s, const struct node *n)
+{
+	struct content *c;
+	bool local;
+
+	if (!n->content && (n->dirty || n->size == 0))
+		return true;
+	c = node_content(s->m->tree, n);
+	if (!c)
+		return false;
+	local = content_is_local(c);
+	content_unref(c);
+	return local;
+}
+
+static const char *known_name(struct sync *s, struct view *v, const struct node *n)
+{
+	char shown[NAMES_MAX + 1], **names;
+
+	if (!n->known.rid)
+		return NULL;
+	if (node_name_matches(s->m->tree, n))
+		return n->shown;
+	node_known_shown(s->m->tree, &n->known, shown);
+	names = realloc(v->names, (v->n_names + 1) * sizeof(*names));
+	if (!names)
+		return n->shown;
+	v->names = names;
+	names[v->n_names] = strdup(shown);
+	return names[v->n_names] ? names[v->n_names++] : n->shown;
+}
+
+static uint64_t collection_id(struct tree *t, uint64_t record)
+{
+	struct node *dir = record ? tree_find_locked(t, record) : NULL;
+
+	return dir && dir->parent ? dir->parent->id : 0;
+}
+
+static void view_node(struct sync *s, struct view *v, struct node *n)
+{
+	struct tree *t = s->m->tree;
+	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms && !s->draining;
+	struct plan_item *i = &v->items[v->n];
+
+	if (waits)
+		due_at(v, n->retry_at_ms);
+	v->nodes[v->n++] = n;
+	*i = (struct plan_item){
+		.node = n->id, .is_record = record, .known = n->known.rid != NULL, .known_record = n->known.record,
+		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
+		.known_name = known_name(s, v, n),
+		.known_name_exact = !(n->token && n->known.filename && !strcmp(n->token, n->known.filename)),
+		.known_filler = n->known.filler, .gone = n->gone, .local = n->local,
+		.record = n->parent ? n->parent->id : 0, .collection = record || !n->parent ? 0 : collection_id(t, n->parent->id),
+		.name = n->shown, .content_differs = n->dirty && !n->gone, .content_local = content_local(s, n),
+		.mtime_differs = n->mtime_dirty, .size = n->size < 0 ? 0 : (uint64_t)n->size,
+		.busy = n->busy || waits, .parked = n->error != 0, .unknown = n->unknown, .open = n->n_open > 0,
+		.content_settled = content_settled(s, v, n), .name_settled = v->names_settled, .after = n->after,
+		.alone = n->alone, .flight_record = n->known.rid ? 0 : n->known.record, .flight_name = n->shown,
+	};
+	if (record)
+		i->collection = n->parent ? n->parent->id : 0;
+}
+
+static int view_build(struct sync *s, struct view *v)
+{
+	struct tree *t = s->m->tree;
+
+	*v = (struct view){ .now_ms = clock_mono_ms(), .next_ms = INT64_MAX };
+	v->items = calloc(t->n_sync + 1, sizeof(*v->items));
+	v->nodes = calloc(t->n_sync + 1, sizeof(*v->nodes));
+	if (!v->items || !v->nodes)
+		return -ENOMEM;
+	settle_names(s, v);
+	for (struct node *n = t->sync_first; n; n = n->sync_next)
+		view_node(s, v, n);
+	return 0;
+}
+
+/* ---- doing it ---- */
+
+struct todo {
+	struct batch *batches[256];
+	size_t n_batches;
+	uint64_t looks[64], fetches[64];
+	size_t n_looks, n_fetches;
+	bool again;
+};
+
+static bool is_upload(enum plan_kind kind)
+{
+	return kind == PLAN_CREATE || kind == PLAN_REPLACE;
+}
+
+static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v)
+{
+	for (size_t i = call->first; i < call->first + call->n; i++) {
+		const struct plan_entry *e = &p->entries[i];
+
+		if (call->kind == PLAN_FORGET)
+			sync_forget_locked(s, v->nodes[e->item]);
+		else
+			sync_adopt_locked(s, v->nodes[e->item], v->nodes[e->other]);
+	}
+}
+
+static void mark_busy(struct sync *s, struct node *n)
+{
+	n->busy = true;
+	s->in_flight++;
+}
+
+static void take_look(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v, struct todo *todo)
+{
+	const struct node *first = v->nodes[p->entries[call->first].item];
+
+	if (todo->n_looks == sizeof(todo->looks) / sizeof(todo->looks[0]))
+		return;
+	todo->looks[todo->n_looks++] = first->known.record;
+	for (size_t i = call->first; i < call->first + call->n; i++)
+		mark_busy(s, v->nodes[p->entries[i].item]);
+}
+
+static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v, struct todo *todo)
+{
+	switch (call->kind) {
+	case PLAN_FORGET:
+	case PLAN_ADOPT:
+		take_local(s, p, call, v);
+		todo->again |= call->kind == PLAN_ADOPT;
+		return;
+	case PLAN_LOOK:
+		take_look(s, p, call, v, todo);
+		return;
+	case PLAN_FETCH:
+		if (todo->n_fetches < sizeof(todo->fetches) / sizeof(todo->fetches[0])) {
+			mark_busy(s, v->nodes[p->entries[call->first].item]);
+			todo->fetches[todo->n_fetches++] = v->nodes[p->entries[call->first].item]->id;
+		}
+		return;
+	case PLAN_CREATE:
+	case PLAN_REPLACE:
+	case PLAN_UPDATE:
+	case PLAN_REMOVE:
+	case PLAN_UPDATE_RECORDS:
+		break;
+	}
+	if (todo->n_batches == sizeof(todo->batches) / sizeof(todo->batches[0]) ||
+	    (is_upload(call->kind) && s->uploads >= MAX_UPLOADS))
+		return; /* the next plan has it again */
+	todo->batches[todo->n_batches] = batch_new_locked(s, p, call, v->nodes);
+	if (!todo->batches[todo->n_batches])
+		return;
+	todo->n_batches++;
+	if (is_upload(call->kind))
+		s->uploads++;
+}
+
+static void do_todo(struct sync *s, struct todo *todo)
+{
+	if (todo->n_batches)
+		ledger_commit(s->m->ledger); /* what is in flight is known to be in flight before it flies */
+	for (size_t i = 0; i < todo->n_looks; i++)
+		sync_look(s, todo->looks[i]);
+	for (size_t i = 0; i < todo->n_fetches; i++)
+		sync_fetch(s, todo->fetches[i]);
+	for (size_t i = 0; i < todo->n_batches; i++)
+		batch_send(todo->batches[i]);
+}
+
+/* Plan once and start what may start. Returns when to look again. */
+static int64_t plan_once(struct sync *s)
+{
+	struct tree *t = s->m->tree;
+	struct view v;
+	struct plan plan = { 0 };
+	struct todo todo = { 0 };
+	int r;
+
+	tree_lock(t);
+	r = t->n_sync ? view_build(s, &v) : (v = (struct view){ .next_ms = INT64_MAX }, 0);
+	if (!r && v.n)
+		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
+	for (size_t i = 0; !r && i < plan.n_calls; i++) {
+		/* adoption changes what the rest of the plan was made from */
+		if (todo.again && plan.calls[i].kind != PLAN_ADOPT)
+			break;
+		take_call(s, &plan, &plan.calls[i], &v, &todo);
+	}
+	tree_unlock(t);
+	plan_clear(&plan);
+	view_clear(&v);
+	do_todo(s, &todo);
+	if (r < 0) {
+		log_errno(r, "sync: cannot plan");
+		return clock_mono_ms() + 1000;
+	}
+	return todo.again ? 0 : v.next_ms;
+}
+
+static void sleep_until(struct sync *s, int64_t mono_ms)
+{
+	struct timespec ts;
+	int64_t ms = mono_ms - clock_mono_ms();
+
+	if (ms > IDLE_SLEEP_MS)
+		ms = IDLE_SLEEP_MS;
+	if (ms <= 0)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += ms % 1000 * 1000000;
+	if (ts.tv_nsec >= CLOCK_NS_PER_S) {
+		ts.tv_sec++;
+		ts.tv_nsec -= CLOCK_NS_PER_S;
+	}
+	pthread_cond_timedwait(&s->wake, &s->lock, &ts);
+}
+
+static void rest(int64_t planned_ms)
+{
+	int64_t ms = REST_MS + 4 * planned_ms;
+	struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+static void *sync_main(void *arg)
+{
+	struct sync *s = arg;
+	int64_t next_ms = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->stop) {
+		int64_t began;
+
+		if (!s->woken && next_ms > clock_mono_ms()) {
+			sleep_until(s, next_ms);
+			continue;
+		}
+		s->woken = false;
+		pthread_mutex_unlock(&s->lock);
+		began = clock_mono_ms();
+		next_ms = plan_once(s);
+		rest(clock_mono_ms() - began);
+		pthread_mutex_lock(&s->lock);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+int sync_new(struct mount *m, struct sync **ret_sync)
+{
+	struct sync *s = calloc(1, sizeof(*s));
+	pthread_condattr_t attr;
+
+	if (!s)
+		return -ENOMEM;
+	s->m = m;
+	s->flush_ms = 0;
+	s->random = (uint32_t)clock_real_ns() | 1;
+	s->next_token = (uint64_t)clock_real_ns();
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	tree_lock(m->tree);
+	m->tree->sync_wake = wake_from_tree;
+	m->tree->sync_ctx = s;
+	tree_unlock(m->tree);
+	*ret_sync = s;
+	return 0;
+}
+
+int sync_start(struct sync *s)
+{
+	int r = pthread_create(&s->thread, NULL, sync_main, s);
+
+	if (r)
+		return -r;
+	pthread_setname_np(s->thread, "attachfs-sync");
+	s->started = true;
+	return 0;
+}
+
+void sync_stop(struct sync *s, int64_t drain_ms)
+{
+	int64_t end_ms = clock_mono_ms() + drain_ms;
+	struct sync_counts c;
+
+	if (!s || !s->started)
+		return;
+	tree_lock(s->m->tree);
+	s->draining = true;
+	tree_unlock(s->m->tree);
+	for (;;) {
+		struct timespec pause = { .tv_nsec = 20 * 1000000 };
+
+		sync_get_counts(s, &c);
+		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || engine_get_state(s->m->engine, NULL) == ENGINE_OFFLINE)
+			break;
+		sync_wake(s);
+		nanosleep(&pause, NULL);
+	}
+	pthread_mutex_lock(&s->lock);
+	s->stop = true;
+	pthread_cond_signal(&s->wake);
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->thread, NULL);
+	s->started = false;
+	if (c.uploads + c.renames + c.deletes + c.failed)
+		log_warning("sync: kept for the next mount: %llu uploads (%llu bytes), %llu renames, %llu deletes, %llu failed",
+			    (unsigned long long)c.uploads, (unsigned long long)c.bytes, (unsigned long long)c.renames,
+			    (unsigned long long)c.deletes, (unsigned long long)c.failed);
+}
+
+void sync_free(struct sync *s)
+{
+	if (!s)
+		return;
+	pthread_cond_destroy(&s->wake);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+void sync_flush(struct sync *s)
+{
+	tree_lock(s->m->tree);
+	s->flush_ms = clock_mono_ms();
+	tree_unlock(s->m->tree);
+	sync_wake(s);
+}
+
+unsigned sync_retry(struct sync *s, uint64_t node)
+{
+	unsigned count = 0;
+
+	tree_lock(s->m->tree);
+	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+		if (node && n->id != node)
+			continue;
+		if (n->error)
+			count++;
+		n->error = 0;
+		n->retry_at_ms = 0;
+		n->tries = 0;
+		n->alone = false;
+		tree_put_locked(s->m->tree, n);
+	}
+	tree_unlock(s->m->tree);
+	engine_retry_now(s->m->engine);
+	sync_wake(s);
+	return count;
+}
+
+/* ---- what is left ---- */
+
+static const char *what_differs(const struct node *n)
+{
+	if (n->gone)
+		return n->known.rid ? "delete" : NULL;
+	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
+		return "upload";
+	return "rename";
+}
+
+static void count_node(const struct node *n, struct sync_counts *c)
+{
+	const char *what = what_differs(n);
+
+	if (!what)
+		return;
+	if (n->error)
+		c->failed++;
+	else if (*what == 'd')
+		c->deletes++;
+	else if (*what == 'r')
+		c->renames++;
+	else {
+		c->uploads++;
+		c->bytes += n->size > 0 ? (uint64_t)n->size : 0;
+	}
+}
+
+void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
+{
+	struct sync_counts c = { 0 };
+
+	tree_lock(s->m->tree);
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+		count_node(n, &c);
+	c.in_flight = s->in_flight;
+	c.done = s->done;
+	c.bytes_sent = s->bytes_sent;
+	tree_unlock(s->m->tree);
+	*ret_counts = c;
+}
+
+bool sync_is_idle(const struct sync_counts *c)
+{
+	return !c->uploads && !c->renames && !c->deletes && !c->in_flight;
+}
+
+void sync_each(struct sync *s, bool parked, void (*each)(void *ctx, const struct node *n, const char *what), void *ctx)
+{
+	tree_lock(s->m->tree);
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+		if (what_differs(n) && (n->error != 0) == parked)
+			each(ctx, n, what_differs(n));
+	tree_unlock(s->m->tree);
+}
+
+bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
+{
+	*ret_error = 0;
+	if (!node_differs(s->m->tree, n))
+		return true;
+	if (n->error) {
+		*ret_error = n->error;
+		return true;
+	}
+	n->sealed_ms = n->name_ms = 0;
+	sync_wake(s);
+	return false;
+}

@@ -1,0 +1,628 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list of children per directory. The hashes
+ * grow together when nodes outnumber buckets, so a lookup stays a step or two with a million files.
+ */
+
+#include "tree.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+#include <attachfs/names.h>
+
+#include "notifier.h"
+#include "tree_private.h"
+
+#define FIRST_BUCKETS 1024
+
+void tree_lock(struct tree *t)
+{
+	pthread_mutex_lock(&t->lock);
+}
+
+void tree_unlock(struct tree *t)
+{
+	pthread_mutex_unlock(&t->lock);
+}
+
+/* ---- hashes ---- */
+
+static size_t id_bucket(const struct tree *t, uint64_t id)
+{
+	return XXH3_64bits(&id, sizeof(id)) & (t->buckets - 1);
+}
+
+static size_t name_bucket(const struct tree *t, const struct node *dir, const char *name)
+{
+	return XXH3_64bits_withSeed(name, strlen(name), dir->id) & (t->buckets - 1);
+}
+
+static size_t rid_bucket(const struct tree *t, const char *rid)
+{
+	return XXH3_64bits(rid, strlen(rid)) & (t->buckets - 1);
+}
+
+static void hash_name(struct tree *t, struct node *n)
+{
+	struct node **slot = &t->by_name[name_bucket(t, n->parent, n->shown)];
+
+	n->by_name_next = *slot;
+	*slot = n;
+}
+
+static void unhash_name(struct tree *t, struct node *n)
+{
+	struct node **slot = &t->by_name[name_bucket(t, n->parent, n->shown)];
+
+	while (*slot != n)
+		slot = &(*slot)->by_name_next;
+	*slot = n->by_name_next;
+}
+
+void tree_hash_rid_locked(struct tree *t, struct node *n)
+{
+	struct node **slot = &t->by_rid[rid_bucket(t, n->known.rid)];
+
+	n->by_rid_next = *slot;
+	*slot = n;
+}
+
+void tree_unhash_rid_locked(struct tree *t, struct node *n)
+{
+	struct node **slot = &t->by_rid[rid_bucket(t, n->known.rid)];
+
+	while (*slot && *slot != n)
+		slot = &(*slot)->by_rid_next;
+	if (*slot)
+		*slot = n->by_rid_next;
+}
+
+static void rehash(struct tree *t, struct node **old_ids, size_t old_buckets)
+{
+	for (size_t i = 0; i < old_buckets; i++) {
+		struct node *next;
+
+		for (struct node *n = old_ids[i]; n; n = next) {
+			struct node **slot = &t->by_id[id_bucket(t, n->id)];
+
+			next = n->by_id_next;
+			n->by_id_next = *slot;
+			*slot = n;
+			if (n->parent)
+				hash_name(t, n);
+			if (n->known.rid)
+				tree_hash_rid_locked(t, n);
+		}
+	}
+}
+
+/* Without memory the hashes stay as they are: slower, not wrong. */
+static void grow(struct tree *t)
+{
+	size_t buckets = t->buckets ? t->buckets * 2 : FIRST_BUCKETS, old_buckets = t->buckets;
+	struct node **ids = calloc(buckets, sizeof(struct node *)), **names = calloc(buckets, sizeof(struct node *)),
+		    **rids = calloc(buckets, sizeof(struct node *)), **old_ids = t->by_id;
+
+	if (!ids || !names || !rids) {
+		free(ids);
+		free(names);
+		free(rids);
+		return;
+	}
+	free(t->by_name);
+	free(t->by_rid);
+	t->by_id = ids;
+	t->by_name = names;
+	t->by_rid = rids;
+	t->buckets = buckets;
+	rehash(t, old_ids, old_buckets);
+	free(old_ids);
+}
+
+struct node *tree_find_locked(struct tree *t, uint64_t id)
+{
+	struct node *n = t->by_id[id_bucket(t, id)];
+
+	while (n && n->id != id)
+		n = n->by_id_next;
+	return n;
+}
+
+struct node *tree_child_locked(struct tree *t, const struct node *dir, const char *shown)
+{
+	struct node *n = t->by_name[name_bucket(t, dir, shown)];
+
+	while (n && (n->parent != dir || strcmp(n->shown, shown)))
+		n = n->by_name_next;
+	return n;
+}
+
+struct node *tree_by_rid_locked(struct tree *t, uint64_t scope, const char *rid)
+{
+	struct node *n = t->by_rid[rid_bucket(t, rid)];
+
+	for (; n; n = n->by_rid_next) {
+		if (strcmp(n->known.rid, rid))
+			continue;
+		if (scope ? n->kind == NODE_RECORD && n->known.record == scope : n->kind == NODE_FILE)
+			return n;
+	}
+	return NULL;
+}
+
+/* ---- life ---- */
+
+static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
+{
+	struct node *n = calloc(1, sizeof(*n)), **slot;
+
+	if (!n)
+		return NULL;
+	memcpy(n, &(struct node){ .id = id, .kind = kind, .size = kind == NODE_FILE ? -1 : 0, .uid = t->uid,
+				  .gid = t->gid, .known.size = -1 },
+	       sizeof(*n));
+	n->atime_ns = n->mtime_ns = n->ctime_ns = clock_real_ns();
+	n->listed_ns = INT64_MIN;
+	if (t->n_nodes >= t->buckets)
+		grow(t);
+	slot = &t->by_id[id_bucket(t, id)];
+	n->by_id_next = *slot;
+	*slot = n;
+	t->n_nodes++;
+	return n;
+}
+
+static void link_child(struct tree *t, struct node *dir, struct node *n)
+{
+	n->parent = dir;
+	n->sibling_prev = dir->child_last;
+	n->sibling_next = NULL;
+	if (dir->child_last)
+		dir->child_last->sibling_next = n;
+	else
+		dir->child_first = n;
+	dir->child_last = n;
+	dir->n_children++;
+	hash_name(t, n);
+}
+
+static void unlink_child(struct tree *t, struct node *n)
+{
+	struct node *dir = n->parent;
+
+	unhash_name(t, n);
+	if (n->sibling_prev)
+		n->sibling_prev->sibling_next = n->sibling_next;
+	else
+		dir->child_first = n->sibling_next;
+	if (n->sibling_next)
+		n->sibling_next->sibling_prev = n->sibling_prev;
+	else
+		dir->child_last = n->sibling_prev;
+	dir->n_children--;
+	n->parent = NULL;
+	n->sibling_prev = n->sibling_next = NULL;
+}
+
+struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir, const char *shown)
+{
+	char *name = strdup(shown);
+	struct node *n = name ? alloc_node(t, kind, t->next_id) : NULL;
+
+	if (!n) {
+		free(name);
+		return NULL;
+	}
+	t->next_id++;
+	n->shown = name;
+	link_child(t, dir, n);
+	return n;
+}
+
+void tree_unlink_locked(struct tree *t, struct node *n)
+{
+	if (n->parent)
+		unlink_child(t, n);
+}
+
+int tree_move_locked(struct tree *t, struct node *n, struct node *dir, const char *shown)
+{
+	char *name = strdup(shown);
+
+	if (!name)
+		return -ENOMEM;
+	if (n->parent)
+		unlink_child(t, n);
+	free(n->shown);
+	n->shown = name;
+	link_child(t, dir, n);
+	return 0;
+}
+
+void known_clear(struct known *k)
+{
+	free(k->rid);
+	free(k->name);
+	free(k->filename);
+	free(k->version);
+	free(k->url);
+	free(k->media_type);
+	*k = (struct known){ .size = -1 };
+}
+
+static void free_node(struct node *n)
+{
+	struct xattr *next;
+
+	for (struct xattr *x = n->xattrs; x; x = next) {
+		next = x->next;
+		free(x->name);
+		free(x);
+	}
+	content_unref(n->view);
+	content_unref(n->feed);
+	known_clear(&n->known);
+	free(n->token);
+	free(n->message);
+	free(n->shown);
+	free(n);
+}
+
+void tree_release_locked(struct tree *t, struct node *n)
+{
+	struct node **slot;
+
+	if (n->parent || n == t->root || n->nlookup || n->n_open || n->in_sync_list || n->busy || n->size_asked)
+		return;
+	slot = &t->by_id[id_bucket(t, n->id)];
+	while (*slot != n)
+		slot = &(*slot)->by_id_next;
+	*slot = n->by_id_next;
+	if (n->known.rid)
+		tree_unhash_rid_locked(t, n);
+	t->n_nodes--;
+	free_node(n);
+}
+
+int tree_new(struct ledger *ledger, struct content_store *store, struct notifier *notifier, const struct remote_caps *caps,
+	     struct tree **ret_tree)
+{
+	struct tree *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	t->ledger = ledger;
+	t->store = store;
+	t->notifier = notifier;
+	t->caps = caps;
+	t->next_id = NODE_ID_FIRST;
+	pthread_mutex_init(&t->lock, NULL);
+	grow(t);
+	if (t->buckets)
+		t->root = alloc_node(t, NODE_ROOT, NODE_ID_ROOT);
+	if (!t->root) {
+		tree_free(t);
+		return -ENOMEM;
+	}
+	t->root->listed = true;
+	*ret_tree = t;
+	return 0;
+}
+
+void tree_free(struct tree *t)
+{
+	if (!t)
+		return;
+	for (size_t i = 0; i < t->buckets; i++) {
+		struct node *next;
+
+		for (struct node *n = t->by_id[i]; n; n = next) {
+			next = n->by_id_next;
+			free_node(n);
+		}
+	}
+	tree_forget_tombstones(t);
+	free(t->by_id);
+	free(t->by_name);
+	free(t->by_rid);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+/* ---- ledger ---- */
+
+static void row_of(const struct node *n, struct ledger_node *row)
+{
+	const struct known *k = &n->known;
+
+	*row = (struct ledger_node){
+		.id = n->id, .kind = (enum ledger_kind)n->kind,
+		.parent = n->parent ? n->parent->id : 0, .shown = n->shown, .gone = n->gone, .local = n->local,
+		.dirty = n->dirty, .mtime_dirty = n->mtime_dirty, .mode = n->mode, .uid = n->uid, .gid = n->gid,
+		.owner_set = n->owner_set, .atime_ns = n->atime_ns, .mtime_ns = n->mtime_ns, .ctime_ns = n->ctime_ns,
+		.size = n->size, .content = n->content,
+		.rid = k->rid, .rparent = k->record, .rname = k->name, .rfilename = k->filename, .rversion = k->version,
+		.rurl = k->url, .rmedia = k->media_type, .rsize = k->size, .rmtime_ns = k->mtime_ns,
+		.rctime_ns = k->ctime_ns, .rfiller = k->filler,
+		.flight = n->flight, .flight_since_ns = n->flight_since_ns, .token = n->token, .after = n->after,
+		.error = n->error, .message = n->message, .listed_ns = n->listed_ns,
+	};
+}
+
+void tree_put_locked(struct tree *t, struct node *n)
+{
+	struct ledger_node row;
+
+	if (!n->in_ledger)
+		return;
+	row_of(n, &row);
+	if (ledger_put_node(t->ledger, &row) < 0)
+		log_error("ledger: out of memory: '%s' would not survive a crash now", n->shown);
+}
+
+bool node_set_string(char **slot, const char *value)
+{
+	char *copy = value ? strdup(value) : NULL;
+
+	if (value && !copy)
+		return false;
+	free(*slot);
+	*slot = copy;
+	return true;
+}
+
+struct load {
+	struct tree *tree;
+	uint64_t *parents; /* of the nodes in the order they came */
+	struct node **nodes;
+	size_t n, size;
+};
+
+static bool load_strings(struct node *n, const struct ledger_node *row)
+{
+	struct known *k = &n->known;
+
+	return node_set_string(&n->shown, row->shown ? row->shown : "") && node_set_string(&k->rid, row->rid) &&
+	       node_set_string(&k->name, row->rname) && node_set_string(&k->filename, row->rfilename) &&
+	       node_set_string(&k->version, row->rversion) && node_set_string(&k->url, row->rurl) &&
+	       node_set_string(&k->media_type, row->rmedia) && node_set_string(&n->token, row->token) &&
+	       node_set_string(&n->message, row->message);
+}
+
+static void load_numbers(struct node *n, const struct ledger_node *row)
+{
+	struct known *k = &n->known;
+
+	n->in_ledger = true;
+	n->gone = row->gone;
+	n->local = row->local;
+	n->dirty = row->dirty;
+	n->mtime_dirty = row->mtime_dirty;
+	n->mode = row->mode;
+	n->owner_set = row->owner_set;
+	if (row->owner_set) {
+		n->uid = row->uid;
+		n->gid = row->gid;
+	}
+	n->atime_ns = row->atime_ns;
+	n->mtime_ns = row->mtime_ns;
+	n->ctime_ns = row->ctime_ns;
+	n->size = row->size;
+	n->content = row->content;
+	k->record = row->rparent;
+	k->size = row->rsize;
+	k->mtime_ns = row->rmtime_ns;
+	k->ctime_ns = row->rctime_ns;
+	k->filler = row->rfiller;
+	n->flight_since_ns = row->flight_since_ns;
+	n->after = row->after;
+	n->error = row->error;
+	n->listed_ns = row->listed_ns;
+	n->listed = row->listed_ns != INT64_MIN;
+	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
+	n->unknown = row->flight == LEDGER_FLIGHT_CREATE;
+}
+
+static int load_node(void *ctx, const struct ledger_node *row)
+{
+	struct load *load = ctx;
+	struct tree *t = load->tree;
+	struct node *n;
+
+	if (load->n == load->size) {
+		size_t size = load->size ? load->size * 2 : 1024;
+		uint64_t *parents = realloc(load->parents, size * sizeof(*parents));
+		struct node **nodes = realloc(load->nodes, size * sizeof(struct node *));
+
+		if (parents)
+			load->parents = parents;
+		if (nodes)
+			load->nodes = nodes;
+		if (!parents || !nodes)
+			return -ENOMEM;
+		load->size = size;
+	}
+	n = alloc_node(t, (enum node_kind)row->kind, row->id);
+	if (!n || !load_strings(n, row))
+		return -ENOMEM;
+	load_numbers(n, row);
+	if (n->known.rid)
+		tree_hash_rid_locked(t, n);
+	if (row->id >= t->next_id)
+		t->next_id = row->id + 1;
+	load->parents[load->n] = row->parent;
+	load->nodes[load->n++] = n;
+	return 0;
+}
+
+static int load_xattr(void *ctx, uint64_t node, const char *name, const void *value, size_t len)
+{
+	struct load *load = ctx;
+	struct node *n = tree_find_locked(load->tree, node);
+
+	return n ? node_set_xattr(n, name, value, len) : 0;
+}
+
+/* The store keeps what somebody asks for after a start. */
+static void claim(struct tree *t, struct node *n)
+{
+	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
+
+	if (n->content && !c && n->dirty) {
+		log_error("ledger: the bytes of '%s' are not in the cache directory any more: not sent", n->shown);
+		n->error = -ENODATA;
+	}
+	content_unref(c);
+}
+
+static void load_links(struct load *load)
+{
+	struct tree *t = load->tree;
+
+	for (size_t i = 0; i < load->n; i++) {
+		struct node *n = load->nodes[i];
+		struct node *dir = load->parents[i] ? tree_find_locked(t, load->parents[i]) : NULL;
+
+		claim(t, n);
+		if (dir && !n->gone && !tree_child_locked(t, dir, n->shown))
+			link_child(t, dir, n);
+		if (n->kind != NODE_COLLECTION && node_differs(t, n))
+			tree_changed_locked(t, n);
+	}
+}
+
+int tree_load(struct tree *t)
+{
+	struct load load = { .tree = t };
+	int r;
+
+	tree_lock(t);
+	if (ledger_max_node_id(t->ledger) >= t->next_id)
+		t->next_id = ledger_max_node_id(t->ledger) + 1;
+	tree_unlock(t);
+	/* single-threaded here: no other thread knows the tree yet */
+	r = ledger_each_node(t->ledger, load_node, &load);
+	if (!r)
+		r = ledger_each_xattr(t->ledger, load_xattr, &load);
+	tree_lock(t);
+	if (!r)
+		load_links(&load);
+	tree_unlock(t);
+	free(load.parents);
+	free(load.nodes);
+	return r;
+}
+
+int tree_set_collections(struct tree *t, const char *collections)
+{
+	char *list = strdup(collections), *save = NULL;
+	struct node *next;
+
+	if (!list)
+		return -ENOMEM;
+	tree_lock(t);
+	for (struct node *n = t->root->child_first; n; n = next) {
+		next = n->sibling_next;
+		n->seen_seq = 0;
+	}
+	for (char *name = strtok_r(list, ":", &save); name; name = strtok_r(NULL, ":", &save)) {
+		struct node *n = tree_child_locked(t, t->root, name);
+
+		if (!n)
+			n = tree_new_node_locked(t, NODE_COLLECTION, t->root, name);
+		if (!n)
+			break;
+		n->seen_seq = 1;
+		n->in_ledger = true;
+		tree_put_locked(t, n);
+	}
+	/* a collection no longer asked for is out of sight; its rows stay, it may hold unsent work */
+	for (struct node *n = t->root->child_first; n; n = next) {
+		next = n->sibling_next;
+		if (!n->seen_seq)
+			unlink_child(t, n);
+	}
+	tree_unlock(t);
+	free(list);
+	return 0;
+}
+
+/* ---- the sync list ---- */
+
+bool node_differs(const struct tree *t, const struct node *n)
+{
+	const struct known *k = &n->known;
+
+	if (n->kind == NODE_RECORD)
+		return n->parent && k->rid && !node_name_matches(t, n);
+	if (n->kind != NODE_FILE || !n->in_ledger)
+		return false;
+	if (n->unknown)
+		return true;
+	if (n->gone)
+		return true; /* to be removed, or forgotten */
+	if (n->local)
+		return false;
+	if (!k->rid || n->dirty || n->mtime_dirty)
+		return true;
+	if (k->filename && n->token && !strcmp(k->filename, n->token))
+		return true;
+	return (n->parent && n->parent->id != k->record) || !node_name_matches(t, n);
+}
+
+static void sync_join(struct tree *t, struct node *n)
+{
+	if (n->in_sync_list)
+		return;
+	n->in_sync_list = true;
+	n->sync_prev = t->sync_last;
+	n->sync_next = NULL;
+	if (t->sync_last)
+		t->sync_last->sync_next = n;
+	else
+		t->sync_first = n;
+	t->sync_last = n;
+	t->n_sync++;
+}
+
+static void sync_leave(struct tree *t, struct node *n)
+{
+	if (!n->in_sync_list)
+		return;
+	n->in_sync_list = false;
+	if (n->sync_prev)
+		n->sync_prev->sync_next = n->sync_next;
+	else
+		t->sync_first = n->sync_next;
+	if (n->sync_next)
+		n->sync_next->sync_prev = n->sync_prev;
+	else
+		t->sync_last = n->sync_prev;
+	n->sync_prev = n->sync_next = NULL;
+	t->n_sync--;
+}
+
+void tree_changed_locked(struct tree *t, struct node *n)
+{
+	tree_put_locked(t, n);
+	if (!node_differs(t, n)) {
+		if (!n->busy)
+			sync_leave(t, n);
+		return;
+	}
+	sync_join(t, n);
+	if (t->sync_wake)
+		t->sync_wake(t->sync_ctx);
+}
+
+void tree_settle_locked(struct tree *t, struct node *n)
+{
+	if (!n->busy && !node_differs(t, n))
+		sync_leave(t, n);
+}

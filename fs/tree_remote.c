@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What the server told, applied to the tree. The server's word is taken for the known half always; for the wanted half where the user has
+ * not said otherwise.
+ *
+ * A listing is a picture of some moment between its request and its answer. What our own calls changed since its request (known_seq, a
+ * call on its way, a tombstone) is newer than the picture and wins.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+#include <attachfs/names.h>
+
+#include "notifier.h"
+#include "tree.h"
+#include "tree_private.h"
+
+#define TOMBSTONE_MS (10 * 60 * 1000)
+
+struct tombstone {
+	struct tombstone *next;
+	uint64_t seq;
+	int64_t buried_ms;
+	char rid[];
+};
+
+void tree_bury_locked(struct tree *t, const char *rid)
+{
+	int64_t now = clock_mono_ms();
+	struct tombstone *s = malloc(sizeof(*s) + strlen(rid) + 1);
+
+	for (struct tombstone **slot = &t->tombstones; *slot;) {
+		struct tombstone *old = *slot;
+
+		if (now - old->buried_ms < TOMBSTONE_MS) {
+			slot = &old->next;
+			continue;
+		}
+		*slot = old->next;
+		free(old);
+	}
+	if (!s)
+		return;
+	s->seq = ++t->seq;
+	s->buried_ms = now;
+	strcpy(s->rid, rid);
+	s->next = t->tombstones;
+	t->tombstones = s;
+}
+
+void tree_forget_tombstones(struct tree *t)
+{
+	while (t->tombstones) {
+		struct tombstone *next = t->tombstones->next;
+
+		free(t->tombstones);
+		t->tombstones = next;
+	}
+}
+
+static bool is_buried(const struct tree *t, const char *rid, uint64_t mark)
+{
+	for (const struct tombstone *s = t->tombstones; s; s = s->next)
+		if (s->seq > mark && !strcmp(s->rid, rid))
+			return true;
+	return false;
+}
+
+uint64_t tree_listing_begin(struct tree *t)
+{
+	uint64_t mark;
+
+	tree_lock(t);
+	mark = ++t->seq;
+	tree_unlock(t);
+	return mark;
+}
+
+/* Whether our own calls know better than a listing begun at @mark. */
+static bool is_newer(const struct node *n, uint64_t mark)
+{
+	return n->busy || n->flight != LEDGER_FLIGHT_NONE || n->known_seq > mark;
+}
+
+/*
+ * A free name for a remote thing: its own, or with its id. The one that came first keeps the plain name for as long as it is known here;
+ * listings come in the order of ids, so at first that is the oldest.
+ */
+static void free_name(struct tree *t, struct node *dir, const struct node *self, const char *base, const char *rid, char *out)
+{
+	struct node *holder = tree_child_locked(t, dir, base);
+
+	strcpy(out, base);
+	if (!holder || holder == self)
+		return;
+	names_disambiguate(base, rid, out);
+}
+
+static bool is_hidden_name(const char *shown)
+{
+	return !strcmp(shown, ".by-id") || !strcmp(shown, ".record.json") || !strcmp(shown, ".attachfs");
+}
+
+static void shown_for(struct tree *t, struct node *dir, const struct node *self, const struct known *k, char *out)
+{
+	char base[NAMES_MAX + 1];
+
+	node_known_shown(t, k, base);
+	if (is_hidden_name(base))
+		names_disambiguate(base, k->rid, out);
+	else
+		free_name(t, dir, self, base, k->rid, out);
+}
+
+/* ---- records ---- */
+
+static struct known record_known(struct remote_record *r, uint64_t collection)
+{
+	struct known k = { .rid = r->id, .record = collection, .name = r->name, .size = -1, .mtime_ns = r->mtime_ns,
+			   .ctime_ns = r->ctime_ns };
+
+	memset(r, 0, sizeof(*r));
+	return k;
+}
+
+static void take_times(struct node *n)
+{
+	if (n->known.mtime_ns != REMOTE_TIME_NONE)
+		n->mtime_ns = n->ctime_ns = n->atime_ns = n->known.mtime_ns;
+}
+
+static int new_record(struct tree *t, uint64_t mark, struct node *collection, struct known *k)
+{
+	char shown[NAMES_MAX + 1];
+	struct node *n;
+
+	shown_for(t, collection, NULL, k, shown);
+	n = tree_new_node_locked(t, NODE_RECORD, collection, shown);
+	if (!n)
+		return -ENOMEM;
+	tree_set_known_locked(t, n, k);
+	n->in_ledger = true;
+	n->listed = false;
+	n->seen_seq = mark;
+	take_times(n);
+	tree_put_locked(t, n);
+	notifier_entry(t->notifier, collection->id, shown);
+	return 0;
+}
+
+static int old_record(struct tree *t, uint64_t mark, struct node *collection, struct node *n, struct known *k)
+{
+	bool renamed = strcmp(n->known.name, k->name) != 0, followed = renamed && node_name_matches(t, n);
+	int r = 0;
+
+	n->seen_seq = mark;
+	if (is_newer(n, mark) || (!renamed && n->known.mtime_ns == k->mtime_ns)) {
+		known_clear(k);
+		return 0;
+	}
+	tree_set_known_locked(t, n, k);
+	if (followed) {
+		char shown[NAMES_MAX + 1];
+
+		shown_for(t, collection, n, &n->known, shown);
+		notifier_entry(t->notifier, collection->id, n->shown);
+		notifier_entry(t->notifier, collection->id, shown);
+		r = tree_move_locked(t, n, collection, shown);
+	}
+	tree_changed_locked(t, n);
+	return r;
+}
+
+static int apply_record(struct tree *t, uint64_t mark, struct node *collection, struct remote_record *record)
+{
+	struct known k = record_known(record, collection->id);
+	struct node *n;
+	int r;
+
+	if (!k.rid || !k.name) {
+		known_clear(&k);
+		return 0;
+	}
+	n = tree_by_rid_locked(t, collection->id, k.rid);
+	r = n ? old_record(t, mark, collection, n, &k) : new_record(t, mark, collection, &k);
+	known_clear(&k);
+	return r;
+}
+
+/* ---- files ---- */
+
+/* Whether a create of ours is on its way in @dir that this file may be the result of: its acknowledgement will tell. */
+static bool may_be_ours(const struct tree *t, const struct node *dir, const struct known *k)
+{
+	for (const struct node *n = t->sync_first; n; n = n->sync_next) {
+		char server[3 * NAMES_MAX + 1];
+
+		if ((n->flight != LEDGER_FLIGHT_CREATE && !n->unknown) || n->parent != dir)
+			continue;
+		if (n->token && k->filename && !strcmp(n->token, k->filename))
+			return true;
+		names_to_server(n->shown, server);
+		if (k->name && !strcmp(k->name, server))
+			return true;
+	}
+	return false;
+}
+
+static int new_file(struct tree *t, uint64_t mark, struct node *dir, struct known *k)
+{
+	char shown[NAMES_MAX + 1];
+	struct node *n;
+
+	shown_for(t, dir, NULL, k, shown);
+	n = tree_new_node_locked(t, NODE_FILE, dir, shown);
+	if (!n)
+		return -ENOMEM;
+	tree_set_known_locked(t, n, k);
+	n->in_ledger = true;
+	n->seen_seq = mark;
+	n->size = n->known.size;
+	take_times(n);
+	tree_put_locked(t, n);
+	notifier_entry(t->notifier, dir->id, shown);
+	return 0;
+}
+
+/* The server's bytes are others now, and the user has none of his own: show the server's. The old ones were dropped. */
+static void follow_content(struct tree *t, struct node *n)
+{
+	n->version++;
+	if (!n->n_open && n->view) {
+		content_unref(n->view);
+		n->view = NULL;
+	}
+	n->size = n->known.size;
+	notifier_inode(t->notifier, n->id, 1);
+}
+
+/*
+ * The server's bytes are others now, and the user has changed them too: both are kept. Ours goes on as a new file under a conflict name; a
+ * new node takes the server's.
+ */
+static int part_conflict(struct tree *t, uint64_t mark, struct node *n, struct known *k)
+{
+	char host[64] = "here", ours[NAMES_MAX + 1], base[NAMES_MAX + 1];
+	struct node *dir = n->parent;
+	int r;
+
+	gethostname(host, sizeof(host) - 1);
+	names_conflict(n->shown, host, (long long)time(NULL), ours);
+	for (unsigned i = 2; tree_child_locked(t, dir, ours) && i < 1000; i++) {
+		char number[16];
+
+		snprintf(number, sizeof(number), "%u", i);
+		names_conflict(n->shown, host, (long long)time(NULL), base);
+		names_disambiguate(base, number, ours);
+	}
+	log_warning("conflict: '%s' was changed here and on the server: ours is kept as '%s'", n->shown, ours);
+	notifier_entry(t->notifier, dir->id, n->shown);
+	notifier_entry(t->notifier, dir->id, ours);
+	tree_set_known_locked(t, n, NULL);
+	r = tree_move_locked(t, n, dir, ours);
+	n->error = 0;
+	tree_changed_locked(t, n);
+	return r < 0 ? r : new_file(t, mark, dir, k);
+}
+
+static void follow_mtime(struct tree *t, struct node *n, int64_t old_mtime_ns)
+{
+	int64_t now_ns = n->known.mtime_ns;
+
+	if (now_ns == REMOTE_TIME_NONE || now_ns == old_mtime_ns || n->mtime_dirty || n->dirty)
+		return;
+	/* the server keeps whole seconds: what we sent comes back cut */
+	if (n->mtime_ns - n->mtime_ns % t->caps->mtime_resolution_ns == now_ns)
+		return;
+	n->mtime_ns = n->ctime_ns = now_ns;
+	notifier_inode(t->notifier, n->id, 0);
+}
+
+static int follow_place(struct tree *t, struct node *n, struct node *dir)
+{
+	char shown[NAMES_MAX + 1];
+	struct node *old_dir = n->parent;
+
+	shown_for(t, dir, n, &n->known, shown);
+	notifier_entry(t->notifier, old_dir->id, n->shown);
+	notifier_entry(t->notifier, dir->id, shown);
+	return tree_move_locked(t, n, dir, shown);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return a == b || (a && b && !strcmp(a, b));
+}
+
+static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node *n, struct known *k)
+{
+	struct known *was = &n->known;
+	int64_t old_mtime_ns = was->mtime_ns;
+	bool version = !same_text(was->version, k->version);
+	bool placed = was->record != k->record || !same_text(was->name, k->name) || !same_text(was->filename, k->filename);
+	bool follows = placed && !n->gone && n->parent && n->parent->id == was->record && node_name_matches(t, n);
+	int r = 0;
+
+	n->seen_seq = mark;
+	if (is_newer(n, mark))
+		return 0;
+	if (!version && !placed && old_mtime_ns == k->mtime_ns && (k->size < 0 || k->size == was->size)) {
+		if (k->url && !same_text(was->url, k->url))
+			node_set_string(&was->url, k->url); /* expiring links change with every listing (P-5) */
+		return 0;
+	}
+	if (version && n->dirty && !n->gone && n->parent)
+		return part_conflict(t, mark, n, k);
+	k->filler = !version && was->filler;
+	if (!version && k->size < 0)
+		k->size = was->size;
+	if (version && !n->gone)
+		node_drop_content_locked(t, n);
+	tree_set_known_locked(t, n, k);
+	if (version && !n->gone)
+		follow_content(t, n);
+	follow_mtime(t, n, old_mtime_ns);
+	if (follows)
+		r = follow_place(t, n, dir);
+	tree_changed_locked(t, n);
+	return r;
+}
+
+static int apply_file(struct tree *t, uint64_t mark, struct node *dir, struct remote_file *file)
+{
+	struct known k;
+	struct node *n;
+	int r;
+
+	known_take(&k, file, dir->id);
+	if (!k.rid || !k.name || is_buried(t, k.rid, mark)) {
+		known_clear(&k);
+		return 0;
+	}
+	n = tree_by_rid_locked(t, 0, k.rid);
+	if (n)
+		r = old_file(t, mark, dir, n, &k);
+	else if (may_be_ours(t, dir, &k))
+		r = 0;
+	else
+		r = new_file(t, mark, dir, &k);
+	known_clear(&k);
+	return r;
+}
+
+int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection, struct remote_record *records, size_t n_records,
+		      struct remote_file *files, size_t n_files)
+{
+	struct node *top, *dir = NULL;
+	int r = 0;
+
+	tree_lock(t);
+	top = tree_find_locked(t, collection);
+	for (size_t i = 0; top && !r && i < n_records; i++)
+		r = apply_record(t, mark, top, &records[i]);
+	for (size_t i = 0; top && !r && i < n_files; i++) {
+		if (!files[i].record)
+			continue;
+		if (!dir || strcmp(dir->known.rid, files[i].record))
+			dir = tree_by_rid_locked(t, top->id, files[i].record);
+		if (dir && dir->parent)
+			r = apply_file(t, mark, dir, &files[i]);
+	}
+	tree_unlock(t);
+	return r;
+}
+
+/* ---- what a whole listing did not name ---- */
+
+static void vanish(struct tree *t, struct node *n)
+{
+	log_debug("tree: '%s' is gone from the server", n->shown);
+	if (n->parent)
+		notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
+	if (n->kind == NODE_FILE)
+		node_drop_content_locked(t, n);
+	tree_unlink_locked(t, n);
+	tree_set_known_locked(t, n, NULL);
+	n->gone = true;
+	n->dirty = n->mtime_dirty = false;
+	n->version++;
+	if (n->in_ledger)
+		ledger_drop_node(t->ledger, n->id);
+	n->in_ledger = false;
+	tree_settle_locked(t, n);
+	tree_release_locked(t, n);
+}
+
+static void end_file(struct tree *t, uint64_t mark, struct node *n)
+{
+	if (!n->known.rid || n->seen_seq >= mark || is_newer(n, mark))
+		return;
+	if (n->dirty) {
+		/* deleted there while changed here: the change is kept, as a new file */
+		log_warning("conflict: '%s' was deleted on the server and changed here: ours is kept", n->shown);
+		tree_set_known_locked(t, n, NULL);
+		tree_changed_locked(t, n);
+		return;
+	}
+	vanish(t, n);
+}
+
+static void end_record(struct tree *t, uint64_t mark, struct node *dir)
+{
+	struct node *next;
+
+	for (struct node *n = dir->child_first; n; n = next) {
+		next = n->sibling_next;
+		if (n->known.rid && n->known.record != dir->id)
+			continue; /* moved here by the user; the server has it elsewhere still */
+		end_file(t, mark, n);
+	}
+	dir->listed = true;
+	dir->listed_ns = clock_real_ns();
+	tree_put_locked(t, dir);
+}
+
+static bool holds_unsent(const struct node *dir)
+{
+	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+		if (!n->known.rid || n->dirty || n->busy)
+			return true;
+	return false;
+}
+
+static void end_collection(struct tree *t, uint64_t mark, struct node *top)
+{
+	struct node *next;
+
+	for (struct node *dir = top->child_first; dir; dir = next) {
+		next = dir->sibling_next;
+		end_record(t, mark, dir);
+		if (dir->seen_seq >= mark || is_newer(dir, mark))
+			continue;
+		if (holds_unsent(dir)) {
+			log_warning("tree: record '%s' is gone from the server but holds unsent files: kept", dir->shown);
+			continue;
+		}
+		while (dir->child_first)
+			vanish(t, dir->child_first);
+		vanish(t, dir);
+	}
+	top->listed = true;
+	top->listed_ns = clock_real_ns();
+	tree_put_locked(t, top);
+}
+
+/* A file removed here and there, or moved out of sight: nothing of it is left to do. */
+static void end_gone(struct tree *t, uint64_t mark, uint64_t record)
+{
+	struct node *next;
+
+	for (struct node *n = t->sync_first; n; n = next) {
+		next = n->sync_next;
+		if (n->kind == NODE_FILE && n->gone && n->known.rid && n->known.record == record &&
+		    n->seen_seq < mark && !is_newer(n, mark)) {
+			tree_set_known_locked(t, n, NULL);
+			tree_changed_locked(t, n);
+		}
+	}
+}
+
+void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64_t record)
+{
+	struct node *top, *dir;
+
+	tree_lock(t);
+	ledger_group_begin(t->ledger);
+	top = tree_find_locked(t, collection);
+	dir = record ? tree_find_locked(t, record) : NULL;
+	if (dir) {
+		end_record(t, mark, dir);
+		end_gone(t, mark, record);
+	} else if (top && !record) {
+		end_collection(t, mark, top);
+	}
+	ledger_group_end(t->ledger);
+	tree_unlock(t);
+}

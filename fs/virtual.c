@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What is in a directory without being a file of it: .by-id (one symlink per remote id, found by looking it up) and .record.json (the record's
+ * fields, fetched when opened). Their inode numbers are made of a node's, so there is nothing to keep or forget.
+ */
+
+#include "ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/log.h>
+#include <attachfs/names.h>
+
+#include "lister.h"
+
+static void reply_virtual(struct call *c, uint64_t ino)
+{
+	struct mount *m = c->m;
+	struct fuse_entry_param e = { .ino = ino };
+	int r;
+
+	tree_lock(m->tree);
+	r = virtual_stat_locked(m, ino, &e.attr);
+	tree_unlock(m->tree);
+	if (r < 0)
+		fuse_reply_err(c->req, -r);
+	else
+		fuse_reply_entry(c->req, &e);
+	call_done(c);
+}
+
+bool virtual_lookup_locked(struct call *c, struct node *dir)
+{
+	uint64_t ino = 0;
+
+	if (dir->kind == NODE_ROOT && !strcmp(c->name, ".attachfs"))
+		ino = control_lookup(NODE_ID_ROOT, c->name);
+	else if (dir->kind != NODE_ROOT && !strcmp(c->name, ".by-id"))
+		ino = VIRTUAL_BY_ID | dir->id;
+	else if (dir->kind == NODE_RECORD && !strcmp(c->name, ".record.json") && c->m->remote->ops->record_json)
+		ino = VIRTUAL_JSON | dir->id;
+	if (!ino)
+		return false;
+	tree_unlock(c->m->tree);
+	if (is_control(ino)) {
+		struct fuse_entry_param e = { .ino = ino };
+
+		control_stat(c->m, ino, &e.attr);
+		fuse_reply_entry(c->req, &e);
+		call_done(c);
+	} else {
+		reply_virtual(c, ino);
+	}
+	return true;
+}
+
+void virtual_lookup_link(struct call *c)
+{
+	struct mount *m = c->m;
+	uint64_t by_id = c->ino, ino = 0;
+	struct node *dir, *n;
+
+	tree_lock(m->tree);
+	c->ino = by_id & ~VIRTUAL_MASK;
+	dir = need_dir_locked(c);
+	if (!dir)
+		return;
+	c->ino = by_id;
+	n = tree_by_rid_locked(m->tree, dir->kind == NODE_COLLECTION ? dir->id : 0, c->name);
+	if (n && n->parent == dir)
+		ino = VIRTUAL_LINK | n->id;
+	tree_unlock(m->tree);
+	if (ino)
+		reply_virtual(c, ino);
+	else
+		call_fail(c, ENOENT);
+}
+
+int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st)
+{
+	const struct node *n = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
+
+	if (!n)
+		return -ENOENT;
+	node_stat_locked(m->tree, n, st);
+	st->st_ino = ino;
+	st->st_nlink = 1;
+	st->st_uid = m->tree->uid;
+	st->st_gid = m->tree->gid;
+	if (ino & VIRTUAL_BY_ID) {
+		st->st_mode = S_IFDIR | 0555;
+		st->st_nlink = 2;
+		st->st_size = 0;
+	} else if (ino & VIRTUAL_LINK) {
+		st->st_mode = S_IFLNK | 0777;
+		st->st_size = (off_t)strlen(n->shown) + 3;
+	} else {
+		st->st_mode = S_IFREG | 0444;
+		st->st_size = 0; /* known when it was fetched */
+	}
+	st->st_blocks = 0;
+	return 0;
+}
+
+void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino)
+{
+	char target[NAMES_MAX + 4] = "";
+	const struct node *n;
+
+	tree_lock(m->tree);
+	n = ino & VIRTUAL_LINK ? tree_find_locked(m->tree, ino & ~VIRTUAL_MASK) : NULL;
+	if (n)
+		snprintf(target, sizeof(target), "../%s", n->shown);
+	tree_unlock(m->tree);
+	if (*target)
+		fuse_reply_readlink(req, target);
+	else
+		fuse_reply_err(req, n ? EINVAL : ENOENT);
+}
+
+/* ---- .record.json ---- */
+
+struct text {
+	pthread_mutex_t lock;
+	struct mount *m;
+	bool asked, there;  /* lock */
+	bool closed;        /* lock: the handle is gone, the answer frees */
+	int error;          /* lock */
+	char *data;         /* lock; constant once there */
+	size_t len;
+};
+
+static struct text *text_of(uint64_t fh)
+{
+	return (struct text *)(uintptr_t)fh;
+}
+
+static void text_free(struct text *t)
+{
+	pthread_mutex_destroy(&t->lock);
+	free(t->data);
+	free(t);
+}
+
+void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
+{
+	struct text *t;
+
+	if (!(ino & VIRTUAL_JSON) || (fi->flags & O_ACCMODE) != O_RDONLY) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	t = calloc(1, sizeof(*t));
+	if (!t) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	pthread_mutex_init(&t->lock, NULL);
+	t->m = m;
+	fi->fh = (uintptr_t)t;
+	fi->direct_io = 1; /* its size is not known before it is read */
+	if (fuse_reply_open(req, fi) < 0)
+		text_free(t);
+}
+
+static void on_text(void *ctx, int error, const char *text, size_t len, const char *message)
+{
+	struct text *t = ctx;
+	bool closed;
+
+	(void)message;
+	pthread_mutex_lock(&t->lock);
+	t->there = true;
+	t->error = error;
+	if (!error) {
+		t->data = malloc(len + 1);
+		t->len = t->data ? len : 0;
+		if (t->data)
+			memcpy(t->data, text, len);
+	}
+	closed = t->closed;
+	pthread_mutex_unlock(&t->lock);
+	if (closed)
+		text_free(t);
+	else
+		calls_wake(t->m->calls, CALL_WAIT_CONTROL, (uintptr_t)t, 0);
+}
+
+static void ask_text(struct text *t, uint64_t ino)
+{
+	struct mount *m = t->m;
+	char *collection = NULL, *rid = NULL;
+	struct node *n;
+	int r = -ENOENT;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
+	if (n && n->parent && n->known.rid) {
+		collection = strdup(n->parent->shown);
+		rid = strdup(n->known.rid);
+	}
+	tree_unlock(m->tree);
+	if (collection && rid)
+		r = m->remote->ops->record_json(m->remote, collection, rid, on_text, t);
+	free(collection);
+	free(rid);
+	if (r < 0)
+		on_text(t, r, NULL, 0, NULL);
+}
+
+void virtual_read(struct call *c)
+{
+	struct text *t = text_of(c->fh);
+	uint64_t ino = c->ino;
+	bool ask, there;
+	size_t len = 0;
+
+	pthread_mutex_lock(&t->lock);
+	there = t->there;
+	ask = !t->asked;
+	t->asked = true;
+	if (!there && !c->error) {
+		call_park(c, CALL_WAIT_CONTROL, (uintptr_t)t);
+		pthread_mutex_unlock(&t->lock);
+		if (ask)
+			ask_text(t, ino);
+		return;
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (!there || t->error) {
+		call_fail(c, there ? t->error : c->error);
+		return;
+	}
+	if (c->off < t->len)
+		len = t->len - c->off < c->len ? t->len - c->off : c->len;
+	fuse_reply_buf(c->req, len ? t->data + c->off : NULL, len);
+	call_done(c);
+}
+
+void virtual_release(uint64_t fh)
+{
+	struct text *t = text_of(fh);
+	bool pending;
+
+	pthread_mutex_lock(&t->lock);
+	t->closed = true;
+	pending = t->asked && !t->there;
+	pthread_mutex_unlock(&t->lock);
+	if (!pending)
+		text_free(t);
+}

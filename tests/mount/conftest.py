@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""
+Fixtures of the mount tests: see harness.py for what they hand out.
+
+    emulator(tree=..., generate=[...], toggles={...})   a server of one's own
+    mount(emulator, settle=600, ...)                    a mount of it, running
+    drive(tree=..., ...)                                both: a mount whose .emulator holds the tree
+                                                        given, or the small one
+    scratch                                             a directory outside the mount
+
+Everything a test makes is below one temporary directory, removed when the test passed and kept (and
+named) when it failed. `--part K/N` runs every N-th test file, so that N pytest processes share the
+suite.
+"""
+
+import faulthandler
+import shutil
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+
+from harness import (
+    Emulator,
+    Gate,
+    Mount,
+    Readers,
+    SLOW,
+    SYSTEMS,
+    build_dir,
+    dump_stacks,
+    small_tree,
+)  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--part", metavar="K/N", help="run only the K-th of N parts of the suite (whole files)"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    part = config.getoption("--part")
+    if not part:
+        return
+    k, n = map(int, part.split("/"))
+    assert 1 <= k <= n, f"--part {part}"
+    files = sorted({item.path for item in items})
+    chosen = {path for i, path in enumerate(files) if i % n == k - 1}
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
+    items[:] = [item for item in items if item.path in chosen]
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        item.failed_somewhere = True
+
+
+@pytest.fixture(params=SYSTEMS, ids=lambda s: s.name)
+def system(request):
+    """
+    The server under the mount; tests that need one kind of server say so with `only_perscom` or
+    look at its capabilities.
+    """
+    return request.param
+
+
+@pytest.fixture
+def base(request):
+    """The test's own temporary directory, passable by other users, kept when the test failed."""
+    path = Path(tempfile.mkdtemp(prefix="attachfs-test-"))
+    path.chmod(0o755)
+    yield path
+    if getattr(request.node, "failed_somewhere", False):
+        print(f"kept for inspection: {path}")
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def scratch(base):
+    path = base / "scratch"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def emulator(base, system):
+    made = []
+
+    def make(tree=None, **kwargs) -> Emulator:
+        made.append(Emulator(base / f"emulator-{len(made)}", system, tree=tree, **kwargs))
+        return made[-1]
+
+    yield make
+    for e in made:
+        e.stop()
+    for e in made:
+        e.finish()
+
+
+@pytest.fixture
+def mount(base, emulator, gate, request):
+    """
+    Mounts that get the final check. A test whose body failed only gets cleaned up: its first error
+    is the one to read.
+    """
+    made = []
+    marker = request.node.get_closest_marker("limit")
+    watchdog = threading.Timer(
+        (marker.args[0] if marker else 60) * SLOW, _bite, [made, request.node.nodeid]
+    )
+    watchdog.daemon = True
+    watchdog.start()
+
+    def make(server: Emulator, start: bool = True, **options) -> Mount:
+        m = Mount(base / f"mount-{len(made)}", server, **options)
+        made.append(m)
+        return m.start() if start else m
+
+    yield make
+    try:
+        if not getattr(request.node, "failed_somewhere", False):
+            for m in made:
+                if m.check_at_end:
+                    m.finish()
+        for m in made:
+            assert (
+                not m.hung
+            ), f"hung; stacks of the daemon in {m.base}/stacks.txt if gdb is installed"
+    finally:
+        watchdog.cancel()
+        for m in made:
+            m.abandon()
+        if getattr(request.node, "failed_somewhere", False):
+            for m in made:
+                print(f"--- {m.path}, exit status {m.exit_status}\n{m.said()}")
+
+
+def _bite(mounts, test):
+    """
+    A test hangs, most likely in a system call on its mount: end the daemon, so that the call fails
+    and the test with it.
+    """
+    print(f"\n{test}: hangs", file=sys.stderr)
+    faulthandler.dump_traceback(file=sys.__stderr__)
+    for m in mounts:
+        m.hung = True
+        if m.process is not None and m.process.poll() is None:
+            dump_stacks(m.process.pid, m.base)
+            m.process.kill()
+
+
+@pytest.fixture
+def drive(emulator, mount):
+    """
+    A running mount of an emulator with the small tree, or the one given. @changes are made on the
+    server before it is mounted; `.changed` has their ids.
+    """
+
+    def make(
+        tree=None, toggles=None, generate=(), tokens=(), changes=(), start=True, **options
+    ) -> Mount:
+        if tree is None and not generate:
+            tree = small_tree()
+        server = emulator(tree=tree, toggles=toggles, generate=generate, tokens=tokens)
+        changed = server.change(*changes) if changes else []
+        m = mount(server, start=start, **options)
+        m.changed = changed
+        return m
+
+    return make
+
+
+@pytest.fixture
+def gate(emulator):
+    """A way to take the network away: mount gate(server).url instead of its api."""
+    made = []
+
+    def make(server: Emulator) -> Gate:
+        g = Gate(server.api)
+        g.open()
+        made.append(g)
+        return g
+
+    yield make
+    for g in made:
+        g.shut()
+
+
+@pytest.fixture
+def readers(mount):
+    r = Readers()
+    yield r
+    r.end()
+
+
+def pytest_report_header(config):
+    return f"attachfs mount tests: build {build_dir()}, slow factor {SLOW:g}"

@@ -1,0 +1,1060 @@
+# SPDX-License-Identifier: MIT
+"""
+What every mount test stands on: an emulator of its own, a mount of its own, and the final check.
+
+An Emulator is one `attachfs-emulator` process with its control port as methods. A Mount is one
+`attachfs -f` process with its mountpoint, cache and log; it can be synced, killed, stopped and
+started again over the same cache. Mount.finish() is the end every test has: drained, exit status 0,
+nothing left mounted, nothing suspicious in the log, ledger sound, tree equal to the server's.
+
+Deadlines here only guard against hanging for ever; nothing is asserted about how long things take.
+ATTACHFS_TEST_SLOW multiplies them (sanitizer builds). ATTACHFS_BUILD says where the binaries are
+(default: build/ of the repository).
+"""
+
+import ctypes
+import errno
+import hashlib
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Iterable, Optional, Union
+from urllib.parse import urlsplit
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SLOW = float(os.environ.get("ATTACHFS_TEST_SLOW", "1"))
+
+Tree = dict  # collection -> record -> file name -> bytes
+
+
+def build_dir() -> Path:
+    return Path(os.environ.get("ATTACHFS_BUILD", REPOSITORY / "build"))
+
+
+def binary(name: str) -> str:
+    """The executable of that name, wherever meson put it."""
+    for folder, _, files in os.walk(build_dir()):
+        path = os.path.join(folder, name)
+        if name in files and os.access(path, os.X_OK):
+            return path
+    raise AssertionError(
+        f"no executable '{name}' below {build_dir()}: build it, or set ATTACHFS_BUILD"
+    )
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30):
+    """Poll until the condition holds and return its value; give up with words."""
+    deadline = time.monotonic() + seconds * SLOW
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain: {what}")
+        time.sleep(0.02)
+
+
+def run(
+    *argv, ok: Union[bool, None] = True, timeout: float = 60, **kwargs
+) -> subprocess.CompletedProcess:
+    """
+    Run a program to its end, output captured as text. @ok: True = must succeed, False = must fail,
+    None = either. Killed by a signal is never fine.
+    """
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    if "input" in kwargs:
+        del kwargs["stdin"]
+    result = subprocess.run(
+        [str(a) for a in argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="surrogateescape",
+        timeout=timeout * SLOW,
+        **kwargs,
+    )
+    said = result.stdout[-4000:] + result.stderr[-4000:]
+    told = f"{' '.join(map(str, argv))!r}: exit {result.returncode}\n{said}"
+    assert result.returncode >= 0, told
+    if ok is not None:
+        assert (result.returncode == 0) == ok, told
+    return result
+
+
+@contextmanager
+def raises_errno(*numbers: int):
+    """The block must fail with one of these errnos."""
+    names = " or ".join(errno.errorcode[n] for n in numbers)
+    try:
+        yield
+    except OSError as e:
+        assert (
+            e.errno in numbers
+        ), f"{errno.errorcode.get(e.errno, e.errno)} instead of {names}: {e}"
+    else:
+        raise AssertionError(f"succeeded instead of {names}")
+
+
+def refusal(message: str, kind: str = "ValidationException") -> str:
+    """A server's error body."""
+    return json.dumps({"error": {"message": message, "type": kind}})
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def random_bytes(size: int, seed: object = 0) -> bytes:
+    """The same bytes for the same seed; no two 4 KiB pages alike."""
+    return random.Random(f"{seed}/{size}").randbytes(size)
+
+
+def seed_of_the_day() -> int:
+    """
+    A seed for random histories: from ATTACHFS_TEST_SEED, or fresh and printed (pytest shows it when
+    the test fails).
+    """
+    seed = int(os.environ.get("ATTACHFS_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"seed {seed}: repeat with ATTACHFS_TEST_SEED={seed}")
+    return seed
+
+
+def is_mounted(path: Path) -> bool:
+    wanted = str(path).encode("unicode_escape").replace(b" ", b"\\040").decode()
+    with open("/proc/self/mountinfo") as f:
+        return any(line.split()[4] == wanted for line in f)
+
+
+# -------------------------------------------------------------------------------------------------
+# Systems: what differs between servers, so that the tests need not.
+
+
+@dataclass(frozen=True)
+class System:
+    name: str
+    collections: tuple  # at the top by default
+    rename_in_place: bool
+    move_in_place: bool
+    replace_keeps_id: bool
+    sizes_listed: bool
+    sets_mtime: bool
+    renamable: tuple  # collections whose records can be renamed
+    batch_rename: Optional[str] = None  # endpoints as in the request log
+    batch_remove: Optional[str] = None
+    batch_rename_record: Optional[str] = None
+    create_min: int = 0
+    create_max: int = 0
+    endpoint_create: str = ""
+    endpoint_replace: str = ""
+
+    def source(self, api: str) -> str:
+        return f"{self.name}:{api}"
+
+
+PERSCOM = System(
+    name="perscom",
+    collections=("users", "events"),
+    rename_in_place=True,
+    move_in_place=True,
+    replace_keeps_id=True,
+    sizes_listed=False,
+    sets_mtime=True,
+    renamable=("events",),
+    create_min=1024,
+    create_max=10_240_000,
+    batch_rename="PATCH /v2/attachments/batch",
+    batch_remove="DELETE /v2/attachments/batch",
+    batch_rename_record="PATCH /v2/events/batch",
+    endpoint_create="POST /v2/attachments",
+    endpoint_replace="POST /v2/attachments/{id}",
+)
+
+SYSTEMS = (PERSCOM,)
+
+EXTENSION = re.compile(r"(?<=.)\.[0-9A-Za-z_-]{1,16}$", re.S)
+
+
+def extension(name: str) -> str:
+    found = EXTENSION.search(name)
+    return found.group() if found else ""
+
+
+def shown_label(name: str, filename: Optional[str]) -> str:
+    """P-31: the label, with the file name's extension where the label does not end in it."""
+    ext = extension(filename or "")
+    return name if name.lower().endswith(ext.lower()) else name + ext
+
+
+def encode_name(name: str) -> str:
+    """names.h: percent-encode what cannot stand in a directory."""
+    blanks = " \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
+        map(chr, range(0x2000, 0x200B))
+    )
+
+    def escape(text: str) -> str:
+        return "".join(f"%{b:02X}" for b in text.encode())
+
+    if name in (".", ".."):
+        return escape(name)
+    head = len(name) - len(name.lstrip(blanks))
+    tail = len(name.rstrip(blanks))
+    return "".join(
+        escape(c) if c == "/" or ord(c) < 32 or ord(c) == 127 or i < head or i >= tail else c
+        for i, c in enumerate(name)
+    )
+
+
+def with_id(name: str, ident: object) -> str:
+    """What a second holder of a name is called."""
+    ext = extension(name)
+    return f"{name[:len(name) - len(ext)]} ({ident}){ext}"
+
+
+# -------------------------------------------------------------------------------------------------
+# Trees of bytes on the local disk.
+
+EPOCH = (
+    1_700_000_000  # of the first file of a tree; whole seconds, because servers have no finer ones
+)
+
+
+def write_tree(root: Path, tree: Tree) -> None:
+    """@tree as directories and files below @root, every file with a time of its own."""
+    when = EPOCH
+    for collection, records in tree.items():
+        (root / collection).mkdir(parents=True, exist_ok=True)
+        for record, files in records.items():
+            (root / collection / record).mkdir()
+            for name, data in files.items():
+                path = root / collection / record / name
+                path.write_bytes(data)
+                when += 61
+                os.utime(path, (when, when))
+
+
+def read_tree(root: Path) -> dict:
+    """Relative path -> bytes of every file below a directory."""
+    found = {}
+    for folder, _, files in os.walk(root, onerror=_raise):
+        for name in files:
+            path = os.path.join(folder, name)
+            with open(path, "rb") as f:
+                found[os.path.relpath(path, root)] = f.read()
+    return found
+
+
+def _raise(e: OSError):
+    raise e
+
+
+def small_tree() -> Tree:
+    """A bit of everything: what most tests start from."""
+    return {
+        "users": {
+            "Ada Byron": {
+                "notes.txt": b"".join(b"line %d of the notes\n" % i for i in range(400)),
+                "logo.png": random_bytes(5000, "logo"),
+                "empty.txt": b"",
+                "tiny.txt": b"abc",
+                "large.bin": random_bytes(600_000, "large"),
+            },
+            "Grace Hopper": {
+                "cobol.pdf": random_bytes(70_000, "cobol"),
+                "readme": b"no extension\n" * 100,
+            },
+            "Nobody": {},
+        },
+        "events": {
+            "Live fire": {
+                "range-card.txt": b"Range 4\n" * 300,
+                "map.jpg": random_bytes(9000, "map"),
+            },
+            "Winter camp": {"packing list.txt": b"socks\n" * 500},
+        },
+    }
+
+
+def one_record() -> Tree:
+    """A user without files, for tests that put there what they need."""
+    return {"users": {"Ada Byron": {}}, "events": {}}
+
+
+def added(name: str, filename: Optional[str] = None, text: str = "hello", **more) -> dict:
+    """The change of adding a file to Ada Byron (or the record said in @more)."""
+    op = {"op": "add", "collection": "users", "record": "Ada Byron", "name": name}
+    return {**op, "filename": filename or name, "text": text, **more}
+
+
+def numbered(count: int, size: int = 1500, name: str = "file-%04d.txt") -> dict:
+    """@count files with names and bytes of their own."""
+    return {name % i: random_bytes(size, i) for i in range(count)}
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+class Emulator:
+    """
+    One running attachfs-emulator. All methods speak to the control port, which is never delayed and
+    never fails.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        system: System,
+        tree: Optional[Tree] = None,
+        data: Optional[Path] = None,
+        generate: Iterable[str] = (),
+        toggles: Optional[dict] = None,
+        tokens: Iterable[str] = (),
+        port: int = 0,
+    ):
+        base.mkdir(parents=True)
+        self.base = base
+        self.system = system
+        if tree is not None:
+            assert data is None
+            data = base / "data"
+            write_tree(data, tree)
+        (base / "spool").mkdir()
+        ready = base / "ready.json"
+        argv = [
+            binary("attachfs-emulator"),
+            "--system",
+            system.name,
+            "--ready-file",
+            ready,
+            "--die-with-parent",
+            "--quiet",
+            "--port",
+            port,
+            "--spool",
+            base / "spool",
+        ]
+        if data is not None:
+            argv += ["--data", data]
+        for g in generate:
+            argv += ["--generate", g]
+        for t in tokens:
+            argv += ["--token", t]
+        for k, v in (toggles or {}).items():
+            argv += ["--set", f"{k}={v}"]
+        self.output = base / "emulator.out"
+        with open(self.output, "wb") as out:
+            self.process = subprocess.Popen(
+                [str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
+        wait_until(
+            lambda: ready.exists() or self.process.poll() is not None, "the emulator to be ready"
+        )
+        assert (
+            ready.exists()
+        ), f"emulator exited {self.process.returncode}: {self.output.read_text()}"
+        told = json.loads(ready.read_text())
+        self.api: str = told["api"]
+        self.blob_host: str = told["blob"]
+        self.control: str = told["control"]
+        self.token: str = told["token"]
+
+    def ask(self, method: str, path: str, body: Optional[dict] = None) -> bytes:
+        where = urlsplit(self.control)
+        c = http.client.HTTPConnection(where.hostname, where.port, timeout=60 * SLOW)
+        try:
+            c.request(
+                method,
+                path,
+                None if body is None else json.dumps(body),
+                {"Content-Type": "application/json"},
+            )
+            answer = c.getresponse()
+            data = answer.read()
+        finally:
+            c.close()
+        assert (
+            answer.status == 200
+        ), f"emulator: {method} {path} {body}: {answer.status} {data[:500]!r}"
+        return data
+
+    def ask_json(self, method: str, path: str, body: Optional[dict] = None) -> dict:
+        return json.loads(self.ask(method, path, body))
+
+    # what the server has
+
+    def state(self) -> dict:
+        return self.ask_json("GET", "/state")
+
+    def attachments(self) -> list:
+        return self.state()["attachments"]
+
+    def blob(self, ident: int) -> bytes:
+        return self.ask("GET", f"/blob/{ident}")
+
+    def record_id(self, collection: str, name: str) -> int:
+        found = [
+            r["id"]
+            for r in self.state()["records"]
+            if r["collection"] == collection and r["name"] == name
+        ]
+        assert len(found) == 1, f"{len(found)} records '{name}' in {collection}"
+        return found[0]
+
+    def files(self, collections: Optional[Iterable[str]] = None) -> dict:
+        """
+        Path in the mount -> attachment, for every attachment of a record, as a fresh mount would
+        name them.
+        """
+        wanted = tuple(collections or self.system.collections)
+        state = self.state()
+        folders: dict = {}
+        titles: dict = {}
+        for r in sorted(state["records"], key=lambda r: r["id"]):
+            taken = titles.setdefault(r["collection"], {})
+            shown = encode_name(r["name"])
+            if shown in taken:
+                shown = with_id(shown, r["id"])
+            taken[shown] = r["id"]
+            folders[(r["collection"], r["id"])] = (shown, {})
+        for a in sorted(state["attachments"], key=lambda a: a["id"]):
+            folder = folders.get((a["collection"], a["record_id"]))
+            if folder is None:
+                continue
+            shown = encode_name(shown_label(a["name"], a["filename"]))
+            if shown in folder[1]:
+                shown = with_id(shown, a["id"])
+            folder[1][shown] = a
+        return {
+            f"{collection}/{record}/{name}": a
+            for (collection, _), (record, files) in folders.items()
+            if collection in wanted
+            for name, a in files.items()
+        }
+
+    def file(self, path: str) -> dict:
+        files = self.files()
+        assert path in files, f"the server has no {path}, but {sorted(files)}"
+        return files[path]
+
+    def bytes_of(self, path: str) -> bytes:
+        return self.blob(self.file(path)["id"])
+
+    # what it was asked
+
+    def requests(self, **equal) -> list:
+        """The request log, or those lines of it whose fields are as given."""
+        return [
+            r
+            for r in self.ask_json("GET", "/requests")["requests"]
+            if all(r[k] == v for k, v in equal.items())
+        ]
+
+    def calls(self) -> dict:
+        """Endpoint -> how often, of the API only."""
+        return {
+            k: v
+            for k, v in self.ask_json("GET", "/requests/summary")["by_endpoint"].items()
+            if " /v" in k
+        }
+
+    def summary(self) -> dict:
+        return self.ask_json("GET", "/requests/summary")
+
+    def uploads(self) -> int:
+        """How many times bytes were sent, fillers not told from contents."""
+        calls = self.calls()
+        return calls.get(self.system.endpoint_create, 0) + calls.get(
+            self.system.endpoint_replace, 0
+        )
+
+    def downloads(self) -> list:
+        """Blob requests that asked for more than the one byte that tells a size."""
+        return [r for r in self.requests(port="blob") if r["range"] not in ("bytes=0-0", "0-0")]
+
+    def reset(self) -> None:
+        self.ask("POST", "/requests/reset", {})
+
+    # breaking and healing
+
+    def faults(self, *rules: dict, latency_ms: Optional[int] = None) -> None:
+        body: dict = {"rules": list(rules)}
+        if latency_ms is not None:
+            body["latency_ms"] = latency_ms
+        self.ask("POST", "/faults", body)
+
+    def heal(self) -> None:
+        self.faults(latency_ms=0)
+
+    def struck(self) -> int:
+        """How often the fault rules have struck."""
+        return sum(r["struck"] for r in self.ask_json("GET", "/faults")["rules"])
+
+    def toggle(self, **values) -> None:
+        self.ask("POST", "/set", values)
+
+    def clock(self, offset_s: int) -> None:
+        self.ask("POST", "/clock", {"offset_s": offset_s})
+
+    def change(self, *ops: dict) -> list:
+        """Changes behind the daemon's back; the ids they concern."""
+        return self.ask_json("POST", "/change", {"ops": list(ops)})["ids"]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20 * SLOW)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def finish(self) -> None:
+        """The emulator itself must have behaved: sanitizer findings in it are findings."""
+        self.stop()
+        said = self.output.read_text(errors="replace")
+        assert (
+            self.process.returncode == 0
+        ), f"emulator exited {self.process.returncode}: {said[-3000:]}"
+        assert not SUSPICIOUS.search(said), f"emulator: {said[-3000:]}"
+
+
+class Gate:
+    """
+    A TCP forwarder in front of the API that can be shut (connections refused, open ones cut) and
+    opened again.
+    """
+
+    def __init__(self, api: str):
+        where = urlsplit(api)
+        self.target = (where.hostname, where.port)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.url = f"{where.scheme}://127.0.0.1:{self.port}{where.path}"
+        self.lock = threading.Lock()
+        self.connections: list = []
+        self.listener: Optional[socket.socket] = None
+
+    def open(self) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(100)
+        self.listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        if self.listener is not None:
+            try:
+                self.listener.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self.listener.close()
+            self.listener = None
+        with self.lock:
+            for s in self.connections:
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+            self.connections.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection(self.target)
+            except OSError:
+                return
+            with self.lock:
+                self.connections += [near, far]
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        try:
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+# -------------------------------------------------------------------------------------------------
+
+SUSPICIOUS = re.compile(
+    r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehavior|runtime error|ERROR: |assert"
+    r"|deadlock|Segmentation|stack smashing|double free",
+    re.I,
+)
+ERROR_LINE = re.compile(r"^\S+Z error ")
+
+
+class Mount:
+    """One mountpoint with its cache, and the daemon that serves it now."""
+
+    def __init__(
+        self,
+        base: Path,
+        emulator: Emulator,
+        source: Optional[str] = None,
+        collections: Optional[Iterable[str]] = None,
+        cache: Optional[Path] = None,
+        environment: Optional[dict] = None,
+        **options,
+    ):
+        base.mkdir(parents=True)
+        self.base = base
+        self.emulator = emulator
+        self.system = emulator.system
+        self.source = source or emulator.system.source(emulator.api)
+        self.collections = tuple(collections or emulator.system.collections)
+        self.path = base / "mnt"
+        self.cache = cache or base / "cache"
+        self.log_file = base / "attachfs.log"
+        self.output = base / "daemon.out"
+        self.token_file = base / "token"
+        self.options = options
+        self.environment = environment or {}
+        self.process: Optional[subprocess.Popen] = None
+        self.exit_status: Optional[int] = None
+        self.allowed_errors: list = []
+        self.same_at_end = True  # finish() compares the tree with the server's
+        self.check_at_end = True
+        self.hung = False
+        self.changed: list = []
+        self.path.mkdir()
+        self.write_token(emulator.token)
+
+    # life
+
+    def write_token(self, token: str) -> None:
+        self.token_file.write_text(token + "\n")
+        self.token_file.chmod(0o600)
+
+    def option_text(self) -> str:
+        options = {
+            "token_file": self.token_file,
+            "cache_dir": self.cache,
+            "log_file": self.log_file,
+            "log": "debug",
+        }
+        if self.collections != self.system.collections:
+            options["collections"] = ":".join(self.collections)
+        options.update(self.options)
+        return ",".join(
+            k if v is True else f"{k}={v}"
+            for k, v in options.items()
+            if v is not None and v is not False
+        )
+
+    def argv(self) -> list:
+        return [binary("attachfs"), "-f", "-o", self.option_text(), self.source, str(self.path)]
+
+    def env(self) -> dict:
+        return clean_environment(self.base, **self.environment)
+
+    def spawn(self, limits: Optional[Callable[[], None]] = None) -> subprocess.Popen:
+        with open(self.output, "ab") as out:
+            return subprocess.Popen(
+                self.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self.env(),
+                cwd=self.base,
+                preexec_fn=limits,
+            )
+
+    def start(self, limits: Optional[Callable[[], None]] = None) -> "Mount":
+        assert os.path.exists(
+            "/dev/fuse"
+        ), "no /dev/fuse: modprobe fuse, or give the container --device /dev/fuse"
+        assert self.process is None
+        self.exit_status = None
+        before = os.stat(self.base).st_dev
+        self.process = self.spawn(limits)
+
+        def there() -> bool:
+            if self.process.poll() is not None:
+                return True
+            try:
+                return is_mounted(self.path) and os.stat(self.path).st_dev != before
+            except OSError:
+                return False
+
+        wait_until(there, f"{self.path} to be mounted")
+        assert (
+            self.process.poll() is None
+        ), f"attachfs exited {self.process.returncode} instead of mounting: {self.said()}"
+        os.listdir(self.path)
+        return self
+
+    def said(self) -> str:
+        """What the daemon wrote: standard output and error, then the log's end."""
+        log = self.log()
+        return self.output.read_text(errors="replace")[-3000:] + "\n--- log ---\n" + log[-6000:]
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def command(
+        self, name: str, *arguments, ok: Union[bool, None] = True, timeout: float = 90, **kwargs
+    ):
+        """`attachfs NAME MOUNTPOINT arguments`."""
+        return run(
+            binary("attachfs"),
+            name,
+            *arguments,
+            self.path,
+            ok=ok,
+            timeout=timeout,
+            env=self.env(),
+            **kwargs,
+        )
+
+    def sync(self, ok: Union[bool, None] = True, timeout: float = 90):
+        return self.command("sync", ok=ok, timeout=timeout)
+
+    def status(self) -> dict:
+        return json.loads((self.path / ".attachfs" / "status").read_text())
+
+    def idle(self) -> bool:
+        """Nothing left to send."""
+        pending = self.status()["pending"]
+        return not (pending["uploads"] or pending["renames"] or pending["deletes"])
+
+    def _ended(self, seconds: float = 60) -> int:
+        try:
+            self.exit_status = self.process.wait(seconds * SLOW)
+        except subprocess.TimeoutExpired:
+            self.hung = True
+            dump_stacks(self.process.pid, self.base)
+            raise AssertionError(f"the daemon (pid {self.process.pid}) did not end: {self.said()}")
+        self.process = None
+        return self.exit_status
+
+    def umount(self, ok: Union[bool, None] = True, timeout: float = 90):
+        """`attachfs umount`: drains, unmounts; the daemon ends by itself."""
+        result = run(
+            binary("attachfs"), "umount", self.path, ok=ok, timeout=timeout, env=self.env()
+        )
+        if result.returncode == 0:
+            self._ended()
+            assert self.exit_status == 0, f"daemon exited {self.exit_status}: {self.said()}"
+            assert not is_mounted(self.path), "still mounted after umount"
+        return result
+
+    def terminate(self, number: int = signal.SIGTERM) -> None:
+        """
+        What systemd does: the daemon ends with 0 and keeps for later what the server does not have.
+        """
+        self.process.send_signal(number)
+        self._ended()
+        assert (
+            self.exit_status == 0
+        ), f"daemon exited {self.exit_status} on signal {number}: {self.said()}"
+        wait_until(lambda: not is_mounted(self.path), "the mount to go with the daemon")
+
+    def kill9(self, unmount: bool = True) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        if unmount:
+            lazy_unmount(self.path)
+
+    def remount(self, **options) -> "Mount":
+        """End as a person would, start again over the same cache."""
+        if self.process is not None:
+            self.umount()
+        self.options.update(options)
+        return self.start()
+
+    def forget_cache(self) -> "Mount":
+        """A second machine: unmount, lose the cache, mount again."""
+        if self.process is not None:
+            self.umount()
+        shutil.rmtree(self.cache)
+        return self.start()
+
+    # looking
+
+    def __truediv__(self, relative: str) -> Path:
+        return self.path / relative
+
+    def xattr(self, relative: str, name: str) -> str:
+        return os.getxattr(
+            self.path / relative, f"user.attachfs.{name}", follow_symlinks=False
+        ).decode()
+
+    def tree(self) -> dict:
+        return read_tree(self.path)
+
+    def same_as_server(self) -> None:
+        """Names, sizes and bytes of the mount are those of the server."""
+        server = self.emulator.files(self.collections)
+        found = {}
+        for folder, _, files in os.walk(self.path, onerror=_raise):
+            for name in files:
+                path = os.path.join(folder, name)
+                found[os.path.relpath(path, self.path)] = path
+
+        def listed(names):
+            return sorted(os.fsencode(n) for n in names)
+
+        missing, extra = set(server) - set(found), set(found) - set(server)
+        assert (
+            not missing and not extra
+        ), f"only on the server: {listed(missing)}, only in the mount: {listed(extra)}"
+        for name, path in found.items():
+            with open(path, "rb") as f:
+                digest = hashlib.sha256()
+                while data := f.read(1 << 20):
+                    digest.update(data)
+            size = os.stat(path).st_size
+            assert (
+                size == server[name]["size"]
+            ), f"{name}: {size} bytes here, {server[name]['size']} on the server"
+            assert (
+                digest.hexdigest() == server[name]["sha256"]
+            ), f"{name}: other bytes here than on the server"
+
+    # the end of every test
+
+    def finish(self) -> None:
+        if self.process is not None:
+            if self.same_at_end:
+                self.sync()
+                self.same_as_server()
+            self.umount()
+        assert self.exit_status in (0, None), f"daemon exited {self.exit_status}: {self.said()}"
+        assert not is_mounted(self.path), "something is left mounted"
+        said = self.output.read_text(errors="replace") if self.output.exists() else ""
+        for line in said.splitlines() + self.log().splitlines():
+            assert not SUSPICIOUS.search(line) or self._allowed(line), f"suspicious line: {line}"
+        for line in self.log().splitlines():
+            assert not ERROR_LINE.search(line) or self._allowed(
+                line
+            ), f"unexpected error in the log: {line}"
+        for token in {self.emulator.token, self.token_file.read_text().strip()} - {""}:
+            assert token not in said + self.log(), "the token is in the log"
+        check_cache(self.cache)
+
+    def _allowed(self, line: str) -> bool:
+        return any(re.search(p, line) for p in self.allowed_errors)
+
+    def allow_errors(self, pattern: str) -> None:
+        """
+        This test breaks something on purpose: error lines like this one are what the log should
+        say.
+        """
+        self.allowed_errors.append(pattern)
+
+    def abandon(self) -> None:
+        """Whatever happened: leave no process and no mount behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if is_mounted(self.path):
+            lazy_unmount(self.path)
+
+
+def clean_environment(base: Path, **more) -> dict:
+    """The caller's environment without what would reach the daemon from outside the test."""
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("XDG_", "ATTACHFS_")) and not k.lower().endswith("_proxy")
+    }
+    env.update(
+        HOME=str(base / "home"),
+        XDG_CACHE_HOME=str(base / "home" / "cache"),
+        LC_ALL="C.UTF-8",
+        TZ="UTC",
+    )
+    (base / "home").mkdir(exist_ok=True)
+    env.update({k: str(v) for k, v in more.items()})
+    return env
+
+
+def lazy_unmount(path: Path) -> None:
+    for argv in (["fusermount3", "-uz", str(path)], ["umount", "-l", str(path)]):
+        if not is_mounted(path):
+            return
+        try:
+            subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+
+
+def check_cache(cache: Path) -> None:
+    """Private, a sound database, nothing set aside."""
+    if not cache.exists():
+        return
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700, f"{cache} is open to others"
+    for folder, folders, files in os.walk(cache):
+        for name in files:
+            path = Path(folder) / name
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert not mode & 0o077, f"{path} has mode {mode:o}"
+            assert "lost+found" not in folder, f"set aside as unknown: {path}"
+            with open(path, "rb") as f:
+                if f.read(16) != b"SQLite format 3\0":
+                    continue
+            database = sqlite3.connect(path)
+            try:
+                result = database.execute("PRAGMA integrity_check").fetchall()
+                assert result == [("ok",)], f"{path}: {result}"
+            finally:
+                database.close()
+
+
+def dump_stacks(pid: int, where: Path) -> None:
+    """For a hang's post-mortem, where gdb is there."""
+    if shutil.which("gdb"):
+        with open(where / "stacks.txt", "wb") as out:
+            try:
+                subprocess.run(
+                    ["gdb", "-batch", "-p", str(pid), "-ex", "thread apply all bt"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    timeout=60,
+                )
+            except subprocess.TimeoutExpired:
+                pass
+
+
+# -------------------------------------------------------------------------------------------------
+# System calls Python has no name for.
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+AT_FDCWD = -100
+
+
+class timespec(ctypes.Structure):
+    _fields_ = [("sec", ctypes.c_long), ("nsec", ctypes.c_long)]
+
+
+def _checked(result: int, path) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fsdecode(path))
+    return result
+
+
+def renameat2(old, new, flags: int) -> None:
+    _checked(
+        libc.renameat2(
+            AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), ctypes.c_uint(flags)
+        ),
+        old,
+    )
+
+
+def utimensat(path, atime: tuple, mtime: tuple) -> None:
+    """Each time as (seconds, nanoseconds); nanoseconds may be UTIME_NOW or UTIME_OMIT."""
+    _checked(
+        libc.utimensat(
+            AT_FDCWD, os.fsencode(path), (timespec * 2)(timespec(*atime), timespec(*mtime)), 0
+        ),
+        path,
+    )
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    libc.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    _checked(libc.fallocate64(fd, mode, offset, length), b"fd")
+
+
+class dirent(ctypes.Structure):
+    _fields_ = [
+        ("ino", ctypes.c_uint64),
+        ("off", ctypes.c_int64),
+        ("reclen", ctypes.c_ushort),
+        ("type", ctypes.c_ubyte),
+        ("name", ctypes.c_char * 256),
+    ]
+
+
+class Directory:
+    """A directory stream with its positions: opendir, readdir, telldir, seekdir."""
+
+    def __init__(self, path):
+        libc.opendir.restype = ctypes.c_void_p
+        libc.readdir64.restype = ctypes.POINTER(dirent)
+        libc.telldir.restype = ctypes.c_long
+        self.stream = ctypes.c_void_p(libc.opendir(os.fsencode(path)))
+        assert self.stream, f"opendir {path}: {os.strerror(ctypes.get_errno())}"
+
+    def read(self) -> Optional[tuple]:
+        """(name, inode, type) or None at the end."""
+        ctypes.set_errno(0)
+        found = libc.readdir64(self.stream)
+        if not found:
+            assert ctypes.get_errno() == 0, os.strerror(ctypes.get_errno())
+            return None
+        return found.contents.name, found.contents.ino, found.contents.type
+
+    def names(self) -> list:
+        return [entry[0] for entry in iter(self.read, None)]
+
+    def tell(self) -> int:
+        return libc.telldir(self.stream)
+
+    def seek(self, position: int) -> None:
+        libc.seekdir(self.stream, ctypes.c_long(position))
+
+    def rewind(self) -> None:
+        libc.rewinddir(self.stream)
+
+    def close(self) -> None:
+        libc.closedir(self.stream)
+
+
+@dataclass
+class Readers:
+    """Programs that read in the background: parked ones do not stop the test."""
+
+    processes: list = field(default_factory=list)
+
+    def start(self, path: Path, count: str = "1") -> subprocess.Popen:
+        p = subprocess.Popen(
+            ["head", "-c", count, str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.processes.append(p)
+        return p
+
+    def waiting(self) -> int:
+        return sum(p.poll() is None for p in self.processes)
+
+    def end(self) -> None:
+        for p in self.processes:
+            if p.poll() is None:
+                p.kill()
+        for p in self.processes:
+            p.communicate()

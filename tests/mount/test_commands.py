@@ -1,0 +1,700 @@
+# SPDX-License-Identifier: MIT
+"""
+The command line: mount in the foreground and background, status, sync, umount, check, pending and
+retry, help and version; and every way to get it wrong, each with an answer that says what to do.
+"""
+
+import errno
+import json
+import os
+import pty
+import select
+import socket
+import subprocess
+import time
+
+import pytest
+
+from harness import (
+    SLOW,
+    binary,
+    clean_environment,
+    is_mounted,
+    lazy_unmount,
+    raises_errno,
+    refusal,
+    run,
+    wait_until,
+)
+
+
+@pytest.fixture
+def attachfs(base):
+    """Run attachfs with arguments; options `ok` and `timeout` as run()."""
+    env = clean_environment(base)
+
+    def call(*argv, environment=None, **kwargs):
+        return run(binary("attachfs"), *argv, env={**env, **(environment or {})}, **kwargs)
+
+    return call
+
+
+@pytest.fixture
+def token(base):
+    path = base / "token"
+    path.write_text("test-token\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def mnt(base):
+    path = base / "mnt"
+    path.mkdir()
+    yield path
+    lazy_unmount(path)
+
+
+def refused(result, *words):
+    """
+    Non-zero, said on standard error, with words that tell what and how; no usage wall, no crash.
+    """
+    assert result.returncode != 0
+    for word in words:
+        assert word.lower() in result.stderr.lower(), f"{word!r} not in {result.stderr!r}"
+    assert len(result.stderr.splitlines()) <= 12, result.stderr
+    return result
+
+
+def test_help_names_every_option_and_command(attachfs):
+    told = attachfs("--help").stdout
+    for word in (
+        "token_file",
+        "token_command",
+        "password_file",
+        "client_id",
+        "collections",
+        "cache_dir",
+        "cache_size",
+        "cache_free",
+        "write",
+        "fsync",
+        "settle",
+        "timeout",
+        "poll",
+        "slots",
+        "names",
+        "local_names",
+        "cacert",
+        "insecure_http",
+        "proxy",
+        "log",
+        "log_file",
+        "ro",
+        "allow_other",
+        "status",
+        "sync",
+        "umount",
+        "check",
+        "pending",
+        "retry",
+        "refresh",
+        "perscom",
+    ):
+        assert word in told, word
+    assert attachfs("-h").stdout == told
+
+
+def test_version_is_one_line(attachfs):
+    told = attachfs("--version").stdout
+    assert told.startswith("attachfs ") and any(c.isdigit() for c in told.splitlines()[0])
+    assert attachfs("-V").stdout == told
+
+
+def test_no_arguments_tells_the_usage(attachfs):
+    result = attachfs(ok=False)
+    assert "usage" in result.stderr.lower()
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ("tokenfile=/x", ["tokenfile", "token_file"]),
+        ("cachedir=/x", ["cachedir", "cache_dir"]),
+        ("setle=3", ["setle", "settle"]),
+        ("settle=soon", ["settle", "soon"]),
+        ("settle=-1", ["settle"]),
+        ("write=sideways", ["write", "back", "through"]),
+        ("cache_size=plenty", ["cache_size"]),
+        ("slots=0", ["slots"]),
+        ("slots=many", ["slots"]),
+        ("ro=maybe", ["ro"]),
+        ("log=loud", ["log", "debug"]),
+        ("names=both", ["names", "label", "filename"]),
+        ("completely_unknown_thing", ["completely_unknown_thing"]),
+    ],
+)
+def test_bad_options_say_which_and_what_is_meant(attachfs, mnt, option, words):
+    refused(attachfs("-f", "-o", option, "perscom:http://127.0.0.1:1/v2", mnt, ok=False), *words)
+    assert not is_mounted(mnt)
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("nonsense:http://127.0.0.1:1/", ["nonsense", "perscom"]),
+        ("perscom", ["perscom"]),
+        ("perscom:", ["perscom"]),
+        ("perscom:ftp://127.0.0.1/", ["http"]),
+        ("perscom:file:///etc/passwd", ["http"]),
+        ("perscom:http://attachfs.invalid/v2", ["insecure_http"]),
+        ("no-such-section", ["no-such-section", "config"]),
+    ],
+)
+def test_bad_sources_say_what_is_wrong(attachfs, mnt, token, source, words):
+    refused(attachfs("-f", "-o", f"token_file={token}", source, mnt, ok=False), *words)
+    assert not is_mounted(mnt)
+
+
+def test_a_missing_mountpoint_is_said(attachfs, base, token):
+    refused(
+        attachfs(
+            "-f",
+            "-o",
+            f"token_file={token}",
+            "perscom:http://127.0.0.1:1/v2",
+            base / "missing",
+            ok=False,
+        ),
+        str(base / "missing"),
+    )
+
+
+def test_a_mountpoint_that_is_a_file_is_said(attachfs, base, token):
+    (base / "file").write_text("")
+    refused(
+        attachfs(
+            "-f",
+            "-o",
+            f"token_file={token}",
+            "perscom:http://127.0.0.1:1/v2",
+            base / "file",
+            ok=False,
+        ),
+        str(base / "file"),
+    )
+
+
+def test_no_mountpoint_given_is_said(attachfs, token):
+    refused(
+        attachfs("-o", f"token_file={token}", "perscom:http://127.0.0.1:1/v2", ok=False),
+        "mountpoint",
+    )
+
+
+def test_a_busy_mountpoint_is_said_and_left_alone(drive, attachfs):
+    m = drive()
+    refused(
+        attachfs(
+            "-f",
+            "-o",
+            f"token_file={m.token_file},cache_dir={m.base}/other",
+            m.source,
+            m.path,
+            ok=False,
+        ),
+        str(m.path),
+    )
+    assert sorted(os.listdir(m.path)) == ["events", "users"]
+
+
+def test_a_second_daemon_on_the_same_cache_is_refused_and_told_the_pid(drive, attachfs, base):
+    m = drive()
+    (base / "second").mkdir()
+    refused(
+        attachfs(
+            "-f",
+            "-o",
+            f"token_file={m.token_file},cache_dir={m.cache}",
+            m.source,
+            base / "second",
+            ok=False,
+        ),
+        str(m.process.pid),
+    )
+    assert not is_mounted(base / "second")
+    assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
+
+
+# Credentials
+
+
+def test_no_credentials_at_all_says_what_to_give(attachfs, mnt):
+    refused(attachfs("-f", "perscom:http://127.0.0.1:1/v2", mnt, ok=False), "token_file")
+
+
+def test_a_missing_token_file_is_said(attachfs, mnt, base):
+    refused(
+        attachfs(
+            "-f", "-o", f"token_file={base}/nowhere", "perscom:http://127.0.0.1:1/v2", mnt, ok=False
+        ),
+        f"{base}/nowhere",
+    )
+
+
+def test_a_token_file_others_can_read_is_refused(attachfs, mnt, token):
+    token.chmod(0o644)
+    refused(
+        attachfs("-f", "-o", f"token_file={token}", "perscom:http://127.0.0.1:1/v2", mnt, ok=False),
+        str(token),
+        "chmod",
+    )
+
+
+def test_an_empty_token_file_is_refused(attachfs, mnt, token):
+    token.write_text("\n")
+    refused(
+        attachfs("-f", "-o", f"token_file={token}", "perscom:http://127.0.0.1:1/v2", mnt, ok=False),
+        str(token),
+    )
+
+
+def test_a_token_is_not_accepted_on_the_command_line(attachfs, mnt):
+    result = refused(
+        attachfs("-f", "-o", "token=hush-hush", "perscom:http://127.0.0.1:1/v2", mnt, ok=False),
+        "token_file",
+    )
+    assert "hush-hush" not in result.stderr
+
+
+@pytest.mark.parametrize("way", ["token_command", "environment"])
+def test_other_ways_to_give_the_token(mount, emulator, way):
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
+    if way == "environment":
+        m = mount(server, token_file=None, environment={"ATTACHFS_TOKEN": server.token})
+    else:
+        m = mount(server, token_file=None, token_command="echo test-token")
+    assert (m / "users/Ada Byron/a.txt").read_bytes() == b"hello"
+
+
+def test_the_token_shows_nowhere(drive):
+    m = drive()
+    m.tree()
+    (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
+    m.sync()
+    shown = [open(f"/proc/{m.process.pid}/cmdline", "rb").read().decode()]
+    for name in os.listdir(m / ".attachfs"):
+        if name not in ("events", "control"):
+            path = m / ".attachfs" / name
+            shown.append(path.read_text() if path.is_file() else "")
+    shown += [m.command("status").stdout, m.log(), m.output.read_text()]
+    for folder, _, files in os.walk(m.cache):
+        for name in files:
+            with open(os.path.join(folder, name), "rb") as f:
+                assert m.emulator.token.encode() not in f.read(), name
+    for text in shown:
+        assert m.emulator.token not in text
+
+
+# check
+
+
+def test_check_says_what_works(attachfs, emulator, token):
+    server = emulator(tree={"users": {}, "events": {}})
+    result = attachfs("check", "-o", f"token_file={token}", server.system.source(server.api))
+    assert result.stdout != ""
+    assert server.token not in result.stdout + result.stderr
+
+
+def test_check_with_a_bad_token_says_so(attachfs, emulator, token):
+    server = emulator(tree={"users": {}, "events": {}})
+    token.write_text("wrong-token\n")
+    result = attachfs(
+        "check", "-o", f"token_file={token}", server.system.source(server.api), ok=False
+    )
+    assert "token" in (result.stdout + result.stderr).lower()
+    assert "wrong-token" not in result.stdout + result.stderr
+
+
+def test_check_of_an_unreachable_server_says_so(attachfs, token):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    result = attachfs(
+        "check", "-o", f"token_file={token}", f"perscom:http://127.0.0.1:{port}/v2", ok=False
+    )
+    assert f"127.0.0.1:{port}" in result.stdout + result.stderr
+
+
+def test_a_bad_token_at_mount_is_said(emulator, mount, attachfs):
+    """
+    Either it refuses to mount with words, or it mounts, says so in its status and answers EACCES.
+    """
+    server = emulator(tree={"users": {"Ada Byron": {}}, "events": {}})
+    m = mount(server, start=False)
+    m.check_at_end = False
+    m.write_token("wrong-token")
+    process = m.spawn()
+    wait_until(lambda: process.poll() is not None or is_mounted(m.path), "an answer")
+    if process.poll() is not None:
+        said = m.output.read_text()
+        assert process.returncode != 0 and "token" in said.lower() and "wrong-token" not in said
+        return
+    m.process = process
+    with raises_errno(errno.EACCES):
+        os.listdir(m / "users")
+    assert m.status()["state"] == "auth"
+    m.write_token(server.token)
+    wait_until(lambda: readable(m / "users"), "the token file to be read again")
+    m.umount()
+
+
+def readable(path) -> bool:
+    try:
+        os.listdir(path)
+        return True
+    except OSError:
+        return False
+
+
+# status, sync, pending
+
+
+def test_status_is_json_when_asked_for(drive):
+    m = drive()
+    m.tree()
+    for status in (json.loads(m.command("status", "--json").stdout), m.status()):
+        assert status["state"] == "online"
+        assert set(status["pending"]) >= {"uploads", "renames", "deletes", "bytes"}
+        assert set(status["cache"]) >= {"bytes", "limit", "dirty"}
+        assert status["cache"]["bytes"] > 0 and status["cache"]["limit"] == 10 << 30
+        assert status["requests"]["total"] > 0
+        assert (
+            sum(
+                v if isinstance(v, int) else v.get("requests", 0)
+                for v in status["requests"]["by_endpoint"].values()
+            )
+            > 0
+        )
+        assert status["source"] == m.source
+        assert status["version"]
+        assert "failed" in status
+
+
+def test_status_for_a_person_and_from_anywhere_inside(drive):
+    m = drive(settle=600)
+    (m / "users/Nobody/waiting.txt").write_bytes(b"x" * 2000)
+    told = m.command("status").stdout
+    assert "online" in told
+    inside = run(binary("attachfs"), "status", "--json", m / "users/Ada Byron", env=m.env())
+    assert json.loads(inside.stdout)["pending"]["uploads"] == 1
+    here = run(binary("attachfs"), "status", "--json", ".", cwd=m / "users", env=m.env())
+    assert json.loads(here.stdout)["pending"]["uploads"] == 1
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "umount", "pending", "retry", "refresh"])
+def test_commands_on_what_is_no_mount_say_so(attachfs, base, command):
+    refused(attachfs(command, base, ok=False), str(base))
+    refused(attachfs(command, base / "missing", ok=False), str(base / "missing"))
+
+
+def test_an_unknown_command_names_the_nearest(attachfs, base):
+    refused(attachfs("statsu", ok=False))
+
+
+def test_sync_waits_until_the_server_has_everything(drive):
+    m = drive(settle=600)
+    m.emulator.faults(latency_ms=100)
+    for i in range(20):
+        (m / f"users/Nobody/{i}.txt").write_bytes(b"%d" % i * 2000)
+    os.rename(m / "users/Ada Byron/notes.txt", m / "users/Ada Byron/renamed.txt")
+    os.unlink(m / "users/Ada Byron/logo.png")
+    result = m.sync()
+    server = m.emulator.files()
+    assert all(f"users/Nobody/{i}.txt" in server for i in range(20))
+    assert "users/Ada Byron/renamed.txt" in server and "users/Ada Byron/logo.png" not in server
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert lines and all(isinstance(line, dict) for line in lines)
+    assert m.idle()
+
+
+def test_sync_of_nothing_is_quick_and_fine(drive):
+    m = drive()
+    m.sync()
+    m.sync()
+
+
+def test_sync_shows_progress_on_a_terminal(drive):
+    m = drive(settle=600)
+    (m / "users/Nobody/new.bin").write_bytes(b"x" * 3_000_000)
+    near, far = pty.openpty()
+    p = subprocess.Popen(
+        [binary("attachfs"), "sync", str(m.path)],
+        stdin=far,
+        stdout=far,
+        stderr=far,
+        env={**m.env(), "TERM": "xterm"},
+    )
+    os.close(far)
+    shown = b""
+    deadline = time.monotonic() + 60 * SLOW
+    while time.monotonic() < deadline:
+        if select.select([near], [], [], 0.1)[0]:
+            try:
+                data = os.read(near, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data
+        elif p.poll() is not None:
+            break
+    assert p.wait(10 * SLOW) == 0
+    os.close(near)
+    assert shown != b""
+    assert not shown.lstrip().startswith(b"{"), "a person does not read JSON"
+    assert "users/Nobody/new.bin" in m.emulator.files()
+
+
+def test_pending_names_what_waits(drive):
+    m = drive(settle=600)
+    (m / "users/Nobody/waiting.txt").write_bytes(b"x" * 2000)
+    assert "waiting.txt" in m.command("pending").stdout
+    assert "waiting.txt" in (m / ".attachfs/pending").read_text()
+    m.sync()
+    assert "waiting.txt" not in (m / ".attachfs/pending").read_text()
+
+
+def test_what_is_refused_is_parked_shown_and_retried(drive):
+    m = drive(settle=0)
+    m.allow_errors("422|refused|parked|not wanted")
+    m.emulator.faults(
+        {
+            "port": "api",
+            "method": "POST",
+            "match": "/attachments",
+            "skip": 0,
+            "count": -1,
+            "status": 422,
+            "body": refusal("The file is not wanted."),
+        }
+    )
+    (m / "users/Nobody/unwanted.txt").write_bytes(b"x" * 2000)
+    wait_until(
+        lambda: "unwanted.txt" in (m / ".attachfs/failed").read_text(), "the item to be parked"
+    )
+    assert "The file is not wanted." in (m / ".attachfs/failed").read_text()
+    assert m.status()["failed"] not in (0, [])
+    assert m.xattr("users/Nobody/unwanted.txt", "state") == "parked"
+    assert "not wanted" in m.xattr("users/Nobody/unwanted.txt", "error")
+    told = m.sync(ok=False)
+    assert "retry" in told.stderr and ".attachfs/failed" in told.stderr
+    assert (m / "users/Nobody/unwanted.txt").read_bytes() == b"x" * 2000
+    m.emulator.heal()
+    run(binary("attachfs"), "retry", m / "users/Nobody/unwanted.txt", env=m.env())
+    m.sync()
+    assert m.emulator.bytes_of("users/Nobody/unwanted.txt") == b"x" * 2000
+    assert m.status()["failed"] in (0, [])
+
+
+def test_metrics_are_in_prometheus_format(drive):
+    m = drive()
+    m.tree()
+    text = (m / ".attachfs/metrics").read_text()
+    samples = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert samples
+    for line in samples:
+        name, value = line.rsplit(" ", 1)
+        float(value)
+        assert name.startswith("attachfs_")
+
+
+def test_events_can_be_followed(drive):
+    m = drive(settle=0)
+    follower = subprocess.Popen(
+        ["head", "-n", "1", str(m / ".attachfs/events")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
+        m.sync()
+        line, _ = follower.communicate(timeout=30 * SLOW)
+        assert "event" in json.loads(line)
+    finally:
+        follower.kill()
+        follower.wait()
+
+
+def test_control_files_can_be_read_by_everything(drive):
+    m = drive()
+    for name in ("status", "pending", "failed", "metrics"):
+        path = m / ".attachfs" / name
+        text = path.read_bytes()
+        assert run("cat", path).stdout.encode()[:10] == text[:10]
+        fd = os.open(path, os.O_RDONLY)
+        assert os.pread(fd, 1 << 20, len(text) + 100_000) == b""
+        os.close(fd)
+        with raises_errno(errno.EACCES, errno.EPERM, errno.EROFS):
+            path.write_bytes(b"x")
+
+
+# umount
+
+
+def test_umount_drains_first(drive):
+    m = drive(settle=600)
+    m.emulator.faults(latency_ms=50)
+    for i in range(10):
+        (m / f"users/Nobody/{i}.txt").write_bytes(b"%d" % i * 2000)
+    os.unlink(m / "users/Ada Byron/logo.png")
+    m.umount()
+    server = m.emulator.files()
+    assert all(f"users/Nobody/{i}.txt" in server for i in range(10))
+    assert "users/Ada Byron/logo.png" not in server
+
+
+def test_umount_of_a_busy_mount_says_so_and_leaves_it(drive):
+    m = drive()
+    with open(m / "users/Ada Byron/notes.txt", "rb") as f:
+        result = m.umount(ok=False)
+        assert "busy" in result.stderr.lower()
+        assert is_mounted(m.path)
+        assert f.read(6) == b"line 0"
+    m.sync()
+
+
+def test_umount_without_a_server_says_what_is_left(mount, emulator, gate):
+    server = emulator(tree={"users": {"Ada Byron": {}}, "events": {}})
+    door = gate(server)
+    m = mount(server, source=server.system.source(door.url), settle=600, timeout=2)
+    m.allow_errors("EHOSTDOWN|reach|offline|down|connect")
+    os.listdir(m / "users/Ada Byron")
+    door.shut()
+    (m / "users/Ada Byron/stuck.txt").write_bytes(b"x" * 2000)
+    p = subprocess.Popen(
+        [binary("attachfs"), "umount", str(m.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=m.env(),
+    )
+    try:
+        said, _ = p.communicate(timeout=20 * SLOW)
+        assert "stuck.txt" in said or "1 " in said, said
+    except subprocess.TimeoutExpired:
+        p.terminate()  # it may wait for the server, as long as a person can stop it
+        p.communicate()
+    if m.process.poll() is not None:
+        m._ended()
+        assert m.exit_status == 0
+        lazy_unmount(m.path)
+        door.open()
+        m.start()
+    else:
+        door.open()
+    m.sync()
+    assert server.bytes_of("users/Ada Byron/stuck.txt") == b"x" * 2000
+
+
+def test_fusermount_ends_the_daemon_cleanly_and_loses_nothing(drive):
+    m = drive(settle=600)
+    (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
+    run("umount", m.path) if os.getuid() == 0 else run("fusermount3", "-u", m.path)
+    m._ended()
+    assert m.exit_status == 0
+    m.start()
+    assert (m / "users/Nobody/new.txt").read_bytes() == b"x" * 2000
+    m.sync()
+    assert m.emulator.bytes_of("users/Nobody/new.txt") == b"x" * 2000
+
+
+# The background, the configuration
+
+
+def daemon_of(path) -> int:
+    """The pid of the attachfs process whose command line names this mountpoint."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                argv = f.read().split(b"\0")
+        except OSError:
+            continue
+        if argv and argv[0].endswith(b"attachfs") and os.fsencode(path) in argv:
+            return int(pid)
+    return 0
+
+
+def test_without_f_it_returns_when_the_mount_is_there(attachfs, emulator, token, mnt, base):
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
+    attachfs(
+        "-o",
+        f"token_file={token},cache_dir={base}/cache,log_file={base}/log",
+        server.system.source(server.api),
+        mnt,
+    )
+    assert is_mounted(mnt)
+    assert (mnt / "users/Ada Byron/a.txt").read_bytes() == b"hello"
+    pid = daemon_of(mnt)
+    (mnt / "users/Ada Byron/b.txt").write_bytes(b"x" * 2000)
+    attachfs("umount", mnt)
+    assert not is_mounted(mnt)
+    assert server.bytes_of("users/Ada Byron/b.txt") == b"x" * 2000
+    wait_until(lambda: not pid or not os.path.exists(f"/proc/{pid}"), "the daemon to end")
+
+
+def test_without_f_a_failed_mount_is_told_by_the_exit_status(attachfs, mnt, base, token):
+    refused(
+        attachfs(
+            "-o", f"token_file={token}", "perscom:http://127.0.0.1:1/v2", base / "missing", ok=False
+        ),
+        "missing",
+    )
+
+
+def test_a_section_of_the_config_file_can_be_mounted_by_name(attachfs, emulator, token, mnt, base):
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {"Drill": {}}})
+    config = base / "home/.config/attachfs"
+    config.mkdir(parents=True)
+    (config / "config").write_text(
+        f"[work]\nsource = {server.system.source(server.api)}\ntoken_file = {token}\n"
+        f"cache_dir = {base}/cache\ncollections = users:events\n"
+    )
+    attachfs("-o", "collections=users", "work", mnt)
+    assert os.listdir(mnt) == ["users"], "-o goes over the file"
+    attachfs("umount", mnt)
+    (config / "config").write_text(
+        "[work]\nsource = perscom:http://127.0.0.1:1/v2\ntokne_file = x\n"
+    )
+    refused(attachfs("-f", "work", mnt, ok=False), "tokne_file", "token_file")
+
+
+def test_mount_options_every_filesystem_has_are_accepted(drive):
+    m = drive(
+        nosuid=True,
+        nodev=True,
+        noatime=True,
+        noexec=True,
+        _netdev=True,
+        rw=True,
+        umask="027",
+        uid=os.getuid(),
+        gid=os.getgid(),
+    )
+    assert os.stat(m / "users/Ada Byron/notes.txt").st_mode & 0o027 == 0
+
+
+def test_a_stale_mount_is_replaced_at_start(drive):
+    m = drive()
+    assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
+    m.kill9(unmount=False)
+    with raises_errno(errno.ENOTCONN, errno.ECONNABORTED):
+        os.listdir(m.path)
+    m.start()
+    assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
+
+
+def test_the_log_and_the_cache_are_private(drive):
+    m = drive()
+    m.tree()
+    assert m.log_file.stat().st_mode & 0o077 == 0
+    assert m.cache.stat().st_mode & 0o077 == 0

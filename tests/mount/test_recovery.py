@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: MIT
+"""
+Ends of every kind, and what is left after them: kill -9 before, during and after uploads, renames
+and deletes; SIGTERM with work pending; starting and working without a network.
+"""
+
+import errno
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+
+from harness import (
+    lazy_unmount,
+    numbered,
+    one_record,
+    raises_errno,
+    random_bytes,
+    seed_of_the_day,
+    wait_until,
+)
+
+HANG = {"port": "api", "method": "POST", "match": "/attachments", "count": -1, "hang": True}
+
+
+def in_flight(m, what="the upload to be in flight"):
+    wait_until(lambda: m.emulator.struck() > 0, what)
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000, 11_000_000])
+def test_killed_between_close_and_upload(drive, size):
+    m = drive(settle=600)
+    data = random_bytes(size, "new")
+    (m / "users/Nobody/new.bin").write_bytes(data)
+    (m / "users/Ada Byron/notes.txt").write_bytes(data)
+    m.kill9()
+    assert "users/Nobody/new.bin" not in m.emulator.files()
+    m.start()
+    assert (m / "users/Nobody/new.bin").read_bytes() == data
+    assert m.status()["pending"]["uploads"] == 2
+    m.sync()
+    assert m.emulator.bytes_of("users/Nobody/new.bin") == data
+    assert m.emulator.bytes_of("users/Ada Byron/notes.txt") == data
+
+
+@pytest.mark.parametrize("size", [100, 5000, 11_000_000])
+@pytest.mark.parametrize("what", ["new", "replaced"])
+def test_killed_in_the_middle_of_an_upload(drive, size, what):
+    m = drive(settle=0, poll=0)
+    before = m.emulator.files()
+    path = "users/Nobody/new.bin" if what == "new" else "users/Ada Byron/notes.txt"
+    os.listdir((m / path).parent)
+    m.emulator.faults({**HANG, "match": "/v2/attachments", "skip": 0})
+    data = random_bytes(size, "upload")
+    (m / path).write_bytes(data)
+    in_flight(m)
+    m.kill9()
+    m.emulator.heal()
+    m.start()
+    assert (m / path).read_bytes() == data
+    m.sync()
+    assert m.emulator.bytes_of(path) == data
+    assert set(m.emulator.files()) == set(before) | {path}, "no duplicate, no filler"
+    if what == "replaced":
+        assert m.emulator.file(path)["id"] == before[path]["id"]
+
+
+@pytest.mark.parametrize("size", [100, 5000, 11_000_000])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_killed_when_the_server_had_done_it_but_not_said_so(drive, system, size, step):
+    """
+    The answer to the step-th writing call is lost, then the daemon is killed: what the server did
+    is adopted.
+    """
+    m = drive(settle=0, poll=0)
+    before = m.emulator.files()
+    os.listdir(m / "users/Nobody")
+    m.emulator.faults(
+        {
+            "port": "api",
+            "method": "POST",
+            "match": "/v2/attachments/search",
+            "count": -1,
+            "latency_ms": 0,
+        },
+        {"port": "api", "match": "/v2/attachments", "skip": step, "count": 1, "drop_reply": True},
+        {"port": "api", "match": "/v2/attachments", "skip": step, "count": -1, "hang": True},
+    )
+    data = random_bytes(size, "lost reply")
+    (m / "users/Nobody/new.bin").write_bytes(data)
+    try:
+        wait_until(
+            lambda: m.emulator.ask_json("GET", "/faults")["rules"][1]["struck"] or m.idle(),
+            "the lost reply",
+        )
+    finally:
+        m.kill9()
+    m.emulator.heal()
+    m.start()
+    assert (m / "users/Nobody/new.bin").read_bytes() == data
+    m.sync()
+    assert m.emulator.bytes_of("users/Nobody/new.bin") == data
+    assert set(m.emulator.files()) == set(before) | {"users/Nobody/new.bin"}
+
+
+def test_killed_with_renames_and_deletes_pending(drive):
+    m = drive(
+        tree={"users": {"Ada Byron": numbered(20), "Nobody": {}}, "events": {"Drill": {}}}, poll=0
+    )
+    before = {p: a["id"] for p, a in m.emulator.files().items()}
+    os.listdir(m / "users/Ada Byron")
+    m.emulator.faults({"port": "api", "match": "", "method": "", "count": -1, "status": 503})
+    m.allow_errors("503")
+    os.rename(m / "users/Ada Byron/file-0000.txt", m / "users/Ada Byron/renamed.txt")
+    os.rename(m / "users/Ada Byron/file-0001.txt", m / "events/Drill/moved.txt")
+    os.unlink(m / "users/Ada Byron/file-0002.txt")
+    os.rename(m / "users/Ada Byron/file-0003.txt", m / "users/Ada Byron/file-0004.txt")
+    os.rename(m / "events/Drill", m / "events/Exercise")
+    m.kill9()
+    m.start()
+    names = set(os.listdir(m / "users/Ada Byron"))
+    assert "renamed.txt" in names and "file-0004.txt" in names
+    assert not names & {"file-0000.txt", "file-0001.txt", "file-0002.txt", "file-0003.txt"}
+    assert os.listdir(m / "events/Exercise") == ["moved.txt"]
+    m.emulator.heal()
+    m.command("retry", ok=None)
+    m.sync()
+    after = {p: a["id"] for p, a in m.emulator.files().items()}
+    assert after["users/Ada Byron/renamed.txt"] == before["users/Ada Byron/file-0000.txt"]
+    assert after["events/Exercise/moved.txt"] == before["users/Ada Byron/file-0001.txt"]
+    assert len(after) == 18
+
+
+def test_killed_after_a_batch_whose_answer_was_lost(drive):
+    m = drive(tree={"users": {"Ada Byron": numbered(30), "Nobody": {}}, "events": {}}, poll=0)
+    os.listdir(m / "users/Ada Byron")
+    m.emulator.faults(
+        {"port": "api", "match": "/batch", "count": 1, "drop_reply": True},
+        {"port": "api", "match": "/batch", "count": -1, "hang": True},
+    )
+    for i in range(10):
+        os.rename(m / f"users/Ada Byron/file-{i:04d}.txt", m / f"users/Ada Byron/renamed-{i}.txt")
+        os.unlink(m / f"users/Ada Byron/file-{i + 10:04d}.txt")
+    in_flight(m)
+    m.kill9()
+    m.emulator.heal()
+    m.start()
+    m.sync()
+    assert sorted(p.split("/")[-1] for p in m.emulator.files()) == sorted(
+        [f"renamed-{i}.txt" for i in range(10)] + [f"file-{i:04d}.txt" for i in range(20, 30)]
+    )
+
+
+def test_what_was_not_closed_when_killed_is_old_or_new_never_a_mix(drive):
+    m = drive(settle=0)
+    old = m.emulator.bytes_of("users/Ada Byron/notes.txt")
+    fd = os.open(m / "users/Ada Byron/notes.txt", os.O_RDWR)
+    os.pwrite(fd, b"NEW" * 1000, 0)
+    m.kill9()
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+    m.start()
+    new = b"NEW" * 1000 + old[3000:]
+    assert (m / "users/Ada Byron/notes.txt").read_bytes() in (old, new)
+    m.sync()
+    assert m.emulator.bytes_of("users/Ada Byron/notes.txt") in (old, new)
+
+
+@pytest.mark.limit(180)
+def test_kills_at_random_moments_lose_and_double_nothing(drive):
+    chance = random.Random(seed_of_the_day())
+    m = drive(tree={"users": {"Ada Byron": numbered(5)}, "events": {}}, settle=0, poll=0)
+    expected = numbered(5)
+    unsure: set = set()
+    for kill in range(8):
+        m.emulator.faults(latency_ms=chance.choice([0, 20, 60]))
+        killer = threading.Timer(chance.uniform(0.05, 0.6), m.process.kill)
+        killer.start()
+        try:
+            for i in range(200):
+                name = f"file-{chance.randrange(12):04d}.txt"
+                path = m / "users/Ada Byron" / name
+                data = random_bytes(chance.choice([10, 1500, 30_000]), f"{kill}.{i}")
+                what = chance.choice(["save", "save", "unlink", "rename"])
+                if what == "save":
+                    unsure = {name}
+                    tmp = m / "users/Ada Byron" / "tmp"
+                    tmp.write_bytes(data)
+                    os.rename(tmp, path)
+                    expected[name] = data
+                elif what == "unlink" and name in expected:
+                    unsure = {name}
+                    os.unlink(path)
+                    del expected[name]
+                elif what == "rename" and name in expected:
+                    other = f"file-{chance.randrange(12):04d}.txt"
+                    unsure = {name, other}
+                    os.rename(path, m / "users/Ada Byron" / other)
+                    expected[other] = expected.pop(name)
+        except OSError:
+            pass
+        killer.join()
+        m.kill9()
+        m.start()
+        found = {
+            n: (m / "users/Ada Byron" / n).read_bytes() for n in os.listdir(m / "users/Ada Byron")
+        }
+        for name in set(found) | set(expected):
+            if name not in unsure and name != "tmp":
+                assert found.get(name) == expected.get(name), f"{name} after kill {kill}"
+        expected = found
+    m.emulator.heal()
+    m.sync()
+    assert {
+        p.split("/")[-1]: m.emulator.blob(a["id"]) for p, a in m.emulator.files().items()
+    } == expected
+
+
+# Asked to end
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
+)
+def test_a_signal_keeps_what_is_pending_and_a_remount_uploads_it(drive, number):
+    m = drive(settle=600)
+    m.emulator.faults({"port": "api", "method": "", "match": "", "count": -1, "status": 503})
+    m.allow_errors("503")
+    (m / "users/Nobody/new.txt").write_bytes(b"x" * 3000)
+    os.unlink(m / "users/Ada Byron/logo.png")
+    if number == signal.SIGHUP:
+        m.process.send_signal(number)
+        wait_until(lambda: m.process.poll() is not None or m.status(), "an answer")
+        if m.process.poll() is None:  # SIGHUP may mean "read the log file and the token anew"
+            m.emulator.heal()
+            m.command("retry", ok=None)
+            return
+        m._ended()
+    else:
+        m.terminate(number)
+    m.emulator.heal()
+    m.start()
+    assert (m / "users/Nobody/new.txt").read_bytes() == b"x" * 3000
+    assert "logo.png" not in os.listdir(m / "users/Ada Byron")
+    m.sync()
+    assert m.emulator.bytes_of("users/Nobody/new.txt") == b"x" * 3000
+    assert "users/Ada Byron/logo.png" not in m.emulator.files()
+
+
+def test_sigterm_with_files_open_and_reads_parked_ends_all_the_same(drive, readers):
+    m = drive(timeout=600)
+    for name in os.listdir(m / "users/Ada Byron"):
+        os.stat(m / "users/Ada Byron" / name)
+    m.emulator.faults({"port": "blob", "method": "GET", "match": "", "count": -1, "hang": True})
+    reader = readers.start(m / "users/Ada Byron/large.bin")
+    fd = os.open(m / "users/Nobody/open.txt", os.O_CREAT | os.O_WRONLY)
+    os.write(fd, b"x" * 100)
+    wait_until(lambda: m.emulator.struck(), "the read to be parked")
+    m.process.terminate()
+    m._ended()
+    assert m.exit_status == 0
+    reader.wait()
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+    m.emulator.heal()
+    lazy_unmount(m.path)
+    m.start()
+    m.same_at_end = False
+    m.sync()
+
+
+# Without a network
+
+
+def test_a_mount_starts_and_serves_what_it_has_without_a_network(mount, emulator, gate):
+    server = emulator(
+        tree={
+            "users": {"Ada Byron": {"a.txt": b"cached" * 500, "b.txt": b"not cached" * 500}},
+            "events": {},
+        }
+    )
+    door = gate(server)
+    m = mount(server, source=server.system.source(door.url), timeout=3, poll=0, settle=0)
+    m.allow_errors("reach|EHOSTDOWN|offline|down|connect|refused")
+    assert (m / "users/Ada Byron/a.txt").read_bytes() == b"cached" * 500
+    os.listdir(m / "users/Ada Byron")
+    m.umount()
+    door.shut()
+    m.start()
+    assert sorted(os.listdir(m / "users/Ada Byron")) == ["a.txt", "b.txt"]
+    assert (m / "users/Ada Byron/a.txt").read_bytes() == b"cached" * 500
+    (m / "users/Ada Byron/new.txt").write_bytes(b"queued" * 500)
+    os.rename(m / "users/Ada Byron/a.txt", m / "users/Ada Byron/renamed.txt")
+    assert (m / "users/Ada Byron/new.txt").read_bytes() == b"queued" * 500
+    wait_until(lambda: m.status()["state"] == "offline", "the status to say so")
+    assert m.status()["pending"]["uploads"] == 1
+    door.open()
+    m.sync()
+    assert server.bytes_of("users/Ada Byron/new.txt") == b"queued" * 500
+    assert server.bytes_of("users/Ada Byron/renamed.txt") == b"cached" * 500
+    wait_until(lambda: m.status()["state"] == "online", "the status to say so")
+
+
+def test_what_needs_the_network_fails_with_ehostdown_when_there_is_none(drive):
+    m = drive(timeout=3, poll=0)
+    m.same_at_end = False
+    m.allow_errors("reach|EHOSTDOWN|offline|down|connect|refused")
+    assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
+    os.stat(m / "users/Ada Byron/large.bin")
+    m.emulator.stop()
+    with raises_errno(errno.EHOSTDOWN, errno.ETIMEDOUT):
+        (m / "users/Ada Byron/large.bin").read_bytes()
+    assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
+    with raises_errno(errno.EHOSTDOWN, errno.ETIMEDOUT):
+        os.stat(m / "users/Ada Byron/large.bin")
+        (m / "users/Ada Byron/large.bin").read_bytes()
+    m.terminate()
+
+
+def test_a_network_that_comes_and_goes_loses_nothing(mount, emulator, gate):
+    server = emulator(tree=one_record())
+    door = gate(server)
+    m = mount(server, source=server.system.source(door.url), timeout=10, poll=0, settle=0)
+    m.allow_errors("reach|EHOSTDOWN|offline|down|connect|refused|reset")
+    os.listdir(m / "users/Ada Byron")
+    expected = {}
+    for i in range(24):
+        if i % 4 == 1:
+            door.shut()
+        if i % 4 == 3:
+            door.open()
+        data = random_bytes(3000, i)
+        (m / f"users/Ada Byron/{i}.bin").write_bytes(data)
+        expected[f"{i}.bin"] = data
+        time.sleep(0.03)
+    if door.listener is None:
+        door.open()
+    m.sync()
+    assert {p.split("/")[-1]: server.blob(a["id"]) for p, a in server.files().items()} == expected
+
+
+# What is kept
+
+
+def test_a_lost_ledger_costs_only_what_was_not_sent(drive):
+    m = drive()
+    (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
+    m.forget_cache()
+    assert (m / "users/Nobody/new.txt").read_bytes() == b"x" * 2000
+
+
+def test_a_damaged_cached_file_is_fetched_again(drive):
+    m = drive(poll=0)
+    path = "users/Ada Byron/large.bin"
+    data = (m / path).read_bytes()
+    m.umount()
+    damaged = 0
+    for folder, _, files in os.walk(m.cache):
+        for name in files:
+            full = os.path.join(folder, name)
+            if os.path.getsize(full) == len(data):
+                with open(full, "r+b") as f:
+                    f.seek(1000)
+                    f.write(b"rotten")
+                damaged += 1
+    assert damaged, "the content is a file of its size in the cache"
+    m.allow_errors("block|hash|damaged|corrupt|checksum|fetched again")
+    m.start()
+    assert (m / path).read_bytes() == data

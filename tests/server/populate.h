@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* Fills the store at start: --data and --generate (README.md). */
+#ifndef EMULATOR_POPULATE_H
+#define EMULATOR_POPULATE_H
+
+#include "emulator.h"
+
+/* Both print what is wrong to stderr and return false. */
+bool populate_directory(struct emulator *emu, const char *directory);
+bool populate_generated(struct emulator *emu, const char *what);
+
+/* A record with the fields its system gives it. */
+struct record *populate_record(struct emulator *emu, struct collection *c, const char *name,
+			       int64_t now);
+/* An attachment of @r: name = filename = @name; takes the reference to @blob, copies @path. */
+struct attachment *populate_attachment(struct emulator *emu, struct record *r, const char *name,
+				       const char *path, struct blob *blob, int64_t now);
+
+#endif

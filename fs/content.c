@@ -107,8 +107,11 @@ struct content *content_ref(struct content *c)
 	return c;
 }
 
-static void mark_store_locked(const struct content *c)
+/* What changes in the row without the rest of it being known. */
+void content_mark_store_locked(const struct content *c)
 {
+	if (!c->has_row)
+		return;
 	ledger_mark_content(c->store->ledger, c->id, (int64_t)c->used_s * CLOCK_NS_PER_S, c->pinned,
 			    c->dropped);
 }
@@ -121,7 +124,7 @@ static struct content_live *park_store_locked(struct content *c)
 	c->used_s = content_now_s();
 	if (c->has_row && c->used_s - c->row_used_s >= MARK_SECONDS) {
 		c->row_used_s = c->used_s;
-		mark_store_locked(c);
+		content_mark_store_locked(c);
 	}
 	content_lru_add_store_locked(c);
 	if (!c->complete)
@@ -238,11 +241,8 @@ struct content *content_for_key(struct content_store *s, const char *key, int64_
 void content_drop(struct content *c)
 {
 	pthread_mutex_lock(&c->store->lock);
-	if (!c->dropped && c->has_row) {
-		c->dropped = true;
-		mark_store_locked(c);
-	}
 	c->dropped = true;
+	content_mark_store_locked(c);
 	content_remove_key_store_locked(c);
 	pthread_mutex_unlock(&c->store->lock);
 }
@@ -254,8 +254,7 @@ void content_set_pinned(struct content *c, bool pinned)
 	pthread_mutex_lock(&s->lock);
 	if (c->pinned != pinned) {
 		c->pinned = pinned;
-		if (c->has_row)
-			mark_store_locked(c);
+		content_mark_store_locked(c);
 	}
 	pthread_mutex_unlock(&s->lock);
 }

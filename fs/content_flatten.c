@@ -417,8 +417,10 @@ static struct content *displace_store_locked(struct content_store *s, const char
 		return NULL;
 	content_remove_key_store_locked(other);
 	other->dropped = true;
-	if (other->refs > 0)
+	if (other->refs > 0) {
+		content_mark_store_locked(other);
 		return NULL;
+	}
 	content_lru_remove_store_locked(other);
 	content_destroy_store_locked(other);
 	return other;

@@ -125,6 +125,7 @@ int content_retire_room_locked(struct content *c, size_t count);
 void content_retire_locked(struct content *c, int fd, struct content *base);
 void content_begin_busy_locked(struct content *c);
 void content_end_busy_locked(struct content *c);
+void content_mark_store_locked(const struct content *c);
 struct content_hashes {
 	const uint64_t *blocks;
 	size_t count;

@@ -107,16 +107,44 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 		c->mtime_ns = n->mtime_ns;
 }
 
+/* Survives as a part's file name on every server. */
+static bool is_plain(const char *name)
+{
+	return name && *name && !name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")];
+}
+
+/*
+ * An upload sets the server's file name to the part's. A file with a label of its own (P-31) keeps both names; any other is uploaded under its
+ * name, or where that would not survive, under a token, and renamed afterwards (P-15).
+ */
+static void fill_part_name(struct batch *b, struct node *n)
+{
+	struct remote_change *c = &b->items[0];
+	const struct known *k = &n->known;
+	char server[3 * NAMES_MAX + 1];
+
+	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) && is_plain(k->filename) &&
+	    !(n->token && !strcmp(n->token, k->filename))) {
+		c->token = keep(b, k->filename);
+		return;
+	}
+	if (!c->name) {
+		names_to_server(n->shown, server);
+		c->name = keep(b, server);
+	}
+	if (give_token(b->sync, n))
+		c->token = keep(b, n->token);
+}
+
 static void fill_upload(struct batch *b, struct node *n)
 {
 	struct sync *s = b->sync;
 
 	b->content_id = n->content;
 	b->content = n->content ? content_get(s->m->store, n->content) : NULL;
+	fill_part_name(b, n);
 	if (b->kind != PLAN_CREATE)
 		return;
-	if (give_token(s, n))
-		b->items[0].token = keep(b, n->token);
 	n->flight = LEDGER_FLIGHT_CREATE;
 	n->flight_since_ns = clock_real_ns();
 	if (!n->known.rid)

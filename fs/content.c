@@ -2,9 +2,9 @@
 /*
  * References and small questions.
  *
- * A reference is counted under store->lock, so that finding a content and getting hold of it is one step, and losing the
- * last reference decides once what becomes of it: deleted (dropped, or dirty and never sealed), else kept, its
- * descriptors closed, and when clean offered to eviction.
+ * A reference is counted under store->lock, so that finding a content and getting hold of it is one
+ * step, and losing the last reference decides once what becomes of it: deleted (dropped, or dirty
+ * and never sealed), else kept, its descriptors closed, and when clean offered to eviction.
  */
 #include "content_private.h"
 
@@ -74,7 +74,7 @@ void content_live_free(struct content_live *live)
 struct content *content_alloc(struct content_store *s, uint64_t id)
 {
 	struct content *c = malloc(sizeof *c);
-	struct content empty = { .id = id, .store = s, .file = id, .size = -1 };
+	struct content empty = {.id = id, .store = s, .file = id, .size = -1};
 
 	if (c)
 		memcpy(c, &empty, sizeof *c);
@@ -134,14 +134,13 @@ static struct content_live *park_store_locked(struct content *c)
 }
 
 /*
- * What an idle content keeps of its live part must not be closed behind the back of somebody who has just found it again:
- * the descriptors are taken out under the lock and closed after.
+ * What an idle content keeps of its live part must not be closed behind the back of somebody who
+ * has just found it again: the descriptors are taken out under the lock and closed after.
  */
 static struct content_live take_rest_store_locked(struct content_live *live)
 {
-	struct content_live rest = { .fd = live->fd,
-				     .retired = live->retired,
-				     .retired_count = live->retired_count };
+	struct content_live rest = {
+		.fd = live->fd, .retired = live->retired, .retired_count = live->retired_count};
 
 	live->fd = -1;
 	live->retired = NULL;
@@ -153,7 +152,7 @@ void content_unref(struct content *c)
 {
 	struct content_store *s;
 	struct content_live *live = NULL;
-	struct content_live rest = { .fd = -1 };
+	struct content_live rest = {.fd = -1};
 	bool destroyed = false;
 
 	if (!c)
@@ -352,7 +351,7 @@ int content_retire_room_locked(struct content *c, size_t count)
 
 void content_retire_locked(struct content *c, int fd, struct content *base)
 {
-	c->live->retired[c->live->retired_count++] = (struct content_retired){ fd, base };
+	c->live->retired[c->live->retired_count++] = (struct content_retired){fd, base};
 }
 
 void content_begin_busy_locked(struct content *c)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Clean contents: filled from the network in any order, complete with the last byte, then hashed and written down.
- * Until then there is no row: a download cut short by a kill is fetched again.
+ * Clean contents: filled from the network in any order, complete with the last byte, then hashed
+ * and written down. Until then there is no row: a download cut short by a kill is fetched again.
  */
 #include "content_private.h"
 
@@ -92,10 +92,11 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 	return r;
 }
 
-/* Hash and put the row; busy. Called without the lock, which is why the file must not change: it is complete. */
+/* Hash and put the row; busy. Called without the lock, which is why the file must not change: it is
+ * complete. */
 static int hash_and_put(struct content *c, int fd, uint64_t size)
 {
-	struct content_hashes hashes = { 0 };
+	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
 	int r = content_hash_file(c->store, fd, size, hash, &blocks, &hashes.count);

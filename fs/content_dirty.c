@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the user writes. Two sets of ranges: `present` is what has been written, `room` what has been reserved (and
- * counted) for it. Room is made before a write, without a lock, since it may evict; the write itself is the caller's, on the
- * lent descriptor. The file is made by the first write.
+ * What the user writes. Two sets of ranges: `present` is what has been written, `room` what has
+ * been reserved (and counted) for it. Room is made before a write, without a lock, since it may
+ * evict; the write itself is the caller's, on the lent descriptor. The file is made by the first
+ * write.
  */
 #include "content_private.h"
 
@@ -61,7 +62,8 @@ static int writable_locked(const struct content *c, uint64_t off, uint64_t len)
 	return off > SIZE_LIMIT || len > SIZE_LIMIT - off ? -EFBIG : 0;
 }
 
-/* Count [off, end) as reserved, of which @reserved bytes have been. What was too much is left in *@reserved. */
+/* Count [off, end) as reserved, of which @reserved bytes have been. What was too much is left in
+ * *@reserved. */
 static int take_room_locked(struct content *c, uint64_t off, uint64_t end, uint64_t *reserved)
 {
 	struct ranges *room = &c->live->room;
@@ -132,7 +134,8 @@ void content_write_end(struct content *c, uint64_t off, uint64_t len)
 	content_lock(c);
 	if (len > 0) {
 		/* A truncate meanwhile may have given the room back; the bytes are there. */
-		if (!ranges_has(&c->live->room, off, off + len) && make_room_locked(c, off, len) < 0)
+		if (!ranges_has(&c->live->room, off, off + len) &&
+		    make_room_locked(c, off, len) < 0)
 			log_warning("content: %llu: written beyond the limit",
 				    (unsigned long long)c->id);
 		if (ranges_add(&c->live->present, off, off + len) < 0)
@@ -146,7 +149,8 @@ void content_write_end(struct content *c, uint64_t off, uint64_t len)
 	content_unlock(c);
 }
 
-/* The part of @ranges at or after @size goes. Cannot fail: cutting a tail off needs no memory, only the first call may. */
+/* The part of @ranges at or after @size goes. Cannot fail: cutting a tail off needs no memory, only
+ * the first call may. */
 static int cut(struct ranges *ranges, uint64_t size)
 {
 	return ranges_remove(ranges, size, UINT64_MAX);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * System calls on the backing files. A content's file is objects/<low byte of its file number>/<file number>, so that the
- * directories stay small and fill evenly.
+ * System calls on the backing files. A content's file is objects/<low byte of its file
+ * number>/<file number>, so that the directories stay small and fill evenly.
  */
 #include "content_private.h"
 
@@ -176,7 +176,8 @@ static int hash_blocks(int fd, uint64_t size, XXH3_state_t *whole, uint64_t *blo
 }
 
 int content_hash_file(const struct content_store *s, int fd, uint64_t size,
-		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks, size_t *ret_count)
+		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks,
+		      size_t *ret_count)
 {
 	size_t count = (size_t)((size + CONTENT_BLOCK_BYTES - 1) / CONTENT_BLOCK_BYTES);
 	uint64_t *blocks = calloc(count ? count : 1, sizeof *blocks);

@@ -2,15 +2,15 @@
 /*
  * From a chain to one file, and from the user's to the server's version.
  *
- * Each of the three may be cut off by a kill between any two system calls. What a row says stays true until the one
- * commit that replaces it:
+ * Each of the three may be cut off by a kill between any two system calls. What a row says stays
+ *true until the one commit that replaces it:
  *
- *	flatten  fills gaps of the content's own file, which its row (ranges, base) does not look at. The new row (complete) is put
- *	         when the bytes are on the disk.
- *	merge    writes into the file of a base that nothing but this content can reach any more (dropped, one reference, and the
- *	         ledger on disk knows it), only where the content's own ranges cover it. One commit then gives the content the
- *	         base's file, and makes the base's row a reminder to delete the content's old one.
- *	clean    is one change of the row.
+ *	flatten  fills gaps of the content's own file, which its row (ranges, base) does not look
+ *at. The new row (complete) is put when the bytes are on the disk. merge    writes into the file of
+ *a base that nothing but this content can reach any more (dropped, one reference, and the ledger on
+ *disk knows it), only where the content's own ranges cover it. One commit then gives the content
+ *the base's file, and makes the base's row a reminder to delete the content's old one. clean    is
+ *one change of the row.
  *
  * So a start finds one state or the other and has nothing to redo but what it is asked for again.
  */
@@ -23,7 +23,8 @@
 
 #include <attachfs/log.h>
 
-/* Fill [off, end) of @fd from below @c. Busy, so neither the base nor the ranges change; the base's bytes may be copied unlocked. */
+/* Fill [off, end) of @fd from below @c. Busy, so neither the base nor the ranges change; the base's
+ * bytes may be copied unlocked. */
 static int fill_gap(struct content *c, int fd, struct range gap, bool *ret_copied)
 {
 	struct content_extent e;
@@ -92,7 +93,8 @@ static int fill_gaps(struct content *c, int fd, uint64_t size, bool *ret_copied)
 }
 
 /* The file holds all of it: let the base go and say so. */
-static int become_complete(struct content *c, uint64_t copied, const uint8_t hash[LEDGER_HASH_BYTES],
+static int become_complete(struct content *c, uint64_t copied,
+			   const uint8_t hash[LEDGER_HASH_BYTES],
 			   const struct content_hashes *hashes)
 {
 	struct content_live *live = c->live;
@@ -119,7 +121,7 @@ static int become_complete(struct content *c, uint64_t copied, const uint8_t has
 /* Busy. @bytes have been reserved for what comes from below. */
 static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint64_t bytes)
 {
-	struct content_hashes hashes = { 0 };
+	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
 	bool copied = false;
@@ -182,13 +184,14 @@ int content_flatten(struct content *c)
 
 struct merge {
 	struct content *c, *base;
-	int from, to;       /* c's file, the base's */
-	uint64_t reserved;  /* for what of c's ranges the base did not have */
+	int from, to;	   /* c's file, the base's */
+	uint64_t reserved; /* for what of c's ranges the base did not have */
 	struct ranges present;
 	uint64_t base_len;
 };
 
-/* The base, taken out of the table so that nobody else can get hold of it; NULL when somebody has, or it is still wanted. */
+/* The base, taken out of the table so that nobody else can get hold of it; NULL when somebody has,
+ * or it is still wanted. */
 static struct content *take_base(struct content *c)
 {
 	struct content_store *s = c->store;
@@ -269,10 +272,11 @@ static int copy_down(const struct merge *m)
 static int put_merged_rows_locked(struct merge *m, uint64_t old_file)
 {
 	struct content_store *s = m->c->store;
-	struct content_hashes hashes = { .on_disk = true };
-	struct ledger_content reminder = {
-		.id = m->base->id, .kind = LEDGER_CONTENT_DROPPED, .file = old_file, .on_disk = true
-	};
+	struct content_hashes hashes = {.on_disk = true};
+	struct ledger_content reminder = {.id = m->base->id,
+					  .kind = LEDGER_CONTENT_DROPPED,
+					  .file = old_file,
+					  .on_disk = true};
 	int r;
 
 	ledger_group_begin(s->ledger);
@@ -295,16 +299,15 @@ static bool still_alone(struct content *base)
 }
 
 /*
- * The content takes over file, descriptor and base of its base, of which nothing is left but the content's old file to
- * delete.
+ * The content takes over file, descriptor and base of its base, of which nothing is left but the
+ * content's old file to delete.
  */
 static int take_over_locked(struct merge *m)
 {
 	struct content *c = m->c, *base = m->base;
 	struct content_live *live = c->live;
 	struct content_doomed old = {
-		.row = base->id, .file = c->file, .charged = c->charged, .after_sync = true
-	};
+		.row = base->id, .file = c->file, .charged = c->charged, .after_sync = true};
 	uint64_t had = base->charged + m->reserved;
 	int r;
 
@@ -318,7 +321,7 @@ static int take_over_locked(struct merge *m)
 	c->charged = had < m->present.bytes ? had : m->present.bytes;
 	ranges_clear(&live->present);
 	live->present = m->present;
-	m->present = (struct ranges){ 0 };
+	m->present = (struct ranges){0};
 	live->base = base->live->base;
 	live->base_len = live->base ? m->base_len : 0;
 	base->live->base = NULL;
@@ -358,7 +361,8 @@ static int merge(struct merge *m)
 	return r;
 }
 
-/* Readers of the retired base keep what it handed out: its descriptors go on with the content, the rest here. */
+/* Readers of the retired base keep what it handed out: its descriptors go on with the content, the
+ * rest here. */
 static void bury_base(struct content *base)
 {
 	content_live_free(base->live);
@@ -390,7 +394,7 @@ static int merge_base(struct merge *m)
 
 int content_merge(struct content *c)
 {
-	struct merge m = { .c = c };
+	struct merge m = {.c = c};
 	int r = 0;
 
 	content_lock(c);

@@ -4,17 +4,17 @@
  *
  *	row              file                     becomes
  *	clean, complete  of its size              idle, evictable
- *	clean, else      any                      nothing; the file is deleted. Below a dirty one: what its ranges say
- *	dirty            holds its ranges         idle, sealed
- *	dirty            does not                 stays out of the store, row and file as they are; reported at every start
+ *	clean, else      any                      nothing; the file is deleted. Below a dirty one:
+ *what its ranges say dirty            holds its ranges         idle, sealed dirty            does
+ *not                 stays out of the store, row and file as they are; reported at every start
  *	dirty, suspect   of its hash              idle, sealed
  *	dirty, suspect   else                     row dropped, file to lost+found, reported
  *	dropped          any                      row and file deleted, unless below a wanted one
  *	none             empty                    deleted
  *	none             else                     lost+found, reported
  *
- * Rows come by id, and a base is older than what lies over it, so one pass judges bases first. All of it happens before
- * anybody else knows the store: no locks.
+ * Rows come by id, and a base is older than what lies over it, so one pass judges bases first. All
+ *of it happens before anybody else knows the store: no locks.
  */
 #include "content_private.h"
 
@@ -33,12 +33,12 @@
 /* A row while it is being judged. */
 struct loaded {
 	uint64_t id, file, base;
-	uint64_t charged;        /* what the file takes on the disk */
-	int64_t file_size;       /* -1 = there is no file */
+	uint64_t charged;	 /* what the file takes on the disk */
+	int64_t file_size;	 /* -1 = there is no file */
 	struct content *content; /* NULL: a reminder to delete, or refused */
 	bool reminder;
-	bool dropped;            /* by its owner */
-	bool needed;             /* below a dirty one that is wanted or needed itself */
+	bool dropped; /* by its owner */
+	bool needed;  /* below a dirty one that is wanted or needed itself */
 	bool suspect, unsynced;
 };
 
@@ -46,9 +46,9 @@ struct load {
 	struct content_store *store;
 	struct loaded *rows; /* by id */
 	size_t count, room;
-	size_t *moved;       /* indices of rows whose file has another number than they */
+	size_t *moved; /* indices of rows whose file has another number than they */
 	size_t moved_count, moved_room;
-	char **orphans;      /* names below objects/ */
+	char **orphans; /* names below objects/ */
 	size_t orphan_count, orphan_room;
 };
 
@@ -138,10 +138,13 @@ static int add_row(void *ctx, const struct ledger_content *c)
 		      sizeof *load->moved) < 0)
 		return -ENOMEM;
 	row = &load->rows[load->count];
-	*row = (struct loaded){ .id = c->id, .file = c->file, .file_size = -1,
-				.reminder = c->kind == LEDGER_CONTENT_DROPPED,
-				.dropped = c->dropped,
-				.suspect = c->suspect, .unsynced = c->unsynced };
+	*row = (struct loaded){.id = c->id,
+			       .file = c->file,
+			       .file_size = -1,
+			       .reminder = c->kind == LEDGER_CONTENT_DROPPED,
+			       .dropped = c->dropped,
+			       .suspect = c->suspect,
+			       .unsynced = c->unsynced};
 	if (c->file != c->id)
 		load->moved[load->moved_count++] = load->count;
 	load->count++;
@@ -177,7 +180,8 @@ static struct loaded *find_row(struct load *load, uint64_t id)
 	return low < load->count && load->rows[low].id == id ? &load->rows[low] : NULL;
 }
 
-/* The row whose file it is. Two may claim one only if the ledger was tampered with: then the first has it. */
+/* The row whose file it is. Two may claim one only if the ledger was tampered with: then the first
+ * has it. */
 static struct loaded *find_file(struct load *load, uint64_t file)
 {
 	struct loaded *row = find_row(load, file);
@@ -287,17 +291,20 @@ void content_lose(struct content_store *s, const char *name, const char *why)
 
 	for (unsigned n = 0; n < 10000 && r == -EEXIST; n++) {
 		snprintf(target, sizeof target, n ? "%s.%u" : "%s", slash ? slash + 1 : name, n);
-		r = renameat2(s->objects_fd, name, s->lost_fd, target, RENAME_NOREPLACE) < 0 ? -errno : 0;
+		r = renameat2(s->objects_fd, name, s->lost_fd, target, RENAME_NOREPLACE) < 0
+			    ? -errno
+			    : 0;
 	}
 	if (r < 0) {
-		log_errno(r, "content: '%s/objects/%s' %s, but cannot be moved to lost+found", s->dir,
-			  name, why);
+		log_errno(r, "content: '%s/objects/%s' %s, but cannot be moved to lost+found",
+			  s->dir, name, why);
 		return;
 	}
 	pthread_mutex_lock(&s->lock);
 	s->lost_files++;
 	pthread_mutex_unlock(&s->lock);
-	log_warning("content: '%s/objects/%s' %s: moved to lost+found/%s", s->dir, name, why, target);
+	log_warning("content: '%s/objects/%s' %s: moved to lost+found/%s", s->dir, name, why,
+		    target);
 }
 
 static void settle_orphans(struct load *load)
@@ -370,13 +377,15 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 	const struct loaded *base = row->base ? find_row(load, row->base) : NULL;
 
 	if (row->base && !(base && base->content && base->id < row->id)) {
-		log_error("content: %llu: what it lies over (%llu) is missing, its file %llu is left alone",
+		log_error("content: %llu: what it lies over (%llu) is missing, its file %llu is "
+			  "left alone",
 			  (unsigned long long)row->id, (unsigned long long)row->base,
 			  (unsigned long long)row->file);
 		return false;
 	}
 	if (row->suspect && !(c->size == 0 && c->complete) && !hash_matches(row)) {
-		log_error("content: %llu: written less than a second before the power failed, may be torn",
+		log_error("content: %llu: written less than a second before the power failed, may "
+			  "be torn",
 			  (unsigned long long)row->id);
 		lose_file(load->store, row, "may be torn");
 		ledger_drop_content(load->store->ledger, row->id);
@@ -390,12 +399,14 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 	}
 	if (base)
 		c->live->base = content_ref_store_locked(base->content);
-	c->charged = c->complete ? (row->charged < (uint64_t)c->size ? row->charged : (uint64_t)c->size)
-				 : c->live->present.bytes;
+	c->charged = c->complete
+			     ? (row->charged < (uint64_t)c->size ? row->charged : (uint64_t)c->size)
+			     : c->live->present.bytes;
 	return !base || c->live->base;
 }
 
-/* Whether to keep a clean content. One that lies below a dirty one is kept even with nothing in it: its key tells what to fetch. */
+/* Whether to keep a clean content. One that lies below a dirty one is kept even with nothing in it:
+ * its key tells what to fetch. */
 static bool accept_clean(struct loaded *row)
 {
 	struct content *c = row->content;
@@ -424,7 +435,8 @@ static void judge(struct load *load, struct loaded *row)
 	struct content_store *s = load->store;
 	struct content *c = row->content;
 
-	if (row->reminder || (row->dropped && !row->needed) || (c && !c->dirty && !accept_clean(row))) {
+	if (row->reminder || (row->dropped && !row->needed) ||
+	    (c && !c->dirty && !accept_clean(row))) {
 		content_unlink(s, row->file);
 		ledger_drop_content(s->ledger, row->id);
 		discard(row);
@@ -499,8 +511,8 @@ static int load_all(struct load *load, char *message, size_t size)
 	s->lost_files += count_files(s->lost_fd);
 	settle_orphans(load);
 	/*
-	 * The last daemon was killed before these were synced. The next sync of the ledger will vouch for all rows of before, so
-	 * their bytes have to be on the disk by then.
+	 * The last daemon was killed before these were synced. The next sync of the ledger will
+	 * vouch for all rows of before, so their bytes have to be on the disk by then.
 	 */
 	if (unsynced && syncfs(s->objects_fd) < 0)
 		log_errno(-errno, "content: sync %s", s->dir);
@@ -509,7 +521,7 @@ static int load_all(struct load *load, char *message, size_t size)
 
 int content_load(struct content_store *s, char *message, size_t size)
 {
-	struct load load = { .store = s };
+	struct load load = {.store = s};
 	int r = load_all(&load, message, size);
 
 	/* Not in the tables, so nobody else frees them. */
@@ -554,7 +566,8 @@ static struct content *take_unclaimed(struct content_store *s)
 	return list;
 }
 
-/* What nobody asked for but lies below something is wanted for that only: it goes with what lies over it. */
+/* What nobody asked for but lies below something is wanted for that only: it goes with what lies
+ * over it. */
 static void drop_unclaimed(struct content_store *s)
 {
 	pthread_mutex_lock(&s->lock);

@@ -15,12 +15,14 @@
  *	content_load.c     the start: rows against files
  *	content_file.c     system calls on the backing files
  *
- * There may be a million contents, nearly all of them complete and unused. So what only a content in use needs is apart
- * (struct content_live), made with the first reference and freed with the last, unless the content is not complete.
+ * There may be a million contents, nearly all of them complete and unused. So what only a content
+ *in use needs is apart (struct content_live), made with the first reference and freed with the
+ *last, unless the content is not complete.
  *
- * Locks: content->live->lock, called the content's lock, from a dirty content down to its base; then store->lock; then the
- * ledger's. A field marked "content" below is guarded by the content's lock while there are references, and by store->lock
- * while there are none: nobody can hold the content's lock then, and getting a reference takes store->lock.
+ * Locks: content->live->lock, called the content's lock, from a dirty content down to its base;
+ *then store->lock; then the ledger's. A field marked "content" below is guarded by the content's
+ *lock while there are references, and by store->lock while there are none: nobody can hold the
+ *content's lock then, and getting a reference takes store->lock.
  */
 
 #include <pthread.h>
@@ -34,47 +36,48 @@
 
 /* What a reader may still be using: it goes when the last reference does. */
 struct content_retired {
-	int fd;               /* -1 = none */
+	int fd;		      /* -1 = none */
 	struct content *base; /* a reference, or NULL */
 };
 
 struct content_live {
 	pthread_mutex_t lock;
-	pthread_cond_t changed;   /* content: writers or busy */
-	int fd;                   /* content: -1 = not open */
-	bool busy;                /* content: somebody flattens, merges or hashes */
-	unsigned writers;         /* content: between write_begin and write_end */
-	struct ranges present;    /* content: empty when complete */
-	struct ranges room;       /* content: OPEN: what has been reserved, present or not */
-	struct content *base;     /* content: a reference */
-	uint64_t base_len;        /* content */
+	pthread_cond_t changed;		 /* content: writers or busy */
+	int fd;				 /* content: -1 = not open */
+	bool busy;			 /* content: somebody flattens, merges or hashes */
+	unsigned writers;		 /* content: between write_begin and write_end */
+	struct ranges present;		 /* content: empty when complete */
+	struct ranges room;		 /* content: OPEN: what has been reserved, present or not */
+	struct content *base;		 /* content: a reference */
+	uint64_t base_len;		 /* content */
 	struct content_retired *retired; /* content */
 	size_t retired_count, retired_room; /* content */
-	void *user;               /* content */
+	void *user;			    /* content */
 };
 
 struct content {
 	const uint64_t id;
 	struct content_store *const store;
-	struct content_live *live;    /* store->lock */
+	struct content_live *live;		  /* store->lock */
 	struct content *next_by_id, *next_by_key; /* store->lock */
-	struct content *older, *newer; /* store->lock: evictable ones, by last use */
-	char *key;                    /* store->lock: clean only */
-	uint64_t file;                /* content */
-	int64_t size;                 /* content: -1 = not known */
-	uint64_t charged;             /* content: its part of store->used */
-	uint32_t refs;                /* store->lock */
-	uint32_t used_s, row_used_s;  /* store->lock: real seconds: last use, and what the row says */
-	uint8_t hash[LEDGER_HASH_BYTES]; /* content */
-	bool dirty, sealed, complete, has_hash; /* content */
+	struct content *older, *newer;		  /* store->lock: evictable ones, by last use */
+	char *key;				  /* store->lock: clean only */
+	uint64_t file;				  /* content */
+	int64_t size;				  /* content: -1 = not known */
+	uint64_t charged;			  /* content: its part of store->used */
+	uint32_t refs;				  /* store->lock */
+	uint32_t used_s,
+		row_used_s; /* store->lock: real seconds: last use, and what the row says */
+	uint8_t hash[LEDGER_HASH_BYTES];		       /* content */
+	bool dirty, sealed, complete, has_hash;		       /* content */
 	bool in_lru, keyed, has_row, dropped, pinned, claimed; /* store->lock */
-	bool was_dirty;               /* store->lock: became clean in this life of the daemon */
+	bool was_dirty; /* store->lock: became clean in this life of the daemon */
 };
 
 /* A file to delete, and the row that remembers it. */
 struct content_doomed {
 	struct content_doomed *next;
-	uint64_t row;     /* row to drop when the file is gone; 0 = none */
+	uint64_t row; /* row to drop when the file is gone; 0 = none */
 	uint64_t file;
 	uint64_t charged; /* given back when the file is gone */
 	bool after_sync;  /* only when the ledger on disk does not want it any more */
@@ -90,25 +93,26 @@ struct content_store {
 	pthread_mutex_t lock;
 	struct content **by_id, **by_key; /* lock: chained; id_room, key_room are powers of two */
 	size_t id_room, id_count, key_room, key_count; /* lock */
-	struct content *oldest, *newest;  /* lock */
-	uint64_t next_id, id_promise;     /* lock: below the promise (a value of the ledger) ids are free to use */
-	uint64_t used, dirty_bytes;       /* lock */
-	uint64_t lost_files;              /* lock */
+	struct content *oldest, *newest;	       /* lock */
+	uint64_t next_id, id_promise; /* lock: below the promise (a value of the ledger) ids are
+					 free to use */
+	uint64_t used, dirty_bytes;   /* lock */
+	uint64_t lost_files;	      /* lock */
 
-	uint64_t *unsynced;               /* lock: files whose rows were put since the last sync */
+	uint64_t *unsynced; /* lock: files whose rows were put since the last sync */
 	size_t unsynced_count, unsynced_room;
-	bool unsynced_all;                /* lock: too many to list */
+	bool unsynced_all; /* lock: too many to list */
 
 	pthread_t reaper;
-	bool reaper_runs, stop, urgent;   /* lock */
-	pthread_cond_t reap;              /* lock: there is something to delete */
-	pthread_cond_t freed;             /* lock: something has been deleted, or could not be */
-	struct content_doomed *doomed;    /* lock */
-	size_t freeing;                   /* lock: threads that are deleting files */
-	uint64_t reap_rounds;             /* lock */
+	bool reaper_runs, stop, urgent; /* lock */
+	pthread_cond_t reap;		/* lock: there is something to delete */
+	pthread_cond_t freed;		/* lock: something has been deleted, or could not be */
+	struct content_doomed *doomed;	/* lock */
+	size_t freeing;			/* lock: threads that are deleting files */
+	uint64_t reap_rounds;		/* lock */
 
-	int64_t statvfs_ms;               /* lock: when disk_free was asked */
-	uint64_t disk_free;               /* lock: bytes, less what has been reserved since */
+	int64_t statvfs_ms; /* lock: when disk_free was asked */
+	uint64_t disk_free; /* lock: bytes, less what has been reserved since */
 };
 
 /* content.c. All *_locked take the content's lock held, unless they say "store". */
@@ -141,12 +145,15 @@ int content_unlink(struct content_store *s, uint64_t file);
 int content_pwrite(int fd, const void *data, size_t len, uint64_t off);
 int content_copy(int from, int to, uint64_t off, uint64_t len);
 int content_zero(int fd, uint64_t off, uint64_t len);
-/* XXH3-128 of the whole and XXH3-64 of each block (malloc()ed). -EIO when the file is shorter than @size. */
+/* XXH3-128 of the whole and XXH3-64 of each block (malloc()ed). -EIO when the file is shorter than
+ * @size. */
 int content_hash_file(const struct content_store *s, int fd, uint64_t size,
-		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks, size_t *ret_count);
+		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks,
+		      size_t *ret_count);
 
 /* content_read.c */
-int content_map_locked(struct content *c, uint64_t off, uint64_t len, struct content_extent *ret_extent);
+int content_map_locked(struct content *c, uint64_t off, uint64_t len,
+		       struct content_extent *ret_extent);
 
 /* content_space.c */
 /* Room for @bytes more, evicting for it; -ENOSPC. Does I/O: not under a lock. */
@@ -168,7 +175,8 @@ struct content *content_find_key_store_locked(struct content_store *s, const cha
 uint64_t content_new_id_store_locked(struct content_store *s);
 void content_note_unsynced(struct content_store *s, uint64_t file);
 uint32_t content_now_s(void);
-/* Take it out of the tables, its row out of the ledger, doom its file. refs are 0. The caller frees @c afterwards. */
+/* Take it out of the tables, its row out of the ledger, doom its file. refs are 0. The caller frees
+ * @c afterwards. */
 void content_destroy_store_locked(struct content *c);
 
 /* content_load.c */

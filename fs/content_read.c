@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where bytes are: the file of the content itself, that of something below it, nowhere (zeros), or still on the
- * server. A question goes down the chain with each content's lock held until the ones below have answered, so that a
- * flatten or a merge cannot change the chain under it. What is handed out stays open while the content asked about is referenced:
- * see struct content_retired.
+ * Where bytes are: the file of the content itself, that of something below it, nowhere (zeros), or
+ * still on the server. A question goes down the chain with each content's lock held until the ones
+ * below have answered, so that a flatten or a merge cannot change the chain under it. What is
+ * handed out stays open while the content asked about is referenced: see struct content_retired.
  */
 #include "content_private.h"
 
@@ -22,9 +22,8 @@ static int in_file_locked(struct content *c, uint64_t off, uint64_t len,
 
 	if (fd < 0)
 		return fd == -ENOENT ? -EIO : fd;
-	*ret_extent = (struct content_extent){
-		.where = CONTENT_FILE, .len = len, .fd = fd, .fd_off = off
-	};
+	*ret_extent =
+		(struct content_extent){.where = CONTENT_FILE, .len = len, .fd = fd, .fd_off = off};
 	return 0;
 }
 
@@ -35,7 +34,7 @@ static int below_locked(struct content *c, uint64_t off, uint64_t len,
 	struct content_live *live = c->live;
 	int r;
 
-	*ret_extent = (struct content_extent){ .where = CONTENT_ZERO, .len = len, .fd = -1 };
+	*ret_extent = (struct content_extent){.where = CONTENT_ZERO, .len = len, .fd = -1};
 	if (!live->base || off >= live->base_len)
 		return 0;
 	len = at_most(len, live->base_len - off);
@@ -43,7 +42,7 @@ static int below_locked(struct content *c, uint64_t off, uint64_t len,
 	r = content_map_locked(live->base, off, len, ret_extent);
 	content_unlock(live->base);
 	if (r == 0 && ret_extent->where == CONTENT_END)
-		*ret_extent = (struct content_extent){ .where = CONTENT_ZERO, .len = len, .fd = -1 };
+		*ret_extent = (struct content_extent){.where = CONTENT_ZERO, .len = len, .fd = -1};
 	return r;
 }
 
@@ -53,7 +52,7 @@ int content_map_locked(struct content *c, uint64_t off, uint64_t len,
 	struct range next;
 
 	if (c->size >= 0 && off >= (uint64_t)c->size) {
-		*ret_extent = (struct content_extent){ .where = CONTENT_END, .fd = -1 };
+		*ret_extent = (struct content_extent){.where = CONTENT_END, .fd = -1};
 		return 0;
 	}
 	if (c->size >= 0)
@@ -68,8 +67,7 @@ int content_map_locked(struct content *c, uint64_t off, uint64_t len,
 	if (c->dirty)
 		return below_locked(c, off, len, ret_extent);
 	*ret_extent = (struct content_extent){
-		.where = CONTENT_MISSING, .len = len, .fd = -1, .clean = c, .clean_off = off
-	};
+		.where = CONTENT_MISSING, .len = len, .fd = -1, .clean = c, .clean_off = off};
 	return 0;
 }
 
@@ -92,7 +90,8 @@ bool content_is_local(struct content *c)
 	content_lock(c);
 	local = c->complete;
 	while (!local) {
-		if (content_map_locked(c, off, UINT64_MAX - off, &e) < 0 || e.where == CONTENT_MISSING)
+		if (content_map_locked(c, off, UINT64_MAX - off, &e) < 0 ||
+		    e.where == CONTENT_MISSING)
 			break;
 		local = e.where == CONTENT_END;
 		off += e.len;

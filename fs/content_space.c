@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The limit holds at the moment of reserving, not at a later sweep: bytes are counted before they are written, and when
- * they do not fit, unused clean contents go, the least recently used first, until they do.
+ * The limit holds at the moment of reserving, not at a later sweep: bytes are counted before they
+ * are written, and when they do not fit, unused clean contents go, the least recently used first,
+ * until they do.
  *
- * Deleting. A clean content's file may go at once: its row without it is dropped by the next start. But a row that the disk
- * still has, and that a node there may still name, must find a dirty content's file after a power failure. So those wait on the
- * doomed list for the reaper, which syncs the ledger (one sync for all that wait), deletes the files, and then drops the rows
- * that remembered them. Space is given back when the file is gone. A clean content that was dirty a moment ago is of the
- * second kind.
+ * Deleting. A clean content's file may go at once: its row without it is dropped by the next start.
+ * But a row that the disk still has, and that a node there may still name, must find a dirty
+ * content's file after a power failure. So those wait on the doomed list for the reaper, which
+ * syncs the ledger (one sync for all that wait), deletes the files, and then drops the rows that
+ * remembered them. Space is given back when the file is gone. A clean content that was dirty a
+ * moment ago is of the second kind.
  */
 #include "content_private.h"
 
@@ -20,10 +22,10 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
-#define STATVFS_MS   500
-#define GATHER_MS    300  /* what is dropped in this time is deleted together */
-#define RETRY_MS     1000
-#define EVICT_BATCH  64
+#define STATVFS_MS    500
+#define GATHER_MS     300 /* what is dropped in this time is deleted together */
+#define RETRY_MS      1000
+#define EVICT_BATCH   64
 #define RESERVE_TRIES 8
 
 void content_lru_add_store_locked(struct content *c)
@@ -134,8 +136,9 @@ static bool take_room_store_locked(struct content_store *s, uint64_t bytes, bool
 }
 
 /*
- * Take the oldest clean contents worth @need bytes out of the store. Their rows are dropped; *@ret_sync: one of them was dirty
- * until lately. What is to be freed without the lock comes back in @evicted.
+ * Take the oldest clean contents worth @need bytes out of the store. Their rows are dropped;
+ * *@ret_sync: one of them was dirty until lately. What is to be freed without the lock comes back
+ * in @evicted.
  */
 static size_t evict_store_locked(struct content_store *s, uint64_t need,
 				 struct content *evicted[EVICT_BATCH],
@@ -150,7 +153,8 @@ static size_t evict_store_locked(struct content_store *s, uint64_t need,
 
 		if (!d)
 			break;
-		*d = (struct content_doomed){ .next = *ret_list, .file = c->file, .charged = c->charged };
+		*d = (struct content_doomed){
+			.next = *ret_list, .file = c->file, .charged = c->charged};
 		*ret_list = d;
 		*ret_sync |= c->was_dirty;
 		got += c->charged;
@@ -250,7 +254,7 @@ void content_refund(struct content_store *s, uint64_t bytes, bool dirty)
 static void wait_ms_store_locked(struct content_store *s, int64_t ms)
 {
 	int64_t until = clock_mono_ms() + ms;
-	struct timespec at = { .tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000 };
+	struct timespec at = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
 
 	while (!s->stop && !s->urgent && clock_mono_ms() < until)
 		if (pthread_cond_timedwait(&s->reap, &s->lock, &at) != 0)

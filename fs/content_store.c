@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store as a whole: opening, closing, the tables by id and by key, numbers, the hook before a sync.
+ * The store as a whole: opening, closing, the tables by id and by key, numbers, the hook before a
+ * sync.
  *
- * Ids count up and are never used again, so that a row of a node never finds another content under its number than the
- * one it meant. They are promised in lots of ID_LOT by a value of the ledger; after a kill the rest of a lot is skipped.
+ * Ids count up and are never used again, so that a row of a node never finds another content under
+ * its number than the one it meant. They are promised in lots of ID_LOT by a value of the ledger;
+ * after a kill the rest of a lot is skipped.
  *
  * The tables are chained hashes; growing them is an attempt, so inserting cannot fail.
  */
@@ -26,9 +28,9 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
-#define ID_LOT        1024
-#define SYNC_EACH     16 /* more files than this are synced by one syncfs() */
-#define UNSYNCED_MAX  4096
+#define ID_LOT	     1024
+#define SYNC_EACH    16 /* more files than this are synced by one syncfs() */
+#define UNSYNCED_MAX 4096
 
 /* Tables. */
 
@@ -168,8 +170,7 @@ uint32_t content_now_s(void)
 static int put_reminder(const struct content *c)
 {
 	struct ledger_content row = {
-		.id = c->id, .kind = LEDGER_CONTENT_DROPPED, .file = c->file, .on_disk = true
-	};
+		.id = c->id, .kind = LEDGER_CONTENT_DROPPED, .file = c->file, .on_disk = true};
 
 	return ledger_put_content(c->store->ledger, &row);
 }
@@ -177,7 +178,7 @@ static int put_reminder(const struct content *c)
 void content_destroy_store_locked(struct content *c)
 {
 	struct content_store *s = c->store;
-	struct content_doomed doomed = { .file = c->file, .charged = c->charged };
+	struct content_doomed doomed = {.file = c->file, .charged = c->charged};
 	int r = 0;
 
 	content_remove_key_store_locked(c);
@@ -206,8 +207,8 @@ void content_note_unsynced(struct content_store *s, uint64_t file)
 	pthread_mutex_lock(&s->lock);
 	if (s->unsynced_count == s->unsynced_room && !s->unsynced_all) {
 		size_t room = s->unsynced_room ? s->unsynced_room * 2 : 64;
-		uint64_t *files = room > UNSYNCED_MAX ? NULL
-						      : realloc(s->unsynced, room * sizeof *files);
+		uint64_t *files =
+			room > UNSYNCED_MAX ? NULL : realloc(s->unsynced, room * sizeof *files);
 
 		if (files) {
 			s->unsynced = files;
@@ -271,17 +272,17 @@ static void sync_hook(void *ctx)
 void content_store_usage(struct content_store *s, struct content_usage *ret_usage)
 {
 	pthread_mutex_lock(&s->lock);
-	*ret_usage = (struct content_usage){ .bytes = s->used,
-					     .limit_bytes = s->limit_bytes,
-					     .dirty_bytes = s->dirty_bytes,
-					     .lost_files = s->lost_files };
+	*ret_usage = (struct content_usage){.bytes = s->used,
+					    .limit_bytes = s->limit_bytes,
+					    .dirty_bytes = s->dirty_bytes,
+					    .lost_files = s->lost_files};
 	pthread_mutex_unlock(&s->lock);
 }
 
 /* Opening. */
 
-static int __attribute__((format(printf, 4, 5))) fail(int r, char *message, size_t size,
-						      const char *format, ...)
+static int __attribute__((format(printf, 4, 5)))
+fail(int r, char *message, size_t size, const char *format, ...)
 {
 	va_list args;
 
@@ -311,12 +312,13 @@ static int open_dir(int at, const char *name, char *message, size_t size, int *r
 	if (st.st_uid != geteuid())
 		return fail(-EPERM, message, size, "%s: belongs to user %u", name, st.st_uid);
 	if (st.st_mode & 077)
-		return fail(-EPERM, message, size, "%s: open to others (mode %03o), chmod 700 it", name,
-			    st.st_mode & 0777);
+		return fail(-EPERM, message, size, "%s: open to others (mode %03o), chmod 700 it",
+			    name, st.st_mode & 0777);
 	return 0;
 }
 
-/* flock() goes with the descriptor, also over fork() into the background. The pid in it is for people. */
+/* flock() goes with the descriptor, also over fork() into the background. The pid in it is for
+ * people. */
 static int take_lock(struct content_store *s, char *message, size_t size)
 {
 	char pid[32] = "";
@@ -412,7 +414,7 @@ static void free_contents(struct content_store *s)
 
 static void release(struct content_store *s)
 {
-	const int fds[] = { s->objects_fd, s->lost_fd, s->lock_fd, s->dir_fd };
+	const int fds[] = {s->objects_fd, s->lost_fd, s->lock_fd, s->dir_fd};
 
 	free_contents(s);
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)

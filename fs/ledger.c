@@ -2,24 +2,28 @@
 /*
  * The queue, and how it gets into the database and onto the disk.
  *
- * Commit: whoever needs something committed and finds nobody committing leads: takes the whole queue as one batch, writes
- * it as one transaction without any lock held, and wakes those who waited (who by then find themselves served, or one of
- * them leads the next batch). A transaction without a sync costs some ten microseconds, so nobody waits on purpose to make
- * batches larger; they grow by themselves while a leader is busy.
+ * Commit: whoever needs something committed and finds nobody committing leads: takes the whole
+ * queue as one batch, writes it as one transaction without any lock held, and wakes those who
+ * waited (who by then find themselves served, or one of them leads the next batch). A transaction
+ * without a sync costs some ten microseconds, so nobody waits on purpose to make batches larger;
+ * they grow by themselves while a leader is busy.
  *
- * A batch that failed is kept, in order, and goes in front of the next one: the database sees the changes in the order of
- * the calls or not at all.
+ * A batch that failed is kept, in order, and goes in front of the next one: the database sees the
+ * changes in the order of the calls or not at all.
  *
- * Sync: PRAGMA synchronous=NORMAL syncs nothing at a commit, only around checkpoints, where the safety of the database needs
- * it. The durable step is an fdatasync() of the WAL through a descriptor of our own: all commits before it are then on disk,
- * at one flush for any number of them, and it runs beside further commits. (POSIX locks are lost when *any* descriptor of a
- * file is closed, but SQLite locks the database file and the -shm, never the -wal; ours is opened once, read-only.)
+ * Sync: PRAGMA synchronous=NORMAL syncs nothing at a commit, only around checkpoints, where the
+ * safety of the database needs it. The durable step is an fdatasync() of the WAL through a
+ * descriptor of our own: all commits before it are then on disk, at one flush for any number of
+ * them, and it runs beside further commits. (POSIX locks are lost when *any* descriptor of a file
+ * is closed, but SQLite locks the database file and the -shm, never the -wal; ours is opened once,
+ * read-only.)
  *
- * Bytes before rows: the kernel writes the WAL back whenever it likes, so a row can be on the disk although the
- * bytes it speaks of are not, whatever we hold back. Hence epochs: content rows carry the number of the sync round that was
- * next when they were put; a sync takes that number, calls the hook (all bytes of rows with it or a lower one go to disk) and
- * commits it as the value "synced" before the fdatasync(). After a power failure (unclean, another boot id) rows with an epoch
- * above "synced" are suspect. After a mere kill the page cache has everything and no row is.
+ * Bytes before rows: the kernel writes the WAL back whenever it likes, so a row can be on the disk
+ * although the bytes it speaks of are not, whatever we hold back. Hence epochs: content rows carry
+ * the number of the sync round that was next when they were put; a sync takes that number, calls
+ * the hook (all bytes of rows with it or a lower one go to disk) and commits it as the value
+ * "synced" before the fdatasync(). After a power failure (unclean, another boot id) rows with an
+ * epoch above "synced" are suspect. After a mere kill the page cache has everything and no row is.
  */
 #include "ledger_private.h"
 
@@ -32,9 +36,11 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
-#define CHECKPOINT_FRAMES 1000   /* 4 MiB of WAL are worth copying into the database in a quiet moment */
-#define CHECKPOINT_MUST   16000  /* 64 MiB: nobody may write until it is done, so that the WAL ends at all */
-#define RETRY_MS          1000   /* after a failure of the thread's own attempts */
+#define CHECKPOINT_FRAMES                                                                          \
+	1000 /* 4 MiB of WAL are worth copying into the database in a quiet moment */
+#define CHECKPOINT_MUST                                                                            \
+	16000	      /* 64 MiB: nobody may write until it is done, so that the WAL ends at all */
+#define RETRY_MS 1000 /* after a failure of the thread's own attempts */
 
 int ledger_errno(sqlite3 *db, int result)
 {
@@ -113,14 +119,14 @@ int ledger_put_node(struct ledger *l, const struct ledger_node *n)
 
 int ledger_drop_node(struct ledger *l, uint64_t id)
 {
-	struct ledger_node n = { .id = id };
+	struct ledger_node n = {.id = id};
 
 	return queue(l, TABLE_NODE, true, &n);
 }
 
 int ledger_put_content(struct ledger *l, const struct ledger_content *c)
 {
-	struct ledger_content_row row = { .content = *c };
+	struct ledger_content_row row = {.content = *c};
 	int r;
 
 	if (row.content.file == 0)
@@ -134,45 +140,45 @@ int ledger_put_content(struct ledger *l, const struct ledger_content *c)
 
 int ledger_drop_content(struct ledger *l, uint64_t id)
 {
-	struct ledger_content_row row = { .content = { .id = id } };
+	struct ledger_content_row row = {.content = {.id = id}};
 
 	return queue(l, TABLE_CONTENT, true, &row);
 }
 
 int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped)
 {
-	struct ledger_mark_row row = { .id = id, .used_ns = used_ns, .pinned = pinned,
-				       .dropped = dropped };
+	struct ledger_mark_row row = {
+		.id = id, .used_ns = used_ns, .pinned = pinned, .dropped = dropped};
 
 	return queue(l, TABLE_MARK, false, &row);
 }
 
 int ledger_clean_content(struct ledger *l, uint64_t id, const char *key)
 {
-	struct ledger_clean_row row = { .id = id, .key = key };
+	struct ledger_clean_row row = {.id = id, .key = key};
 
 	return queue(l, TABLE_CLEAN, false, &row);
 }
 
-int ledger_put_xattr(struct ledger *l, uint64_t node, const char *name, const void *value, size_t len)
+int ledger_put_xattr(struct ledger *l, uint64_t node, const char *name, const void *value,
+		     size_t len)
 {
 	struct ledger_xattr_row row = {
-		.node = node, .name = name, .value = value ? value : "", .len = value ? len : 0
-	};
+		.node = node, .name = name, .value = value ? value : "", .len = value ? len : 0};
 
 	return queue(l, TABLE_XATTR, false, &row);
 }
 
 int ledger_drop_xattr(struct ledger *l, uint64_t node, const char *name)
 {
-	struct ledger_xattr_row row = { .node = node, .name = name };
+	struct ledger_xattr_row row = {.node = node, .name = name};
 
 	return queue(l, TABLE_XATTR, true, &row);
 }
 
 int ledger_put_value(struct ledger *l, const char *key, const void *value, size_t len)
 {
-	struct ledger_value_row row = { .key = key, .value = value, .len = len };
+	struct ledger_value_row row = {.key = key, .value = value, .len = len};
 
 	return queue(l, TABLE_VALUE, false, &row);
 }
@@ -214,12 +220,14 @@ static int step(struct ledger *l, sqlite3_stmt *stmt)
 }
 
 /*
- * The highest node id is that of the last row, except when that row is being dropped: only then it has to be written, once.
+ * The highest node id is that of the last row, except when that row is being dropped: only then it
+ * has to be written, once.
  */
 static int write_max_node(struct ledger *l, uint64_t max_node)
 {
 	struct ledger_batch *b;
-	struct ledger_value_row row = { .key = "max_node", .value = &max_node, .len = sizeof max_node };
+	struct ledger_value_row row = {
+		.key = "max_node", .value = &max_node, .len = sizeof max_node};
 	int r;
 
 	if (max_node == l->max_node_written)
@@ -329,7 +337,8 @@ static void lead_locked(struct ledger *l)
 	end_try_locked(l, upto, r);
 }
 
-/* Until change number @target is committed, or an attempt that began after this call and contains it has failed. */
+/* Until change number @target is committed, or an attempt that began after this call and contains
+ * it has failed. */
 static int commit_locked(struct ledger *l, uint64_t target)
 {
 	uint64_t tries = l->commit_tries;
@@ -396,8 +405,9 @@ static void checkpoint_alone_locked(struct ledger *l, int *frames, bool *whole)
 }
 
 /*
- * When the WAL has grown. The copying and the syncs happen beside commits; the first commit after a whole checkpoint starts
- * the WAL anew at its beginning (with one sync of its header), so it stays small.
+ * When the WAL has grown. The copying and the syncs happen beside commits; the first commit after a
+ * whole checkpoint starts the WAL anew at its beginning (with one sync of its header), so it stays
+ * small.
  */
 static void checkpoint_if_long(struct ledger *l)
 {
@@ -427,9 +437,9 @@ static void checkpoint_if_long(struct ledger *l)
 /* Sync. */
 
 /*
- * After a failed fdatasync() the kernel takes the pages for clean, and the next one would report success without having
- * written them. What they should have brought to the disk is still readable, so copy it to the database, which is synced
- * through another file; the WAL then starts anew.
+ * After a failed fdatasync() the kernel takes the pages for clean, and the next one would report
+ * success without having written them. What they should have brought to the disk is still readable,
+ * so copy it to the database, which is synced through another file; the WAL then starts anew.
  */
 static int repair_wal(struct ledger *l)
 {
@@ -461,13 +471,13 @@ static int sync_wal(struct ledger *l)
 }
 
 /*
- * One round: hook, the row that says so, the disk. In and out with the lock held; it is released between. The row of the
- * round is itself a change; it must not be what the next round is for.
+ * One round: hook, the row that says so, the disk. In and out with the lock held; it is released
+ * between. The row of the round is itself a change; it must not be what the next round is for.
  */
 static void sync_round_locked(struct ledger *l)
 {
 	uint64_t upto, epoch = epoch_locked(l), mine = 0;
-	struct ledger_value_row row = { .key = "synced", .value = &epoch, .len = sizeof epoch };
+	struct ledger_value_row row = {.key = "synced", .value = &epoch, .len = sizeof epoch};
 	void (*hook)(void *) = l->hook;
 	void *ctx = l->hook_ctx;
 	int r;
@@ -556,8 +566,8 @@ static void wait_ms_locked(struct ledger *l, int64_t ms)
 }
 
 /*
- * Sleeps until something is put, then looks every LEDGER_LAZY_MS until all is on disk. Since it counts from when it was
- * woken, put() only has to wake it once per burst.
+ * Sleeps until something is put, then looks every LEDGER_LAZY_MS until all is on disk. Since it
+ * counts from when it was woken, put() only has to wake it once per burst.
  */
 void *ledger_thread(void *arg)
 {

@@ -2,9 +2,10 @@
 /*
  * Opening and closing the database, and what is learned on the way: how the last daemon ended.
  *
- * A value "opened" counts the openings, "closed" says which of them ended cleanly, "boot" on which boot of the machine it
- * ran. PRAGMA quick_check reads the whole file, so it is done only after an unclean end on another boot: a kill cannot tear a
- * WAL, a power failure can show what a disk really does.
+ * A value "opened" counts the openings, "closed" says which of them ended cleanly, "boot" on which
+ * boot of the machine it ran. PRAGMA quick_check reads the whole file, so it is done only after an
+ * unclean end on another boot: a kill cannot tear a WAL, a power failure can show what a disk
+ * really does.
  *
  * Lock order: read_lock, lock.
  */
@@ -24,8 +25,8 @@
 
 #define BOOT_BYTES 64
 
-static int __attribute__((format(printf, 4, 5))) fail(int r, char *message, size_t size,
-						      const char *format, ...)
+static int __attribute__((format(printf, 4, 5)))
+fail(int r, char *message, size_t size, const char *format, ...)
 {
 	va_list args;
 
@@ -66,14 +67,16 @@ static int take_lock(struct ledger *l, char *message, size_t size)
 {
 	l->lock_fd = open_beside(l->path, "-lock", O_RDWR | O_CREAT);
 	if (l->lock_fd < 0)
-		return fail(l->lock_fd, message, size, "%s-lock: %s", l->path, strerror(-l->lock_fd));
+		return fail(l->lock_fd, message, size, "%s-lock: %s", l->path,
+			    strerror(-l->lock_fd));
 	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0)
 		return fail(errno == EWOULDBLOCK ? -EBUSY : -errno, message, size,
 			    "%s: another attachfs has it open", l->path);
 	return 0;
 }
 
-/* SQLite would create it with the umask's permissions; its -wal and -shm take over what it finds here. */
+/* SQLite would create it with the umask's permissions; its -wal and -shm take over what it finds
+ * here. */
 static int create_file(struct ledger *l, char *message, size_t size)
 {
 	int fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -112,8 +115,8 @@ static int get_pragma(sqlite3 *db, const char *sql, char *text, size_t size)
 }
 
 /*
- * The file may be anybody's: no code of its schema (triggers, views, functions in expressions) is run, and pages are looked
- * at before they are believed.
+ * The file may be anybody's: no code of its schema (triggers, views, functions in expressions) is
+ * run, and pages are looked at before they are believed.
  */
 static int open_connection(const char *path, sqlite3 **ret_db)
 {
@@ -122,7 +125,8 @@ static int open_connection(const char *path, sqlite3 **ret_db)
 				      "PRAGMA temp_store=MEMORY;"
 				      "PRAGMA synchronous=NORMAL;"
 				      "PRAGMA cache_size=-4096;";
-	int result = sqlite3_open_v2(path, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	int result =
+		sqlite3_open_v2(path, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 
 	if (result == SQLITE_OK) {
 		sqlite3_db_config(*ret_db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
@@ -143,14 +147,16 @@ static int examine(struct ledger *l, bool *ret_new, char *message, size_t size)
 	if (r == 0)
 		r = get_pragma(l->writer, "PRAGMA user_version", version, sizeof version);
 	if (r == 0)
-		r = get_pragma(l->writer, "SELECT count(*) FROM sqlite_schema", tables, sizeof tables);
+		r = get_pragma(l->writer, "SELECT count(*) FROM sqlite_schema", tables,
+			       sizeof tables);
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
 	*ret_new = strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0;
 	if (*ret_new)
 		return 0;
 	if (strtol(id, NULL, 10) != LEDGER_APPLICATION_ID)
-		return fail(-EIO, message, size, "%s: a database, but no ledger of attachfs", l->path);
+		return fail(-EIO, message, size, "%s: a database, but no ledger of attachfs",
+			    l->path);
 	if (strtol(version, NULL, 10) > LEDGER_SCHEMA_VERSION)
 		return fail(-EPROTONOSUPPORT, message, size,
 			    "%s: made by a newer attachfs (version %s, this one knows %d)", l->path,
@@ -273,7 +279,8 @@ static int quick_check(struct ledger *l, char *message, size_t size)
 	return 0;
 }
 
-/* Write down that we run now; the first transaction, so afterwards the WAL exists and can be opened. */
+/* Write down that we run now; the first transaction, so afterwards the WAL exists and can be
+ * opened. */
 static int begin_opening(struct ledger *l, char *message, size_t size)
 {
 	char boot[BOOT_BYTES];

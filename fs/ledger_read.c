@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading the rows back, on a connection of its own: a walk over a million rows sees one state of the database
- * while commits go on beside it.
+ * Reading the rows back, on a connection of its own: a walk over a million rows sees one state of
+ * the database while commits go on beside it.
  *
  * read_lock is recursive, so that a callback may read as well.
  */
@@ -12,7 +12,8 @@
 #include <string.h>
 
 static int walk(struct ledger *l, enum ledger_table table, const char *rest,
-		int (*each)(struct ledger *l, const union ledger_image *image, void *ctx), void *ctx)
+		int (*each)(struct ledger *l, const union ledger_image *image, void *ctx),
+		void *ctx)
 {
 	sqlite3_stmt *stmt = NULL;
 	int result = SQLITE_DONE;
@@ -49,9 +50,10 @@ static int each_node(struct ledger *l, const union ledger_image *image, void *ct
 	return w->each(w->ctx, &image->node);
 }
 
-int ledger_each_node(struct ledger *l, int (*each)(void *ctx, const struct ledger_node *n), void *ctx)
+int ledger_each_node(struct ledger *l, int (*each)(void *ctx, const struct ledger_node *n),
+		     void *ctx)
 {
-	struct node_walk w = { each, ctx };
+	struct node_walk w = {each, ctx};
 
 	return walk(l, TABLE_NODE, "ORDER BY id", each_node, &w);
 }
@@ -75,7 +77,7 @@ static int each_content(struct ledger *l, const union ledger_image *image, void 
 int ledger_each_content(struct ledger *l, int (*each)(void *ctx, const struct ledger_content *c),
 			void *ctx)
 {
-	struct content_walk w = { each, ctx };
+	struct content_walk w = {each, ctx};
 
 	return walk(l, TABLE_CONTENT, "ORDER BY id", each_content, &w);
 }
@@ -99,7 +101,7 @@ int ledger_each_xattr(struct ledger *l,
 				  size_t len),
 		      void *ctx)
 {
-	struct xattr_walk w = { each, ctx };
+	struct xattr_walk w = {each, ctx};
 
 	return walk(l, TABLE_XATTR, "ORDER BY node, name", each_xattr, &w);
 }

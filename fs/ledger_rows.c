@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rows as structs, as packed images in a queue, and as SQL. All three are driven by one table of columns per kind of
- * row, so that a new field is one line here and one in the struct.
+ * Rows as structs, as packed images in a queue, and as SQL. All three are driven by one table of
+ * columns per kind of row, so that a new field is one line here and one in the struct.
  *
- * A packed image is the struct itself with the strings behind it and the pointers replaced by offsets: put() is a
- * memcpy(), and the batch may be moved by realloc().
+ * A packed image is the struct itself with the strings behind it and the pointers replaced by
+ * offsets: put() is a memcpy(), and the batch may be moved by realloc().
  */
 #include "ledger_private.h"
 
@@ -16,63 +16,108 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
-#define N(field, kind) { #field, "", COLUMN_##kind, offsetof(struct ledger_node, field), 0 }
+/* clang-format off */
+#define N(field, kind) {#field, "", COLUMN_##kind, offsetof(struct ledger_node, field), 0}
+/* clang-format on */
 static const struct ledger_column node_columns[] = {
-	{ "id", "INTEGER PRIMARY KEY", COLUMN_U64, offsetof(struct ledger_node, id), 0 },
-	N(kind, INT), N(parent, U64), N(shown, TEXT), N(gone, BOOL), N(local, BOOL), N(dirty, BOOL),
-	N(mtime_dirty, BOOL), N(mode, U32), N(uid, U32), N(gid, U32), N(owner_set, BOOL), N(atime_ns, I64),
-	N(mtime_ns, I64), N(ctime_ns, I64), N(size, I64), N(content, U64), N(rid, TEXT), N(rparent, U64),
-	N(rname, TEXT), N(rfilename, TEXT), N(rversion, TEXT), N(rurl, TEXT), N(rmedia, TEXT), N(rsize, I64),
-	N(rmtime_ns, I64), N(rctime_ns, I64), N(rfiller, BOOL), N(flight, INT), N(flight_since_ns, I64),
-	N(token, TEXT), N(after, U64), N(error, INT), N(message, TEXT), N(listed_ns, I64),
+	{"id", "INTEGER PRIMARY KEY", COLUMN_U64, offsetof(struct ledger_node, id), 0},
+	N(kind, INT),
+	N(parent, U64),
+	N(shown, TEXT),
+	N(gone, BOOL),
+	N(local, BOOL),
+	N(dirty, BOOL),
+	N(mtime_dirty, BOOL),
+	N(mode, U32),
+	N(uid, U32),
+	N(gid, U32),
+	N(owner_set, BOOL),
+	N(atime_ns, I64),
+	N(mtime_ns, I64),
+	N(ctime_ns, I64),
+	N(size, I64),
+	N(content, U64),
+	N(rid, TEXT),
+	N(rparent, U64),
+	N(rname, TEXT),
+	N(rfilename, TEXT),
+	N(rversion, TEXT),
+	N(rurl, TEXT),
+	N(rmedia, TEXT),
+	N(rsize, I64),
+	N(rmtime_ns, I64),
+	N(rctime_ns, I64),
+	N(rfiller, BOOL),
+	N(flight, INT),
+	N(flight_since_ns, I64),
+	N(token, TEXT),
+	N(after, U64),
+	N(error, INT),
+	N(message, TEXT),
+	N(listed_ns, I64),
 };
 #undef N
 
-#define C(field, kind) { #field, "", COLUMN_##kind, offsetof(struct ledger_content, field), 0 }
-#define C_LEN(field, kind, len)                                                                    \
-	{ #field, "", COLUMN_##kind, offsetof(struct ledger_content, field),                       \
-	  offsetof(struct ledger_content, len) }
+/* clang-format off */
+#define C(field, kind) {#field, "", COLUMN_##kind, offsetof(struct ledger_content, field), 0}
+#define C_LEN(field, kind, len) \
+	{#field, "", COLUMN_##kind, offsetof(struct ledger_content, field), \
+	 offsetof(struct ledger_content, len)}
+/* clang-format on */
 static const struct ledger_column content_columns[] = {
-	{ "id", "INTEGER PRIMARY KEY", COLUMN_U64, offsetof(struct ledger_content, id), 0 },
-	C(kind, INT), C(key, TEXT), C(base, U64), C(base_len, U64), C(size, I64), C(complete, BOOL),
-	C_LEN(hash, HASH, has_hash), C_LEN(ranges, BLOB, ranges_len),
-	C_LEN(block_hashes, BLOB, block_hashes_len), C(used_ns, I64), C(pinned, BOOL), C(dropped, BOOL), C(file, U64),
-	{ "epoch", "", COLUMN_U64, offsetof(struct ledger_content_row, epoch), 0 },
+	{"id", "INTEGER PRIMARY KEY", COLUMN_U64, offsetof(struct ledger_content, id), 0},
+	C(kind, INT),
+	C(key, TEXT),
+	C(base, U64),
+	C(base_len, U64),
+	C(size, I64),
+	C(complete, BOOL),
+	C_LEN(hash, HASH, has_hash),
+	C_LEN(ranges, BLOB, ranges_len),
+	C_LEN(block_hashes, BLOB, block_hashes_len),
+	C(used_ns, I64),
+	C(pinned, BOOL),
+	C(dropped, BOOL),
+	C(file, U64),
+	{"epoch", "", COLUMN_U64, offsetof(struct ledger_content_row, epoch), 0},
 };
 #undef C
 #undef C_LEN
 
 static const struct ledger_column xattr_columns[] = {
-	{ "node", "INTEGER NOT NULL", COLUMN_U64, offsetof(struct ledger_xattr_row, node), 0 },
-	{ "name", "TEXT NOT NULL", COLUMN_TEXT, offsetof(struct ledger_xattr_row, name), 0 },
-	{ "value", "", COLUMN_BLOB, offsetof(struct ledger_xattr_row, value),
-	  offsetof(struct ledger_xattr_row, len) },
+	{"node", "INTEGER NOT NULL", COLUMN_U64, offsetof(struct ledger_xattr_row, node), 0},
+	{"name", "TEXT NOT NULL", COLUMN_TEXT, offsetof(struct ledger_xattr_row, name), 0},
+	{"value", "", COLUMN_BLOB, offsetof(struct ledger_xattr_row, value),
+	 offsetof(struct ledger_xattr_row, len)},
 };
 static const struct ledger_column value_columns[] = {
-	{ "key", "TEXT NOT NULL", COLUMN_TEXT, offsetof(struct ledger_value_row, key), 0 },
-	{ "value", "", COLUMN_BLOB, offsetof(struct ledger_value_row, value),
-	  offsetof(struct ledger_value_row, len) },
+	{"key", "TEXT NOT NULL", COLUMN_TEXT, offsetof(struct ledger_value_row, key), 0},
+	{"value", "", COLUMN_BLOB, offsetof(struct ledger_value_row, value),
+	 offsetof(struct ledger_value_row, len)},
 };
 /* Not tables of their own: some columns of content. */
 static const struct ledger_column mark_columns[] = {
-	{ "id", "", COLUMN_U64, offsetof(struct ledger_mark_row, id), 0 },
-	{ "used_ns", "", COLUMN_I64, offsetof(struct ledger_mark_row, used_ns), 0 },
-	{ "pinned", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, pinned), 0 },
-	{ "dropped", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, dropped), 0 },
+	{"id", "", COLUMN_U64, offsetof(struct ledger_mark_row, id), 0},
+	{"used_ns", "", COLUMN_I64, offsetof(struct ledger_mark_row, used_ns), 0},
+	{"pinned", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, pinned), 0},
+	{"dropped", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, dropped), 0},
 };
 
 static const struct ledger_column clean_columns[] = {
-	{ "id", "", COLUMN_U64, offsetof(struct ledger_clean_row, id), 0 },
-	{ "key", "", COLUMN_TEXT, offsetof(struct ledger_clean_row, key), 0 },
+	{"id", "", COLUMN_U64, offsetof(struct ledger_clean_row, id), 0},
+	{"key", "", COLUMN_TEXT, offsetof(struct ledger_clean_row, key), 0},
 };
 
 #define KIND(name, options, columns, keys, type)                                                   \
-	{ name, options, columns, sizeof(columns) / sizeof(*(columns)), keys, sizeof(type) }
+	{                                                                                          \
+		name, options, columns, sizeof(columns) / sizeof(*(columns)), keys, sizeof(type)   \
+	}
 #define KEYED(key) ", PRIMARY KEY(" key ")) WITHOUT ROWID"
 const struct ledger_table_kind ledger_tables[TABLE_COUNT] = {
 	[TABLE_NODE] = KIND("node", ")", node_columns, 1, struct ledger_node),
 	[TABLE_CONTENT] = KIND("content", ")", content_columns, 1, struct ledger_content_row),
-	[TABLE_XATTR] = KIND("xattr", KEYED("node, name"), xattr_columns, 2, struct ledger_xattr_row),
+	[TABLE_XATTR] =
+		KIND("xattr", KEYED("node, name"), xattr_columns, 2, struct ledger_xattr_row),
 	[TABLE_VALUE] = KIND("value", KEYED("key"), value_columns, 1, struct ledger_value_row),
 	[TABLE_MARK] = KIND("content", "", mark_columns, 1, struct ledger_mark_row),
 	[TABLE_CLEAN] = KIND("content", "", clean_columns, 1, struct ledger_clean_row),
@@ -121,8 +166,8 @@ static uint64_t key_hash(enum ledger_table table, const void *image)
 			hash = XXH3_64bits_withSeed(pointer_at(image, c->offset),
 						    strlen(pointer_at(image, c->offset)), hash);
 		else
-			hash = XXH3_64bits_withSeed((const char *)image + c->offset, sizeof(uint64_t),
-						    hash);
+			hash = XXH3_64bits_withSeed((const char *)image + c->offset,
+						    sizeof(uint64_t), hash);
 	}
 	return hash;
 }
@@ -170,7 +215,7 @@ void ledger_batch_empty(struct ledger_batch *b)
 	if (b->room > 1024u * 1024) {
 		free(b->data);
 		free(b->slots);
-		*b = (struct ledger_batch){ 0 };
+		*b = (struct ledger_batch){0};
 		return;
 	}
 	if (b->slots && b->entries)
@@ -247,7 +292,8 @@ static uint32_t *find_slot(struct ledger_batch *b, enum ledger_table table, cons
 }
 
 /* Copy the strings of @image behind the packed one in @e and turn its pointers into offsets. */
-static void pack_tails(struct ledger_entry *e, const struct ledger_table_kind *kind, const void *image)
+static void pack_tails(struct ledger_entry *e, const struct ledger_table_kind *kind,
+		       const void *image)
 {
 	size_t at = offsetof(struct ledger_entry, image) + kind->image_bytes;
 
@@ -271,8 +317,9 @@ static void pack_tails(struct ledger_entry *e, const struct ledger_table_kind *k
 }
 
 /*
- * Append. An older entry for the same row is not overwritten but marked dead: the order of what is left is the order
- * of the calls, which matters where one entry touches the rows of others (dropping a node drops its xattrs).
+ * Append. An older entry for the same row is not overwritten but marked dead: the order of what is
+ * left is the order of the calls, which matters where one entry touches the rows of others
+ * (dropping a node drops its xattrs).
  */
 int ledger_batch_add(struct ledger_batch *b, enum ledger_table table, bool drop, const void *image)
 {
@@ -320,7 +367,8 @@ static int bind_column(sqlite3_stmt *stmt, int n, const struct ledger_column *c,
 	switch (c->type) {
 	case COLUMN_U64:
 	case COLUMN_I64:
-		return sqlite3_bind_int64(stmt, n, (sqlite3_int64)*(const int64_t *)(const void *)field);
+		return sqlite3_bind_int64(stmt, n,
+					  (sqlite3_int64) * (const int64_t *)(const void *)field);
 	case COLUMN_U32:
 		return sqlite3_bind_int64(stmt, n, *(const uint32_t *)(const void *)field);
 	case COLUMN_INT:
@@ -414,14 +462,15 @@ int ledger_create_tables(sqlite3 *db)
 {
 	for (size_t t = 0; t < TABLE_COUNT; t++) {
 		const struct ledger_table_kind *kind = &ledger_tables[t];
-		struct sql s = { .len = 0 };
+		struct sql s = {.len = 0};
 		int result;
 
 		if (t == TABLE_MARK || t == TABLE_CLEAN)
 			continue;
 		add(&s, "CREATE TABLE %s(", kind->name);
 		for (size_t i = 0; i < kind->count; i++)
-			add(&s, "%s%s %s", i ? ", " : "", kind->columns[i].name, kind->columns[i].sql);
+			add(&s, "%s%s %s", i ? ", " : "", kind->columns[i].name,
+			    kind->columns[i].sql);
 		add(&s, "%s", kind->options);
 		result = sqlite3_exec(db, s.text, NULL, NULL, NULL);
 		if (result != SQLITE_OK)
@@ -433,7 +482,7 @@ int ledger_create_tables(sqlite3 *db)
 static int prepare_put(struct ledger *l, enum ledger_table table)
 {
 	const struct ledger_table_kind *kind = &ledger_tables[table];
-	struct sql s = { .len = 0 };
+	struct sql s = {.len = 0};
 
 	add(&s, "INSERT OR REPLACE INTO %s(", kind->name);
 	for (size_t i = 0; i < kind->count; i++)
@@ -448,7 +497,7 @@ static int prepare_put(struct ledger *l, enum ledger_table table)
 static int prepare_drop(struct ledger *l, enum ledger_table table)
 {
 	const struct ledger_table_kind *kind = &ledger_tables[table];
-	struct sql s = { .len = 0 };
+	struct sql s = {.len = 0};
 
 	add(&s, "DELETE FROM %s WHERE ", kind->name);
 	for (size_t i = 0; i < kind->key_columns; i++)
@@ -458,7 +507,9 @@ static int prepare_drop(struct ledger *l, enum ledger_table table)
 
 int ledger_prepare(struct ledger *l)
 {
-	int r = prepare(l->writer, "UPDATE content SET used_ns=?2, pinned=?3, dropped=?4 WHERE id=?1", &l->put[TABLE_MARK]);
+	int r = prepare(l->writer,
+			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4 WHERE id=?1",
+			&l->put[TABLE_MARK]);
 
 	if (r == 0)
 		r = prepare(l->writer, "UPDATE content SET kind=1, key=?2 WHERE id=?1",
@@ -494,7 +545,7 @@ void ledger_finalize(struct ledger *l)
 int ledger_select(sqlite3 *db, enum ledger_table table, const char *rest, sqlite3_stmt **ret_stmt)
 {
 	const struct ledger_table_kind *kind = &ledger_tables[table];
-	struct sql s = { .len = 0 };
+	struct sql s = {.len = 0};
 
 	add(&s, "SELECT ");
 	for (size_t i = 0; i < kind->count; i++)
@@ -549,7 +600,8 @@ static void read_column(const struct ledger_column *c, sqlite3_stmt *stmt, int n
 	}
 }
 
-/* The database may be damaged, or somebody's: what the callers may take for granted is looked at here. */
+/* The database may be damaged, or somebody's: what the callers may take for granted is looked at
+ * here. */
 static bool row_is_sane(enum ledger_table table, const union ledger_image *image)
 {
 	const struct ledger_node *n = &image->node;

@@ -28,6 +28,7 @@
 #include "version.h"
 
 #define MESSAGE_BYTES 1024
+#define STOP_GRACE_MS 2000
 
 static void usage(FILE *f)
 {
@@ -160,8 +161,8 @@ static void *signal_main(void *arg)
 		if (sig == SIGHUP)
 			continue;
 		log_info("signal %d: unmounting", sig);
-		if (commands_fusermount(s->m->options->mountpoint, true) != 0)
-			mount_stop(s->m);
+		commands_fusermount(s->m->options->mountpoint, true);
+		mount_stop(s->m, STOP_GRACE_MS);
 	}
 	return NULL;
 }

@@ -4,11 +4,13 @@
 
 #include "ops.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <attachfs/clock.h>
@@ -46,11 +48,6 @@ static void on_tick(void *ctx)
 		reader_tick(m->reader);
 	if (m->lister)
 		lister_tick(m->lister);
-}
-
-static void sync_store(void *ctx)
-{
-	content_store_sync(ctx);
 }
 
 /* ---- steps ---- */
@@ -130,8 +127,6 @@ static int open_state(struct mount *m, char *message, size_t size)
 		r = ledger_open(m->ledger_path, &m->ledger, message, size);
 	if (!r)
 		r = content_store_open(&config, m->ledger, &m->store, message, size);
-	if (!r)
-		ledger_set_before_sync(m->ledger, sync_store, m->store);
 	if (r < 0 && !*message)
 		snprintf(message, size, "cannot open the cache in '%s': %s", dir, strerror(-r));
 	free(dir);
@@ -276,6 +271,11 @@ int mount_attach(struct mount *m, char *message, size_t size)
 	return 0;
 }
 
+static void on_wake_signal(int sig)
+{
+	(void)sig;
+}
+
 int mount_serve(struct mount *m)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -283,15 +283,29 @@ int mount_serve(struct mount *m)
 
 	if (!config)
 		return -ENOMEM;
+	m->server = pthread_self();
+	sigaction(SIGUSR2, &(struct sigaction){ .sa_handler = on_wake_signal }, NULL);
 	fuse_loop_cfg_set_clone_fd(config, 0);
 	r = fuse_session_loop_mt(m->session, config);
 	fuse_loop_cfg_destroy(config);
+	atomic_store(&m->served, true);
 	return r > 0 ? 0 : r; /* the number of the signal that ended it is no error */
 }
 
-void mount_stop(struct mount *m)
+void mount_stop(struct mount *m, int64_t grace_ms)
 {
-	fuse_session_exit(m->session);
+	int64_t end_ms = clock_mono_ms() + grace_ms;
+
+	while (!atomic_load(&m->served)) {
+		struct timespec pause = { .tv_nsec = 20 * 1000000 };
+
+		if (clock_mono_ms() >= end_ms) {
+			/* libfuse looks at its flag only when its wait is interrupted */
+			fuse_session_exit(m->session);
+			pthread_kill(m->server, SIGUSR2);
+		}
+		nanosleep(&pause, NULL);
+	}
 }
 
 void mount_free(struct mount *m)

@@ -49,6 +49,8 @@ struct mount {
 	double timeout_kernel_s;       /* how long the kernel may believe entries and attributes */
 	_Atomic uint64_t throttled_until_ns; /* real clock, 0 = not */
 	int64_t started_ns;
+	pthread_t server;              /* the thread in mount_serve() */
+	_Atomic bool served;           /* mount_serve() is over */
 };
 
 /* @o outlives the mount. 0, or -errno with words for a person in @message. */
@@ -60,8 +62,11 @@ int mount_attach(struct mount *m, char *message, size_t size);
 /* Serve the kernel until unmounted or mount_stop(). */
 int mount_serve(struct mount *m);
 
-/* From a signal thread: leave mount_serve(). */
-void mount_stop(struct mount *m);
+/*
+ * From a signal thread: wait until mount_serve() is over, which it is when the last program has left the unmounted directory; after @grace_ms make
+ * it leave. Uses SIGUSR2.
+ */
+void mount_stop(struct mount *m, int64_t grace_ms);
 
 /* Unmount, end all threads, free. What is not on the server yet stays in the ledger; says so in the log. NULL is fine. */
 void mount_free(struct mount *m);

@@ -42,7 +42,7 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 	/* what was sent for this name, perhaps a spelling that shows differently elsewhere */
 	names_to_server(n->shown, server);
 	if (!strcmp(k->name, server) && (!k->filename || !strcmp(k->filename, server) ||
-					 (n->token && !strcmp(k->filename, n->token))))
+					 node_has_token(n, k->filename)))
 		return true;
 	node_known_shown(t, k, base);
 	if (!strcmp(n->shown, base))
@@ -102,6 +102,50 @@ void tree_swap_known_locked(struct tree *t, struct node *a, struct node *b)
 		tree_hash_rid_locked(t, a);
 	if (b->known.rid)
 		tree_hash_rid_locked(t, b);
+}
+
+bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const char *name)
+{
+	char *text = NULL;
+
+	if (asprintf(&text, "attachfs-%llx-%llx@%llx=%s", (unsigned long long)n->id, (unsigned long long)number,
+		     (unsigned long long)record, name) < 0)
+		return false;
+	free(n->token);
+	n->token = text;
+	return true;
+}
+
+bool node_token(const struct node *n, char token[static 64])
+{
+	size_t len = n->token ? strcspn(n->token, "@") : 0;
+
+	if (!len || len >= 64)
+		return false;
+	memcpy(token, n->token, len);
+	token[len] = '\0';
+	return true;
+}
+
+bool node_has_token(const struct node *n, const char *filename)
+{
+	char token[64];
+
+	return filename && node_token(n, token) && !strcmp(token, filename);
+}
+
+uint64_t node_flight_record(const struct node *n)
+{
+	const char *at = n->token ? strchr(n->token, '@') : NULL;
+
+	return at ? strtoull(at + 1, NULL, 16) : 0;
+}
+
+const char *node_flight_name(const struct node *n)
+{
+	const char *name = n->token ? strchr(n->token, '=') : NULL;
+
+	return name ? name + 1 : NULL;
 }
 
 bool node_key(const struct node *n, char key[static NODE_KEY_MAX])

@@ -21,6 +21,9 @@
 #define VIRTUAL_JSON  (UINT64_C(1) << 60) /* .record.json of a record */
 #define VIRTUAL_MASK  (VIRTUAL_BY_ID | VIRTUAL_LINK | VIRTUAL_JSON)
 
+/* No server takes more, and no local filesystem keeps more in one file. */
+#define FILE_SIZE_MAX ((off_t)1 << 44)
+
 static inline bool is_virtual(uint64_t ino)
 {
 	return (ino & VIRTUAL_MASK) != 0;

@@ -164,6 +164,8 @@ static void setattr_run(struct call *c)
 		error = -EISDIR;
 	else if ((s->to_set & FUSE_SET_ATTR_SIZE) && s->attr.st_size < 0)
 		error = -EINVAL;
+	else if ((s->to_set & FUSE_SET_ATTR_SIZE) && s->attr.st_size > FILE_SIZE_MAX)
+		error = -EFBIG;
 	/* the answer carries the size, and a cut needs to know it; cutting all off does not */
 	else if (n->kind == NODE_FILE && !((s->to_set & FUSE_SET_ATTR_SIZE) && !s->attr.st_size) &&
 		 !lister_size_locked(m->lister, c, n, &error)) {

@@ -42,6 +42,12 @@ void handle_drop(struct mount *m, struct handle *h)
 	free(h);
 }
 
+/* Only a writer's close commits: a reader's must not make half of somebody else's write the wanted content. */
+static bool may_write(const struct handle *h)
+{
+	return (h->flags & O_ACCMODE) != O_RDONLY;
+}
+
 static void open_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -118,7 +124,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		virtual_release(fi->fh);
 	} else {
 		/* a mapping may have been written after the close */
-		file_commit(m, h->node);
+		if (may_write(h))
+			file_commit(m, h->node);
 		handle_drop(m, h);
 	}
 	fuse_reply_err(req, 0);
@@ -367,16 +374,18 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
 	struct call c = { .m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh };
-	bool writes;
 	int r;
 
 	if (is_control(ino) || is_virtual(ino)) {
 		fuse_reply_err(req, 0);
 		return;
 	}
-	writes = (handle_of(fi->fh)->flags & O_ACCMODE) != O_RDONLY;
+	if (!may_write(handle_of(fi->fh))) {
+		fuse_reply_err(req, 0);
+		return;
+	}
 	r = file_commit(m, handle_of(fi->fh)->node);
-	if (r < 0 || !writes || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
 		fuse_reply_err(req, -r);
 	else
 		call_run(m->calls, &c);
@@ -393,7 +402,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 		fuse_reply_err(req, 0);
 		return;
 	}
-	r = file_commit(m, handle_of(fi->fh)->node);
+	r = may_write(handle_of(fi->fh)) ? file_commit(m, handle_of(fi->fh)->node) : 0;
 	if (!r)
 		r = ledger_sync(m->ledger);
 	if (!r)

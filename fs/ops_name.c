@@ -380,6 +380,29 @@ struct rename {
 	char name[NAMES_MAX + 1];
 };
 
+static void rename_run(struct call *c);
+
+/*
+ * Renamed before it was closed the first time: what is written so far is committed first, or the ledger would know of the file it replaces being
+ * gone but not of this one. tree->lock held on entry, released.
+ */
+static void commit_then_rename_unlock(struct call *c, struct node *n)
+{
+	struct mount *m = c->m;
+	struct handle *h = handle_new_locked(m, n, O_RDONLY);
+	int r;
+
+	tree_unlock(m->tree);
+	r = h ? file_commit(m, n) : -ENOMEM;
+	if (h)
+		handle_drop(m, h);
+	c->flags = 1; /* once */
+	if (r < 0)
+		call_fail(c, r);
+	else
+		rename_run(c);
+}
+
 static void rename_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -401,6 +424,10 @@ static void rename_run(struct call *c)
 		return;
 	to = tree_find_locked(m->tree, a->dir);
 	n = tree_child_locked(m->tree, dir, c->name);
+	if (n && n->kind == NODE_FILE && !n->in_ledger && !c->flags) {
+		commit_then_rename_unlock(c, n);
+		return;
+	}
 	if (!n)
 		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM : -ENOENT;
 	else

@@ -2,15 +2,17 @@
 #include "plan.h"
 
 /*
- * How: every (record, name) that an item is known at, wants, or is on its way to gets a number, a *place*, by one hash
- * table. A place knows who holds it on the server, who was deleted there and who wants to be there. With that each
- * item's rule of plan.h is a few comparisons; each item ends with at most one choice; the choices are sorted by kind
- * and group and cut into calls. All of it is linear but for the sorting.
+ * How: every (record, name) that an item is known at, wants, or is on its way to gets a number, a
+ * *place*, by one hash table. A place knows who holds it on the server, who was deleted there and
+ * who wants to be there. With that each item's rule of plan.h is a few comparisons; each item ends
+ * with at most one choice; the choices are sorted by kind and group and cut into calls. All of it
+ * is linear but for the sorting.
  *
- * Who may wait for whom matters only where names are unique (ServiceMax: a POST to a taken name is a new version of
- * what stands there, S-15, and a delete goes by name, S-13). There an item waits for one other: the holder of its
- * place, or the item whose content must arrive before a deleted holder may be overwritten. Following that one edge
- * finds the cycles, and one member of each is sent elsewhere for a while.
+ * Who may wait for whom matters only where names are unique (ServiceMax: a POST to a taken name is
+ * a new version of what stands there, S-15, and a delete goes by name, S-13). There an item waits
+ * for one other: the holder of its place, or the item whose content must arrive before a deleted
+ * holder may be overwritten. Following that one edge finds the cycles, and one member of each is
+ * sent elsewhere for a while.
  */
 
 #include <errno.h>
@@ -28,16 +30,17 @@ struct place {
 	const char *name;
 	size_t holder; /* known there: a live item before a gone one, then the first */
 	size_t gone;   /* first of the gone ones known there; state.next_gone goes on */
-	size_t wanter; /* live and to be sent there; others that want the same place too are not served */
+	size_t wanter; /* live and to be sent there; others that want the same place too are not
+			  served */
 	size_t flight; /* a call in the air puts it there */
 };
 
 struct state {
 	size_t known_at, wanted_at; /* places or NONE */
 	size_t next_gone;
-	size_t waits;               /* unique names: the item that must act first */
-	size_t walk;                /* cycle search: number of the walk that came by, 0 = none yet */
-	bool waits_content;         /* the edge is there for that item's content, not for its place */
+	size_t waits;	    /* unique names: the item that must act first */
+	size_t walk;	    /* cycle search: number of the walk that came by, 0 = none yet */
+	bool waits_content; /* the edge is there for that item's content, not for its place */
 };
 
 struct choice {
@@ -64,7 +67,8 @@ struct work {
 	int error;
 };
 
-/* Where names are unique, a create on a taken name replaces: as good as a replace that keeps the id. */
+/* Where names are unique, a create on a taken name replaces: as good as a replace that keeps the
+ * id. */
 static bool keeps_id(const struct remote_caps *caps)
 {
 	return caps->replace_keeps_id || caps->names_unique;
@@ -114,7 +118,12 @@ static size_t place_number(struct work *w, uint64_t record, const char *name)
 
 	if (!*slot) {
 		w->places[w->n_places] = (struct place){
-			.record = record, .name = name, .holder = NONE, .gone = NONE, .wanter = NONE, .flight = NONE,
+			.record = record,
+			.name = name,
+			.holder = NONE,
+			.gone = NONE,
+			.wanter = NONE,
+			.flight = NONE,
 		};
 		*slot = ++w->n_places;
 	}
@@ -160,7 +169,8 @@ static void index_known(struct work *w, size_t i)
 		w->states[i].next_gone = p->gone;
 		p->gone = i;
 	}
-	/* Comes from the last item to the first: the first one stays, and a live one is not pushed out. */
+	/* Comes from the last item to the first: the first one stays, and a live one is not pushed
+	 * out. */
 	if (p->holder == NONE || !it->gone || w->items[p->holder].gone)
 		p->holder = i;
 }
@@ -187,8 +197,9 @@ static void index_wanted(struct work *w, size_t i)
 }
 
 /*
- * A file of the server with a local name now is left alone there; but where names are unique and @i wants its place, it has
- * to be moved out of the way, under its local name, and so on with who is there.
+ * A file of the server with a local name now is left alone there; but where names are unique and @i
+ * wants its place, it has to be moved out of the way, under its local name, and so on with who is
+ * there.
  */
 static void push_away(struct work *w, size_t i)
 {
@@ -196,10 +207,12 @@ static void push_away(struct work *w, size_t i)
 		size_t holder = w->places[w->states[i].wanted_at].holder;
 		struct place *next;
 
-		if (holder == NONE || holder == i || w->items[holder].gone || !w->items[holder].local)
+		if (holder == NONE || holder == i || w->items[holder].gone ||
+		    !w->items[holder].local)
 			return;
 		next = &w->places[w->states[holder].wanted_at];
-		if (w->states[holder].known_at == w->states[holder].wanted_at || next->wanter != NONE)
+		if (w->states[holder].known_at == w->states[holder].wanted_at ||
+		    next->wanter != NONE)
 			return;
 		next->wanter = holder;
 		i = holder;
@@ -221,7 +234,8 @@ static int work_index(struct work *w)
 	if (!w->states || !w->places || !w->place_slots || !w->node_slots || !w->choices)
 		return -ENOMEM;
 	for (size_t i = w->n; i-- > 0;) {
-		w->states[i] = (struct state){ .known_at = NONE, .wanted_at = NONE, .next_gone = NONE, .waits = NONE };
+		w->states[i] = (struct state){
+			.known_at = NONE, .wanted_at = NONE, .next_gone = NONE, .waits = NONE};
 		*node_slot(w, w->items[i].node) = i + 1;
 		if (w->items[i].is_record)
 			continue;
@@ -243,7 +257,7 @@ static struct plan_entry *choose(struct work *w, enum plan_kind kind, size_t i)
 	const struct plan_item *it = &w->items[i];
 	struct choice *c = &w->choices[w->n_choices++];
 
-	*c = (struct choice){ .kind = kind, .alone = it->alone, .entry = { .item = i, .other = NONE } };
+	*c = (struct choice){.kind = kind, .alone = it->alone, .entry = {.item = i, .other = NONE}};
 	return &c->entry;
 }
 
@@ -295,7 +309,8 @@ static void choose_update(struct work *w, size_t i, const char *name)
 	e->name = name ? name : wanted_name(it);
 }
 
-/* The content of the item that @g's identity or bytes are kept for has not arrived; *@ret_target is that item. */
+/* The content of the item that @g's identity or bytes are kept for has not arrived; *@ret_target is
+ * that item. */
 static bool must_stay(const struct work *w, size_t g, size_t *ret_target)
 {
 	size_t target = find_node(w, w->items[g].after);
@@ -366,7 +381,8 @@ static bool is_taken(const struct work *w, size_t i, size_t *ret_waits, bool *re
 	return false;
 }
 
-/* What is in the way of @i being sent to its wanted place. @ready: nothing else than the way is missing. */
+/* What is in the way of @i being sent to its wanted place. @ready: nothing else than the way is
+ * missing. */
 static enum way find_way(struct work *w, size_t i, bool ready, size_t *ret_gone)
 {
 	struct state *s = &w->states[i];
@@ -434,7 +450,8 @@ static void decide_in_place(struct work *w, size_t i)
 			choose_create(w, i, wanted_name(it));
 		return;
 	}
-	if (it->name_settled && (set_name || (!differs(it) && w->caps->set_mtime && it->mtime_differs)))
+	if (it->name_settled &&
+	    (set_name || (!differs(it) && w->caps->set_mtime && it->mtime_differs)))
 		choose_update(w, i, NULL);
 }
 
@@ -444,7 +461,8 @@ static bool can_update(const struct remote_caps *caps, const struct plan_item *i
 		return false;
 	if (it->record == it->known_record)
 		return true;
-	return caps->move_in_place && (it->collection == it->known_collection || caps->move_between_collections);
+	return caps->move_in_place &&
+	       (it->collection == it->known_collection || caps->move_between_collections);
 }
 
 /* Rule 7 with a free way. @settled: an upload may be sent. */
@@ -457,7 +475,8 @@ static void decide_free_move(struct work *w, size_t i, bool settled)
 			choose_create(w, i, wanted_name(it));
 		else if (settled)
 			choose(w, PLAN_FETCH, i);
-	} else if (differs(it) && it->content_settled && it->record == it->known_record && keeps_id(w->caps)) {
+	} else if (differs(it) && it->content_settled && it->record == it->known_record &&
+		   keeps_id(w->caps)) {
 		if (it->content_local)
 			choose_replace(w, i, true);
 		else
@@ -500,7 +519,8 @@ static void decide_moved(struct work *w, size_t i)
 
 static bool is_there(const struct work *w, size_t i)
 {
-	return w->items[i].known && !w->items[i].known_filler && w->states[i].known_at == w->states[i].wanted_at;
+	return w->items[i].known && !w->items[i].known_filler &&
+	       w->states[i].known_at == w->states[i].wanted_at;
 }
 
 /* Rules 2 and 3. */
@@ -516,7 +536,8 @@ static void decide_gone(struct work *w, size_t i)
 	}
 	p = &w->places[w->states[i].known_at];
 	if (w->caps->names_unique && p->holder != i) {
-		choose(w, PLAN_FORGET, i); /* the one file of that name is another's: a delete by name would hit it (S-13) */
+		choose(w, PLAN_FORGET, i); /* the one file of that name is another's: a delete by
+					      name would hit it (S-13) */
 		return;
 	}
 	if (!it->name_settled || (it->open && !it->content_local) || must_stay(w, i, &target))
@@ -600,8 +621,8 @@ static void choose_temporary(struct work *w, size_t i)
 }
 
 /*
- * Everyone in the cycle that @start is in is ready but for its place. Where one waits for another's content, that
- * content goes to where its item stands now; else the smallest steps aside.
+ * Everyone in the cycle that @start is in is ready but for its place. Where one waits for another's
+ * content, that content goes to where its item stands now; else the smallest steps aside.
  */
 static void break_cycle(struct work *w, size_t start)
 {
@@ -642,10 +663,12 @@ static void break_cycles(struct work *w)
 
 /* ---- into calls ---- */
 
-/* In the order to send: what needs no call, what is cheap and many at a time, then what carries bytes. */
+/* In the order to send: what needs no call, what is cheap and many at a time, then what carries
+ * bytes. */
 static const unsigned char kind_rank[] = {
-	[PLAN_FORGET] = 0, [PLAN_ADOPT] = 1, [PLAN_LOOK] = 2,   [PLAN_UPDATE_RECORDS] = 3, [PLAN_UPDATE] = 4,
-	[PLAN_REMOVE] = 5, [PLAN_FETCH] = 6, [PLAN_REPLACE] = 7, [PLAN_CREATE] = 8,
+	[PLAN_FORGET] = 0,	   [PLAN_ADOPT] = 1,   [PLAN_LOOK] = 2,
+	[PLAN_UPDATE_RECORDS] = 3, [PLAN_UPDATE] = 4,  [PLAN_REMOVE] = 5,
+	[PLAN_FETCH] = 6,	   [PLAN_REPLACE] = 7, [PLAN_CREATE] = 8,
 };
 
 static size_t batch_limit(const struct remote_caps *caps, enum plan_kind kind)
@@ -675,7 +698,8 @@ static size_t batch_limit(const struct remote_caps *caps, enum plan_kind kind)
 }
 
 /* What must be equal in one call. */
-static uint64_t group_of(const struct remote_caps *caps, enum plan_kind kind, const struct plan_item *it)
+static uint64_t group_of(const struct remote_caps *caps, enum plan_kind kind,
+			 const struct plan_item *it)
 {
 	if (kind == PLAN_LOOK)
 		return flight_record(it);
@@ -735,13 +759,15 @@ static void sort_choices(struct work *w)
 }
 
 /* Whether @c joins the call that began with @first and has @n entries and @bytes. */
-static bool joins(const struct work *w, const struct choice *c, const struct choice *first, size_t n, uint64_t bytes)
+static bool joins(const struct work *w, const struct choice *c, const struct choice *first,
+		  size_t n, uint64_t bytes)
 {
 	if (!same_group(c, first) || n >= batch_limit(w->caps, c->kind))
 		return false;
 	if (c->kind == PLAN_CREATE && bytes > PLAN_CREATE_BATCH_BYTES)
 		return false;
-	return c->kind == PLAN_FORGET || c->kind == PLAN_ADOPT || c->kind == PLAN_LOOK || (!c->alone && !first->alone);
+	return c->kind == PLAN_FORGET || c->kind == PLAN_ADOPT || c->kind == PLAN_LOOK ||
+	       (!c->alone && !first->alone);
 }
 
 static int cut_into_calls(const struct work *w, struct plan *p)
@@ -758,12 +784,13 @@ static int cut_into_calls(const struct work *w, struct plan *p)
 	for (size_t k = 0; k < w->n_choices; k++) {
 		const struct choice *c = &w->choices[k];
 		struct plan_call *call = p->n_calls ? &p->calls[p->n_calls - 1] : NULL;
-		uint64_t size = c->entry.filler ? w->caps->create_min_bytes : w->items[c->entry.item].size;
+		uint64_t size =
+			c->entry.filler ? w->caps->create_min_bytes : w->items[c->entry.item].size;
 
 		bytes = bytes + size < bytes ? UINT64_MAX : bytes + size;
 		if (!call || !joins(w, c, first, call->n, bytes)) {
 			call = &p->calls[p->n_calls++];
-			*call = (struct plan_call){ .kind = c->kind, .first = k };
+			*call = (struct plan_call){.kind = c->kind, .first = k};
 			first = c;
 			bytes = size;
 		}
@@ -773,10 +800,11 @@ static int cut_into_calls(const struct work *w, struct plan *p)
 	return 0;
 }
 
-int plan_make(const struct remote_caps *caps, const struct plan_item *items, size_t n, struct plan *ret_plan)
+int plan_make(const struct remote_caps *caps, const struct plan_item *items, size_t n,
+	      struct plan *ret_plan)
 {
-	struct work w = { .caps = caps, .items = items, .n = n };
-	struct plan p = { 0 };
+	struct work w = {.caps = caps, .items = items, .n = n};
+	struct plan p = {0};
 	int r = work_index(&w);
 
 	if (r < 0)
@@ -797,7 +825,7 @@ int plan_make(const struct remote_caps *caps, const struct plan_item *items, siz
 	w.names = NULL;
 	w.n_names = 0;
 	*ret_plan = p;
-	p = (struct plan){ 0 };
+	p = (struct plan){0};
 out:
 	plan_clear(&p);
 	work_free(&w);
@@ -811,7 +839,7 @@ void plan_clear(struct plan *p)
 	free(p->names);
 	free(p->calls);
 	free(p->entries);
-	*p = (struct plan){ 0 };
+	*p = (struct plan){0};
 }
 
 /* ---- invariants ---- */
@@ -825,7 +853,8 @@ struct check {
 	size_t size;
 };
 
-__attribute__((format(printf, 3, 4))) static int bad(struct check *c, size_t item, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static int bad(struct check *c, size_t item,
+						     const char *format, ...)
 {
 	va_list args;
 	int len = snprintf(c->message, c->size, "item %zu: ", item);
@@ -857,7 +886,8 @@ static int check_target(struct check *c, const struct plan_entry *e, uint64_t re
 	if (!c->w.caps->names_unique || !slot)
 		return 0;
 	p = &c->w.places[slot - 1];
-	if ((p->holder != NONE && p->holder != e->item) || (p->flight != NONE && p->flight != e->item))
+	if ((p->holder != NONE && p->holder != e->item) ||
+	    (p->flight != NONE && p->flight != e->item))
 		return bad(c, e->item, "sent to a taken name '%s'", e->name);
 	if (c->target[slot - 1])
 		return bad(c, e->item, "two are sent to '%s'", e->name);
@@ -877,7 +907,8 @@ static int check_adopt(struct check *c, const struct plan_entry *e)
 	other = &c->w.items[e->other];
 	if (it->gone || !it->content_local || !keeps_id(c->w.caps))
 		return bad(c, e->item, "must not adopt");
-	if (!other->gone || !other->known || other->busy || other->unknown || (other->open && !other->content_local))
+	if (!other->gone || !other->known || other->busy || other->unknown ||
+	    (other->open && !other->content_local))
 		return bad(c, e->other, "must not be adopted");
 	if (must_stay(&c->w, e->other, &target) && target != e->item)
 		return bad(c, e->other, "adopted while it keeps the content of item %zu", target);
@@ -908,10 +939,11 @@ static int check_update(struct check *c, const struct plan_entry *e)
 {
 	const struct plan_item *it = &c->w.items[e->item];
 
-	if (it->gone || !it->known || !it->name_settled || (!e->set_name && !e->set_record && !e->set_mtime))
+	if (it->gone || !it->known || !it->name_settled ||
+	    (!e->set_name && !e->set_record && !e->set_mtime))
 		return bad(c, e->item, "must not be updated");
-	if ((e->set_name && !c->w.caps->rename_in_place) || (e->set_record && !c->w.caps->move_in_place) ||
-	    (e->set_mtime && !c->w.caps->set_mtime))
+	if ((e->set_name && !c->w.caps->rename_in_place) ||
+	    (e->set_record && !c->w.caps->move_in_place) || (e->set_mtime && !c->w.caps->set_mtime))
 		return bad(c, e->item, "an update the server cannot do");
 	return check_target(c, e, e->set_record ? it->record : it->known_record);
 }
@@ -989,10 +1021,13 @@ static int check_call(struct check *c, size_t k)
 	return 0;
 }
 
-int plan_check(const struct remote_caps *caps, const struct plan_item *items, size_t n, const struct plan *p, char *message,
-	       size_t size)
+int plan_check(const struct remote_caps *caps, const struct plan_item *items, size_t n,
+	       const struct plan *p, char *message, size_t size)
 {
-	struct check c = { .w = { .caps = caps, .items = items, .n = n }, .plan = p, .message = message, .size = size };
+	struct check c = {.w = {.caps = caps, .items = items, .n = n},
+			  .plan = p,
+			  .message = message,
+			  .size = size};
 	int r = work_index(&c.w);
 
 	c.seen = calloc(n + 1, sizeof(*c.seen));
@@ -1003,7 +1038,8 @@ int plan_check(const struct remote_caps *caps, const struct plan_item *items, si
 	}
 	for (size_t k = 0; k < p->n_calls && r == 0; k++)
 		r = check_call(&c, k);
-	if (r == 0 && p->n_calls && p->calls[p->n_calls - 1].first + p->calls[p->n_calls - 1].n != p->n_entries)
+	if (r == 0 && p->n_calls &&
+	    p->calls[p->n_calls - 1].first + p->calls[p->n_calls - 1].n != p->n_entries)
 		r = bad(&c, 0, "entries in no call");
 out:
 	free(c.seen);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A sorted array. Trees would be kinder to a million random writes into one file, but at 16 bytes a range even those
- * are a memmove() of some megabytes, and every other file has one or two ranges. Each change finds the run of ranges
- * it touches and replaces that run by at most two.
+ * A sorted array. Trees would be kinder to a million random writes into one file, but at 16 bytes a
+ * range even those are a memmove() of some megabytes, and every other file has one or two ranges.
+ * Each change finds the run of ranges it touches and replaces that run by at most two.
  */
 #include "ranges.h"
 
@@ -13,7 +13,7 @@
 void ranges_clear(struct ranges *r)
 {
 	free(r->at);
-	*r = (struct ranges){ 0 };
+	*r = (struct ranges){0};
 }
 
 int ranges_reserve(struct ranges *r, size_t extra)
@@ -41,7 +41,8 @@ static size_t find(const struct ranges *r, uint64_t off, bool touch)
 	size_t low = 0, high = r->count;
 
 	/* Sequential writers: beyond the last range, or at its very end. */
-	if (r->count > 0 && (r->at[r->count - 1].end < off || (!touch && r->at[r->count - 1].end == off)))
+	if (r->count > 0 &&
+	    (r->at[r->count - 1].end < off || (!touch && r->at[r->count - 1].end == off)))
 		return r->count;
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
@@ -70,7 +71,7 @@ static void splice(struct ranges *r, size_t i, size_t old, const struct range *w
 
 int ranges_add(struct ranges *r, uint64_t first, uint64_t end)
 {
-	struct range merged = { first, end };
+	struct range merged = {first, end};
 	size_t i, last;
 	int ret;
 
@@ -107,9 +108,9 @@ int ranges_remove(struct ranges *r, uint64_t first, uint64_t end)
 	if (ret < 0)
 		return ret;
 	if (r->at[i].first < first)
-		left[count++] = (struct range){ r->at[i].first, first };
+		left[count++] = (struct range){r->at[i].first, first};
 	if (r->at[last - 1].end > end)
-		left[count++] = (struct range){ end, r->at[last - 1].end };
+		left[count++] = (struct range){end, r->at[last - 1].end};
 	splice(r, i, last - i, left, count);
 	return 0;
 }
@@ -166,7 +167,7 @@ bool ranges_next_gap(const struct ranges *r, uint64_t off, uint64_t limit, struc
 
 int ranges_load(struct ranges *r, const void *data, size_t len)
 {
-	struct ranges loaded = { 0 };
+	struct ranges loaded = {0};
 	int ret;
 
 	if (len % sizeof(struct range) != 0)

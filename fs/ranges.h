@@ -3,12 +3,12 @@
 #define ATTACHFS_FS_RANGES_H
 
 /*
- * A set of numbers, kept as ranges [first, end): which bytes of a file are there. Pure: no I/O, no locks; the owner
- * serialises.
+ * A set of numbers, kept as ranges [first, end): which bytes of a file are there. Pure: no I/O, no
+ * locks; the owner serialises.
  *
- * Invariant (ranges_check): sorted, none empty, none touching its neighbour, `bytes` is their sum. All zeros is the
- * empty set. Adding in order, which is what nearly every file sees, is O(1); elsewhere it costs a binary search and
- * a memmove().
+ * Invariant (ranges_check): sorted, none empty, none touching its neighbour, `bytes` is their sum.
+ * All zeros is the empty set. Adding in order, which is what nearly every file sees, is O(1);
+ * elsewhere it costs a binary search and a memmove().
  */
 
 #include <stdbool.h>
@@ -28,7 +28,8 @@ struct ranges {
 /* Empty it and free its memory. */
 void ranges_clear(struct ranges *r);
 
-/* Make sure that the next @extra calls of ranges_add() or ranges_remove() cannot fail. 0 or -ENOMEM. */
+/* Make sure that the next @extra calls of ranges_add() or ranges_remove() cannot fail. 0 or
+ * -ENOMEM. */
 int ranges_reserve(struct ranges *r, size_t extra);
 
 /* 0 or -ENOMEM, the set unchanged. An empty range is nothing to do. */
@@ -48,8 +49,8 @@ bool ranges_next(const struct ranges *r, uint64_t off, struct range *ret_range);
 bool ranges_next_gap(const struct ranges *r, uint64_t off, uint64_t limit, struct range *ret_gap);
 
 /*
- * As bytes and back: `count` pairs of uint64 in host order lie at `at`. Loading replaces the set; -EINVAL when the
- * invariant does not hold (@data may come from a damaged disk), -ENOMEM.
+ * As bytes and back: `count` pairs of uint64 in host order lie at `at`. Loading replaces the set;
+ * -EINVAL when the invariant does not hold (@data may come from a damaged disk), -ENOMEM.
  */
 int ranges_load(struct ranges *r, const void *data, size_t len);
 

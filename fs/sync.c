@@ -88,6 +88,9 @@ static bool content_settled(struct sync *s, struct view *v, const struct node *n
 
 	if (s->draining || n->sealed_ms <= s->flush_ms || s->m->options->write == OPTIONS_WRITE_THROUGH)
 		return true;
+	/* somebody is writing on: what was committed is whole, but about to be replaced */
+	if (n->view && content_is_dirty(n->view) && !content_is_sealed(n->view))
+		return false;
 	if (v->now_ms - n->sealed_ms >= settle_ms)
 		return true;
 	due_at(v, n->sealed_ms + settle_ms);
@@ -146,14 +149,14 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.node = n->id, .is_record = record, .known = n->known.rid != NULL, .known_record = n->known.record,
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
 		.known_name = known_name(s, v, n),
-		.known_name_exact = !(n->token && n->known.filename && !strcmp(n->token, n->known.filename)),
+		.known_name_exact = !node_has_token(n, n->known.filename),
 		.known_filler = n->known.filler, .gone = n->gone, .local = n->local,
 		.record = n->parent ? n->parent->id : 0, .collection = record || !n->parent ? 0 : collection_id(t, n->parent->id),
 		.name = n->shown, .content_differs = n->dirty && !n->gone, .content_local = content_local(s, n),
 		.mtime_differs = n->mtime_dirty, .size = n->size < 0 ? 0 : (uint64_t)n->size,
 		.busy = n->busy || waits, .parked = n->error != 0, .unknown = n->unknown, .open = n->n_open > 0,
 		.content_settled = content_settled(s, v, n), .name_settled = v->names_settled, .after = n->after,
-		.alone = n->alone, .flight_record = n->known.rid ? 0 : n->known.record, .flight_name = n->shown,
+		.alone = n->alone, .flight_record = node_flight_record(n), .flight_name = node_flight_name(n),
 	};
 	if (record)
 		i->collection = n->parent ? n->parent->id : 0;
@@ -189,15 +192,17 @@ static bool is_upload(enum plan_kind kind)
 	return kind == PLAN_CREATE || kind == PLAN_REPLACE;
 }
 
-static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v)
+static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v, bool *again)
 {
 	for (size_t i = call->first; i < call->first + call->n; i++) {
 		const struct plan_entry *e = &p->entries[i];
 
 		if (call->kind == PLAN_FORGET)
 			sync_forget_locked(s, v->nodes[e->item]);
+		else if (sync_adopt_locked(s, v->nodes[e->item], v->nodes[e->other]) < 0)
+			sync_back_off_locked(s, v->nodes[e->item]);
 		else
-			sync_adopt_locked(s, v->nodes[e->item], v->nodes[e->other]);
+			*again = true; /* what the rest of the plan was made from has changed */
 	}
 }
 
@@ -213,7 +218,7 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 
 	if (todo->n_looks == sizeof(todo->looks) / sizeof(todo->looks[0]))
 		return;
-	todo->looks[todo->n_looks++] = first->known.record;
+	todo->looks[todo->n_looks++] = node_flight_record(first);
 	for (size_t i = call->first; i < call->first + call->n; i++)
 		mark_busy(s, v->nodes[p->entries[i].item]);
 }
@@ -223,8 +228,7 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 	switch (call->kind) {
 	case PLAN_FORGET:
 	case PLAN_ADOPT:
-		take_local(s, p, call, v);
-		todo->again |= call->kind == PLAN_ADOPT;
+		take_local(s, p, call, v, &todo->again);
 		return;
 	case PLAN_LOOK:
 		take_look(s, p, call, v, todo);

@@ -173,7 +173,7 @@ static uint64_t record_of(struct tree *t, const struct remote_change *c, const s
 	struct node *top = c->collection ? tree_child_locked(t, t->root, c->collection) : NULL;
 	struct node *dir = top && rid ? tree_by_rid_locked(t, top->id, rid) : NULL;
 
-	return dir ? dir->id : n->known.record;
+	return dir ? dir->id : n->known.rid ? n->known.record : node_flight_record(n);
 }
 
 /* The uploaded bytes are the server's now; unless the user wrote again meanwhile, the node is clean. */
@@ -223,7 +223,7 @@ static void created(struct batch *b, struct node *n, struct remote_change *c)
 	drop_double(t, n, c->file.id);
 	take_known(t, n, c, record);
 	n->unknown = false;
-	if (!n->known.filename || !n->token || strcmp(n->known.filename, n->token))
+	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
 	if (c->filler)
 		n->known.filler = true;
@@ -238,14 +238,22 @@ static void updated(struct batch *b, struct node *n, struct remote_change *c)
 	struct tree *t = b->sync->m->tree;
 	bool filler = n->known.filler && b->kind != PLAN_REPLACE;
 	int64_t size = n->known.size;
+	char *version = n->known.version;
 
+	n->known.version = NULL;
 	take_known(t, n, c, record_of(t, c, n));
 	n->known.filler = filler;
-	if (n->known.size < 0)
+	if (b->kind == PLAN_REPLACE) {
+		free(version);
+	} else {
+		/* other bytes there are somebody else's doing: left for the listing to find */
+		free(n->known.version);
+		n->known.version = version;
 		n->known.size = size;
+	}
 	if (b->kind == PLAN_REPLACE)
 		content_arrived(b, n);
-	if (n->token && (!n->known.filename || strcmp(n->known.filename, n->token)))
+	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
 	apply_mtime(n, c);
 	follow_spelling(t, n, c);
@@ -453,19 +461,17 @@ static bool on_look_page(void *ctx, struct remote_record *records, size_t n_reco
 }
 
 /*
- * Whether @f is what a create of @n left there: made under its token, or under its name since it was sent, and nobody's else.
+ * Whether @f is what a create of @n left there: under its token, or under the name it was sent, made since then, and nobody else's.
  */
 static bool is_ours(struct tree *t, const struct node *n, const struct remote_file *f)
 {
-	char server[3 * NAMES_MAX + 1];
-	const char *name = f->raw_name ? f->raw_name : f->name;
+	const char *name = f->raw_name ? f->raw_name : f->name, *sent = node_flight_name(n);
 
 	if (!f->id || tree_by_rid_locked(t, 0, f->id))
 		return false;
-	if (n->token && f->raw_filename && !strcmp(f->raw_filename, n->token))
+	if (node_has_token(n, f->raw_filename))
 		return true;
-	names_to_server(n->shown, server);
-	return !strcmp(name, server) && (f->ctime_ns == REMOTE_TIME_NONE ||
+	return sent && !strcmp(name, sent) && (f->ctime_ns == REMOTE_TIME_NONE ||
 					 f->ctime_ns >= n->flight_since_ns - 120 * CLOCK_NS_PER_S || n->mtime_ns / CLOCK_NS_PER_S ==
 					 f->ctime_ns / CLOCK_NS_PER_S);
 }
@@ -482,6 +488,7 @@ static void resolve_unknown(struct look *l, struct node *n)
 		if (!is_ours(t, n, &l->files[i]))
 			continue;
 		log_info("sync: '%s' had arrived, though its answer was lost", n->shown);
+		leave_ghost(t, n);
 		known_take(&k, &l->files[i], l->record);
 		/* which of our contents arrived is not told: send what is wanted once more, onto the same id */
 		k.filler = true;
@@ -490,7 +497,6 @@ static void resolve_unknown(struct look *l, struct node *n)
 		n->dirty = true;
 		return;
 	}
-	n->known.record = 0;
 }
 
 static void look_done(void *ctx, int error, const char *message)
@@ -506,7 +512,7 @@ static void look_done(void *ctx, int error, const char *message)
 	tree_lock(t);
 	for (struct node *n = t->sync_first; n; n = next) {
 		next = n->sync_next;
-		if (!n->unknown || !n->busy || n->known.rid || n->known.record != l->record)
+		if (!n->unknown || !n->busy || node_flight_record(n) != l->record)
 			continue;
 		sync_landed_locked(s, n);
 		if (error == -ENOENT)

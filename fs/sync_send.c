@@ -63,15 +63,6 @@ static const char *keep(struct batch *b, const char *text)
 	return copy;
 }
 
-/* Unique and tame: found again in the server's file name should the answer be lost (P-15, P-22). */
-static bool give_token(struct sync *s, struct node *n)
-{
-	char token[64];
-
-	snprintf(token, sizeof(token), "attachfs-%llx-%llx", (unsigned long long)n->id, (unsigned long long)++s->next_token);
-	return node_set_string(&n->token, token);
-}
-
 static void fill_place(struct batch *b, struct remote_change *c, struct tree *t, const struct node *n)
 {
 	const struct node *dir = n->parent ? n->parent : tree_find_locked(t, n->known.record);
@@ -121,19 +112,18 @@ static void fill_part_name(struct batch *b, struct node *n)
 {
 	struct remote_change *c = &b->items[0];
 	const struct known *k = &n->known;
-	char server[3 * NAMES_MAX + 1];
+	uint64_t record = n->parent ? n->parent->id : k->record;
+	char token[64];
 
 	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) && is_plain(k->filename) &&
-	    !(n->token && !strcmp(n->token, k->filename))) {
+	    !node_has_token(n, k->filename)) {
 		c->token = keep(b, k->filename);
 		return;
 	}
-	if (!c->name) {
-		names_to_server(n->shown, server);
-		c->name = keep(b, server);
-	}
-	if (give_token(b->sync, n))
-		c->token = keep(b, n->token);
+	if (!c->name)
+		c->name = keep(b, k->name);
+	if (c->name && node_set_flight(n, ++b->sync->next_token, record, c->name) && node_token(n, token))
+		c->token = keep(b, token);
 }
 
 static void fill_upload(struct batch *b, struct node *n)
@@ -147,8 +137,6 @@ static void fill_upload(struct batch *b, struct node *n)
 		return;
 	n->flight = LEDGER_FLIGHT_CREATE;
 	n->flight_since_ns = clock_real_ns();
-	if (!n->known.rid)
-		n->known.record = n->parent ? n->parent->id : 0; /* where to look for it should the answer be lost */
 	tree_put_locked(s->m->tree, n);
 }
 

@@ -571,7 +571,7 @@ bool node_differs(const struct tree *t, const struct node *n)
 		return false;
 	if (!k->rid || n->dirty || n->mtime_dirty)
 		return true;
-	if (k->filename && n->token && !strcmp(k->filename, n->token))
+	if (node_has_token(n, k->filename))
 		return true;
 	return (n->parent && n->parent->id != k->record) || !node_name_matches(t, n);
 }

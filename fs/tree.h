@@ -90,7 +90,7 @@ struct node {
 	/* between */
 	enum ledger_flight flight;
 	int64_t flight_since_ns;
-	char *token;
+	char *token;                      /* of the last create or replace sent: see node_set_flight() */
 	uint64_t after;
 	int error;                        /* parked */
 	char *message;
@@ -206,6 +206,19 @@ void node_drop_content_locked(struct tree *t, struct node *n);
 int64_t node_size_locked(const struct node *n);
 void node_stat_locked(const struct tree *t, const struct node *n, struct stat *st);
 bool node_set_string(char **slot, const char *value);
+
+/*
+ * What a call in flight was, kept in one string so that a later daemon can look for what became of it: "<token>@<record node, hex>=<name sent>". The
+ * token is unique; it is the part's file name where the name itself would not survive as one (P-15).
+ */
+bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const char *name);
+/* Just the token, at least 64 bytes; false = none. */
+bool node_token(const struct node *n, char token[static 64]);
+/* Whether the server's file name @filename is the token of this node's upload, to be mended yet. */
+bool node_has_token(const struct node *n, const char *filename);
+/* The record it was sent to, 0 = none; the server's spelling of the name it was sent under, NULL = none. */
+uint64_t node_flight_record(const struct node *n);
+const char *node_flight_name(const struct node *n);
 
 /* Extended attributes in memory: 0, -ENOMEM. Find: NULL = none. Remove: false = none. */
 int node_set_xattr(struct node *n, const char *name, const void *value, size_t len);

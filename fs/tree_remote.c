@@ -201,14 +201,11 @@ static int apply_record(struct tree *t, uint64_t mark, struct node *collection, 
 static bool may_be_ours(const struct tree *t, const struct node *dir, const struct known *k)
 {
 	for (const struct node *n = t->sync_first; n; n = n->sync_next) {
-		char server[3 * NAMES_MAX + 1];
+		const char *sent = node_flight_name(n);
 
-		if ((n->flight != LEDGER_FLIGHT_CREATE && !n->unknown) || n->parent != dir)
+		if ((n->flight != LEDGER_FLIGHT_CREATE && !n->unknown) || node_flight_record(n) != dir->id)
 			continue;
-		if (n->token && k->filename && !strcmp(n->token, k->filename))
-			return true;
-		names_to_server(n->shown, server);
-		if (k->name && !strcmp(k->name, server))
+		if (node_has_token(n, k->filename) || (sent && k->name && !strcmp(k->name, sent)))
 			return true;
 	}
 	return false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening a damaged ledger. The input is a list of patches (offset of 3 bytes, length of 1, bytes) to a good database
- * with some rows of each kind; a first byte of 0xff means that the rest is the file itself. Whatever it has become: no crash, and
- * where it opens, every reader ends.
+ * Opening a damaged ledger. The input is a list of patches (offset of 3 bytes, length of 1, bytes)
+ * to a good database with some rows of each kind; a first byte of 0xff means that the rest is the
+ * file itself. Whatever it has become: no crash, and where it opens, every reader ends.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -22,7 +22,7 @@ static size_t good_bytes;
 
 static void delete_all(void)
 {
-	static const char *const suffixes[] = { "", "-wal", "-shm", "-lock", "-journal" };
+	static const char *const suffixes[] = {"", "-wal", "-shm", "-lock", "-journal"};
 	char name[128];
 
 	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
@@ -41,13 +41,25 @@ static void leave(void)
 static void fill(struct ledger *l)
 {
 	for (uint64_t i = 1; i < 40; i++) {
-		uint64_t ranges[] = { 0, i, 2 * i, 3 * i }, hashes[] = { i, i };
-		struct ledger_node n = { .id = i, .kind = LEDGER_FILE, .parent = 1, .shown = "name", .rid = "7",
-					 .message = "words", .content = i, .listed_ns = INT64_MIN };
-		struct ledger_content c = { .id = i, .kind = i % 2 ? LEDGER_CONTENT_CLEAN : LEDGER_CONTENT_DIRTY,
-					    .key = i % 2 ? "7/1" : NULL, .size = (int64_t)(3 * i),
-					    .ranges = ranges, .ranges_len = sizeof ranges, .has_hash = true,
-					    .block_hashes = hashes, .block_hashes_len = sizeof hashes };
+		uint64_t ranges[] = {0, i, 2 * i, 3 * i}, hashes[] = {i, i};
+		struct ledger_node n = {.id = i,
+					.kind = LEDGER_FILE,
+					.parent = 1,
+					.shown = "name",
+					.rid = "7",
+					.message = "words",
+					.content = i,
+					.listed_ns = INT64_MIN};
+		struct ledger_content c = {.id = i,
+					   .kind = i % 2 ? LEDGER_CONTENT_CLEAN
+							 : LEDGER_CONTENT_DIRTY,
+					   .key = i % 2 ? "7/1" : NULL,
+					   .size = (int64_t)(3 * i),
+					   .ranges = ranges,
+					   .ranges_len = sizeof ranges,
+					   .has_hash = true,
+					   .block_hashes = hashes,
+					   .block_hashes_len = sizeof hashes};
 
 		ledger_put_node(l, &n);
 		ledger_put_content(l, &c);
@@ -116,7 +128,7 @@ static int see_xattr(void *ctx, uint64_t node, const char *name, const void *val
 
 static void use(struct ledger *l)
 {
-	struct ledger_node n = { .id = 500, .kind = LEDGER_FILE };
+	struct ledger_node n = {.id = 500, .kind = LEDGER_FILE};
 	char message[128];
 	size_t sum = 0;
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two ways in by the first byte: a history of the model of a server whose every choice is a byte of the input (the
- * fuzzer looks for an order of events that breaks a promise of plan_model.h), or items with any bits set at all, also
- * ones no ledger would hold: then plan_make() must answer with a plan that passes plan_check().
+ * Two ways in by the first byte: a history of the model of a server whose every choice is a byte of
+ * the input (the fuzzer looks for an order of events that breaks a promise of plan_model.h), or
+ * items with any bits set at all, also ones no ledger would hold: then plan_make() must answer with
+ * a plan that passes plan_check().
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +52,7 @@ static void read_caps(struct remote_caps *caps, const uint8_t *b)
 
 static void read_item(struct plan_item *it, uint64_t node, const uint8_t *b)
 {
-	static const char *const names[] = { "a", "b", "c", ".attachfs-1-0.tmp" };
+	static const char *const names[] = {"a", "b", "c", ".attachfs-1-0.tmp"};
 
 	*it = (struct plan_item){
 		.node = node,

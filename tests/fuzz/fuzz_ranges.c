@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fs/ranges.c: the input is a list of calls (3 bytes each: what, where, how long), answered by a bitmap as well; its
- * bytes are also loaded as if they were a row's.
+ * fs/ranges.c: the input is a list of calls (3 bytes each: what, where, how long), answered by a
+ * bitmap as well; its bytes are also loaded as if they were a row's.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -28,7 +28,7 @@ static uint64_t count(const char *model, size_t first, size_t end)
 
 static void load(const uint8_t *data, size_t size)
 {
-	struct ranges r = { 0 }, copy = { 0 };
+	struct ranges r = {0}, copy = {0};
 
 	if (ranges_load(&r, data, size) == 0) {
 		require(ranges_check(&r));
@@ -41,9 +41,9 @@ static void load(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct ranges r = { 0 };
+	struct ranges r = {0};
 	struct range gap;
-	char model[512] = { 0 };
+	char model[512] = {0};
 
 	load(data, size);
 	for (size_t i = 0; i + 3 <= size; i += 3) {

@@ -2,8 +2,8 @@
 #include "plan_model.h"
 
 /*
- * How: contents are numbers with distinct sizes, versions count up, records are 1 to 3 (3 in a collection of its own).
- * Server first, then the executor, then user, others and chance.
+ * How: contents are numbers with distinct sizes, versions count up, records are 1 to 3 (3 in a
+ * collection of its own). Server first, then the executor, then user, others and chance.
  */
 
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define RECORDS 3
-#define ROUNDS  100 /* more than any history needs to settle */
+#define ROUNDS	100 /* more than any history needs to settle */
 
 __attribute__((format(printf, 2, 3))) static void breach(struct model *m, const char *format, ...)
 {
@@ -87,10 +87,17 @@ static bool is_odd_name(const char *name)
 	return strchr(name, '#') != NULL;
 }
 
-void model_init(struct model *m, enum model_kind kind, uint64_t seed, const uint8_t *bytes, size_t len)
+void model_init(struct model *m, enum model_kind kind, uint64_t seed, const uint8_t *bytes,
+		size_t len)
 {
-	*m = (struct model){ .kind = kind, .seed = seed, .bytes = bytes, .left = len, .next_node = 1, .next_token = 1 };
-	m->caps = (struct remote_caps){ .system = "model", .batch_update = 1, .batch_remove = 1, .batch_create = 1 };
+	*m = (struct model){.kind = kind,
+			    .seed = seed,
+			    .bytes = bytes,
+			    .left = len,
+			    .next_node = 1,
+			    .next_token = 1};
+	m->caps = (struct remote_caps){
+		.system = "model", .batch_update = 1, .batch_remove = 1, .batch_create = 1};
 	switch (kind) {
 	case MODEL_ID_KEYED:
 		m->caps.rename_in_place = m->caps.move_in_place = m->caps.set_mtime = true;
@@ -150,7 +157,8 @@ static bool is_theirs(const struct model *m, const struct model_node *n)
 static bool server_has(const struct model *m, unsigned content, unsigned except_rid)
 {
 	for (size_t k = 0; k < m->n_files; k++) {
-		if (m->files[k].rid && m->files[k].rid != except_rid && m->files[k].content == content)
+		if (m->files[k].rid && m->files[k].rid != except_rid &&
+		    m->files[k].content == content)
 			return true;
 	}
 	return false;
@@ -160,7 +168,8 @@ static bool server_has(const struct model *m, unsigned content, unsigned except_
 static void check_loss(struct model *m, const struct model_file *f, unsigned next, const char *call)
 {
 	if (!f->token && !f->seen)
-		breach(m, "%s touches file %u that others made and nobody here has seen", call, f->rid);
+		breach(m, "%s touches file %u that others made and nobody here has seen", call,
+		       f->rid);
 	if (f->content == next || server_has(m, f->content, f->rid))
 		return;
 	for (size_t k = 0; k < m->n_nodes; k++) {
@@ -169,15 +178,19 @@ static void check_loss(struct model *m, const struct model_file *f, unsigned nex
 		if (!n->node || is_theirs(m, n))
 			continue;
 		if (!n->gone && !(n->was_local && n->content_local) && n->content == f->content)
-			breach(m, "%s of file %u ends the content of node %u there", call, f->rid, (unsigned)n->node);
+			breach(m, "%s of file %u ends the content of node %u there", call, f->rid,
+			       (unsigned)n->node);
 		if (!n->gone && n->base && n->base == f->content)
-			breach(m, "%s of file %u ends what node %u builds on", call, f->rid, (unsigned)n->node);
+			breach(m, "%s of file %u ends what node %u builds on", call, f->rid,
+			       (unsigned)n->node);
 		if (n->gone && n->open && !n->content_local && n->content == f->content)
-			breach(m, "%s of file %u ends what is read of node %u", call, f->rid, (unsigned)n->node);
+			breach(m, "%s of file %u ends what is read of node %u", call, f->rid,
+			       (unsigned)n->node);
 	}
 }
 
-static struct model_file *server_add(struct model *m, unsigned record, const char *name, unsigned content)
+static struct model_file *server_add(struct model *m, unsigned record, const char *name,
+				     unsigned content)
 {
 	struct model_file *f;
 
@@ -204,7 +217,8 @@ static void server_create(struct model *m, struct model_entry *e)
 	} else {
 		uint64_t size = m->sizes[content];
 
-		if (size < m->caps.create_min_bytes || (m->caps.create_max_bytes && size > m->caps.create_max_bytes))
+		if (size < m->caps.create_min_bytes ||
+		    (m->caps.create_max_bytes && size > m->caps.create_max_bytes))
 			breach(m, "create of %llu bytes", (unsigned long long)size);
 		f = server_add(m, e->record, e->name, content);
 	}
@@ -251,7 +265,8 @@ static void server_update(struct model *m, struct model_entry *e)
 		f->tame = false;
 	}
 	if (e->set_record) {
-		if (!f->touched && collection_of(f->record) != collection_of(e->record) && !m->caps.move_between_collections)
+		if (!f->touched && collection_of(f->record) != collection_of(e->record) &&
+		    !m->caps.move_between_collections)
 			breach(m, "a move between collections");
 		f->record = e->record;
 	}
@@ -263,7 +278,8 @@ static void server_update(struct model *m, struct model_entry *e)
 /* Where names are unique it goes by name (S-13). */
 static void server_remove(struct model *m, struct model_entry *e)
 {
-	struct model_file *f = m->caps.names_unique ? file_by_name(m, e->record, e->name) : file_by_rid(m, e->rid);
+	struct model_file *f =
+		m->caps.names_unique ? file_by_name(m, e->record, e->name) : file_by_rid(m, e->rid);
 
 	if (!f) {
 		e->gone = true;
@@ -345,9 +361,11 @@ static unsigned content_add(struct model *m, uint64_t size)
 }
 
 /* @shown may be the name it has already. */
-static void node_see(struct model_node *n, const struct model_file *f, const char *shown, unsigned content)
+static void node_see(struct model_node *n, const struct model_file *f, const char *shown,
+		     unsigned content)
 {
-	struct model_known at = { .known = true, .rid = f->rid, .record = f->record, .tame = f->tame };
+	struct model_known at = {
+		.known = true, .rid = f->rid, .record = f->record, .tame = f->tame};
 
 	set_name(at.name, shown);
 	set_name(at.raw, f->name);
@@ -356,7 +374,8 @@ static void node_see(struct model_node *n, const struct model_file *f, const cha
 	n->at = at;
 }
 
-/* An update says nothing about the bytes: the version stays, so that what others did to them is found by the refresh. */
+/* An update says nothing about the bytes: the version stays, so that what others did to them is
+ * found by the refresh. */
 static void node_moved(struct model_node *n, const struct model_file *f, const char *shown)
 {
 	unsigned version = n->at.version;
@@ -365,12 +384,13 @@ static void node_moved(struct model_node *n, const struct model_file *f, const c
 	n->at.version = version;
 }
 
-/* Others, or nobody, removed its file: what is clean is gone here too, what is the user's becomes a new file. */
+/* Others, or nobody, removed its file: what is clean is gone here too, what is the user's becomes a
+ * new file. */
 static void node_vanish(struct model *m, struct model_node *n)
 {
 	bool clean = !node_differs(n);
 
-	n->at = (struct model_known){ 0 };
+	n->at = (struct model_known){0};
 	if (n->gone)
 		return;
 	n->base = 0;
@@ -476,9 +496,10 @@ static void count_call(struct model *m, const struct model_call *c)
 	}
 }
 
-/* What a call needs to know is copied when it is sent, and what a restart must know is kept in the row. */
-static void send_entry(struct model *m, enum plan_kind kind, const struct plan_entry *e, struct model_node *n,
-		       struct model_entry *out)
+/* What a call needs to know is copied when it is sent, and what a restart must know is kept in the
+ * row. */
+static void send_entry(struct model *m, enum plan_kind kind, const struct plan_entry *e,
+		       struct model_node *n, struct model_entry *out)
 {
 	bool fills = kind == PLAN_CREATE || kind == PLAN_REPLACE;
 
@@ -505,11 +526,13 @@ static void send_entry(struct model *m, enum plan_kind kind, const struct plan_e
 	n->flight_size = m->sizes[n->flight_content];
 	n->flight_token = out->token;
 	set_name(n->flight_name, fills || kind == PLAN_UPDATE ? out->name : "");
-	/* An upload elsewhere of what the server has already: the one that a server without updates needs. */
+	/* An upload elsewhere of what the server has already: the one that a server without updates
+	 * needs. */
 	m->excuses += kind == PLAN_CREATE && n->at.known && !node_differs(n);
 }
 
-static void send_call(struct model *m, const struct plan *p, const struct plan_call *call, const size_t *index)
+static void send_call(struct model *m, const struct plan *p, const struct plan_call *call,
+		      const size_t *index)
 {
 	struct model_call *c;
 
@@ -517,7 +540,8 @@ static void send_call(struct model *m, const struct plan *p, const struct plan_c
 	c = &m->calls[m->n_calls++];
 	c->kind = call->kind;
 	c->n = call->n;
-	c->fate = m->faults && chance(m, 30) ? (enum model_fate)model_pick(m, MODEL_FATES) : MODEL_DONE;
+	c->fate = m->faults && chance(m, 30) ? (enum model_fate)model_pick(m, MODEL_FATES)
+					     : MODEL_DONE;
 	c->entries = calloc(call->n, sizeof(*c->entries));
 	if (!c->entries)
 		abort();
@@ -529,7 +553,8 @@ static void send_call(struct model *m, const struct plan *p, const struct plan_c
 	count_call(m, c);
 }
 
-/* Plans once. @percent: how many of the calls are sent; the others were given up for now. Returns how much was done. */
+/* Plans once. @percent: how many of the calls are sent; the others were given up for now. Returns
+ * how much was done. */
 static size_t plan_once(struct model *m, uint32_t percent)
 {
 	struct plan p;
@@ -577,7 +602,8 @@ static void clear_flight(struct model_node *n)
 	n->flight_name[0] = '\0';
 }
 
-/* The identity that a new upload leaves behind is to be removed once nobody needs it. Returns @n, which may have moved. */
+/* The identity that a new upload leaves behind is to be removed once nobody needs it. Returns @n,
+ * which may have moved. */
 static struct model_node *leave_ghost(struct model *m, struct model_node *n)
 {
 	uint64_t node = n->node;
@@ -594,15 +620,16 @@ static struct model_node *leave_ghost(struct model *m, struct model_node *n)
 	ghost->content = n->at.content == MODEL_DOUBT ? MODEL_FILLER : n->at.content;
 	ghost->content_local = true; /* nobody reads through it */
 	ghost->after = node;
-	n->at = (struct model_known){ 0 };
+	n->at = (struct model_known){0};
 	return n;
 }
 
-static void acknowledge_entry(struct model *m, enum plan_kind kind, const struct model_entry *e, struct model_node *n)
+static void acknowledge_entry(struct model *m, enum plan_kind kind, const struct model_entry *e,
+			      struct model_node *n)
 {
 	clear_flight(n);
 	if (kind == PLAN_REMOVE) {
-		n->at = (struct model_known){ 0 };
+		n->at = (struct model_known){0};
 		return;
 	}
 	if (e->gone) {
@@ -640,22 +667,28 @@ static void look_for(struct model *m, struct model_node *n)
 	case PLAN_CREATE:
 		for (size_t k = 0; k < m->n_files && !ours; k++) {
 			f = &m->files[k];
-			ours = f->rid && f->record == n->flight_record && f->token == n->flight_token;
-			if (m->kind != MODEL_ID_KEYED) /* no token to be seen there: name and size */
-				ours = f->rid && f->record == n->flight_record && !is_known(m, f->rid) &&
-				       strcmp(f->name, n->flight_name) == 0 && m->sizes[f->content] == n->flight_size;
+			ours = f->rid && f->record == n->flight_record &&
+			       f->token == n->flight_token;
+			if (m->kind !=
+			    MODEL_ID_KEYED) /* no token to be seen there: name and size */
+				ours = f->rid && f->record == n->flight_record &&
+				       !is_known(m, f->rid) &&
+				       strcmp(f->name, n->flight_name) == 0 &&
+				       m->sizes[f->content] == n->flight_size;
 		}
 		if (ours) {
 			n = leave_ghost(m, n);
 			/* Not its size: others have replaced it since. */
 			node_see(n, f, n->flight_name,
-				 m->sizes[f->content] == n->flight_size ? n->flight_content : MODEL_DOUBT);
+				 m->sizes[f->content] == n->flight_size ? n->flight_content
+									: MODEL_DOUBT);
 		}
 		break;
 	case PLAN_REPLACE:
 		ours = f && f->version != n->at.version && m->sizes[f->content] == n->flight_size;
 		if (ours)
-			node_see(n, f, strcmp(f->name, n->at.raw) == 0 ? n->at.name : f->name, n->flight_content);
+			node_see(n, f, strcmp(f->name, n->at.raw) == 0 ? n->at.name : f->name,
+				 n->flight_content);
 		break;
 	case PLAN_UPDATE:
 		if (f && f->record == n->flight_record)
@@ -663,7 +696,7 @@ static void look_for(struct model *m, struct model_node *n)
 		break;
 	default:
 		if (!f)
-			n->at = (struct model_known){ 0 };
+			n->at = (struct model_known){0};
 		break;
 	}
 	n->mtime_differs = n->mtime_set;
@@ -726,7 +759,8 @@ static void acknowledge(struct model *m, size_t number)
 	drop_dead(m);
 }
 
-/* Killed and started again: calls in the air are done or not, what was busy is unknown, what is only in memory is lost. */
+/* Killed and started again: calls in the air are done or not, what was busy is unknown, what is
+ * only in memory is lost. */
 static void restart(struct model *m)
 {
 	for (size_t k = 0; k < m->n_calls; k++) {
@@ -741,8 +775,9 @@ static void restart(struct model *m)
 		if (n->flight != PLAN_FORGET) {
 			n->unknown = true;
 			if (n->flight_content != MODEL_FILLER)
-				n->flight_content = MODEL_DOUBT; /* the row does not say which one was sent */
-			m->excuses += 2;                         /* and so it is sent again, and may have been lost */
+				n->flight_content =
+					MODEL_DOUBT; /* the row does not say which one was sent */
+			m->excuses += 2; /* and so it is sent again, and may have been lost */
 		}
 		n->busy = n->alone = n->open = false;
 		n->content_settled = n->name_settled = true;
@@ -751,14 +786,16 @@ static void restart(struct model *m)
 
 /* ---- others, and how the mount learns of it ---- */
 
-static void free_name(struct model *m, unsigned record, const char *raw, const char *mark, char out[MODEL_NAME])
+static void free_name(struct model *m, unsigned record, const char *raw, const char *mark,
+		      char out[MODEL_NAME])
 {
 	set_name(out, raw);
 	while (node_at(m, record, out))
 		snprintf(out, MODEL_NAME, "%.20s%s%u", raw, mark, ++m->next_name);
 }
 
-/* Where names are unique, the name is theirs: ours steps aside. Else theirs is shown with its id. */
+/* Where names are unique, the name is theirs: ours steps aside. Else theirs is shown with its id.
+ */
 static void make_way(struct model *m, unsigned record, const char *raw, char shown[MODEL_NAME])
 {
 	struct model_node *ours = node_at(m, record, raw);
@@ -773,12 +810,54 @@ static void make_way(struct model *m, unsigned record, const char *raw, char sho
 	free_name(m, record, raw, "~", shown);
 }
 
+/* Both changed the content: both are kept, ours under another name and as a new file. */
+static void keep_both(struct model *m, uint64_t node, const struct model_file *f)
+{
+	struct model_node *theirs = node_add(m);
+	struct model_node *n = model_find(m, node);
+	char name[MODEL_NAME];
+
+	node_see(n, f, n->at.name, f->content);
+	theirs->at = n->at;
+	theirs->record = n->record;
+	theirs->content = f->content;
+	set_wanted_name(theirs, n->name);
+	free_name(m, n->record, n->name, "~conflict", name);
+	set_wanted_name(n, name);
+	n->at = (struct model_known){0};
+	n->base = 0;
+	n->content_local = true;
+	n->mtime_differs = n->mtime_set;
+	m->excuses += 2;
+}
+
+/* Others moved its file: it follows, unless the user has moved it too. Returns the node, which may
+ * have moved. */
+static struct model_node *refresh_place(struct model *m, uint64_t node, const struct model_file *f)
+{
+	struct model_node *n = model_find(m, node);
+	bool follows = !n->gone && n->record == n->at.record && strcmp(n->name, n->at.name) == 0;
+	char shown[MODEL_NAME];
+
+	if (f->record == n->at.record && strcmp(f->name, n->at.raw) == 0)
+		return n;
+	if (follows)
+		n->gone = true; /* so that it is not in its own way */
+	make_way(m, f->record, f->name, shown);
+	n = model_find(m, node);
+	if (follows) {
+		n->gone = false;
+		n->record = f->record;
+		set_wanted_name(n, shown);
+	}
+	node_moved(n, f, shown);
+	return n;
+}
+
 static void refresh_node(struct model *m, uint64_t node)
 {
 	struct model_node *n = model_find(m, node);
-	struct model_file *f = file_by_rid(m, n->at.rid);
-	bool follows = !n->gone && n->record == n->at.record && strcmp(n->name, n->at.name) == 0;
-	char shown[MODEL_NAME];
+	const struct model_file *f = file_by_rid(m, n->at.rid);
 
 	if (!n->at.known)
 		return;
@@ -786,48 +865,18 @@ static void refresh_node(struct model *m, uint64_t node)
 		node_vanish(m, n);
 		return;
 	}
-	if (f->record != n->at.record || strcmp(f->name, n->at.raw) != 0) {
-		if (follows)
-			n->gone = true; /* so that it is not in its own way */
-		make_way(m, f->record, f->name, shown);
-		n = model_find(m, node);
-		if (follows) {
-			n->gone = false;
-			n->record = f->record;
-			set_wanted_name(n, shown);
-		}
-		node_moved(n, f, shown);
-	}
-	if (f->version == n->at.version || n->gone) {
+	n = refresh_place(m, node, f);
+	if (n->gone) {
 		n->at.version = f->version;
-		n->at.content = n->gone ? f->content : n->at.content;
+		n->at.content = f->content;
+	} else if (f->version == n->at.version) {
 		return;
-	}
-	if (!node_differs(n)) {
+	} else if (node_differs(n)) {
+		keep_both(m, node, f);
+	} else {
 		n->content = f->content;
 		n->content_local = false;
 		node_see(n, f, n->at.name, f->content);
-		return;
-	}
-	/* A conflict: both are kept, ours under another name. */
-	node_see(n, f, n->at.name, f->content);
-	{
-		struct model_node *theirs = node_add(m);
-		char name[MODEL_NAME];
-
-		n = model_find(m, node);
-		*theirs = (struct model_node){
-			.node = theirs->node, .at = n->at, .record = n->record, .content = f->content,
-			.name_settled = true, .content_settled = true,
-		};
-		set_wanted_name(theirs, n->name);
-		free_name(m, n->record, n->name, "~conflict", name);
-		set_wanted_name(n, name);
-		n->at = (struct model_known){ 0 };
-		n->base = 0;
-		n->content_local = true;
-		n->mtime_differs = n->mtime_set;
-		m->excuses += 2;
 	}
 }
 
@@ -842,7 +891,8 @@ static void refresh_file(struct model *m, size_t number)
 	if (f->token && !f->touched)
 		breach(m, "file %u of ours is nobody's", f->rid);
 	if (f->content == MODEL_FILLER)
-		f->content = content_add(m, m->sizes[MODEL_FILLER]); /* others moved it away before we knew of it */
+		f->content = content_add(
+			m, m->sizes[MODEL_FILLER]); /* others moved it away before we knew of it */
 	make_way(m, f->record, f->name, shown);
 	n = node_add(m);
 	n->record = f->record;
@@ -852,7 +902,8 @@ static void refresh_file(struct model *m, size_t number)
 	f->seen = true;
 }
 
-/* A listing of all. Waits until nothing is in the air: what a call changes is not a change by others. */
+/* A listing of all. Waits until nothing is in the air: what a call changes is not a change by
+ * others. */
 static bool refresh(struct model *m)
 {
 	size_t nodes = m->n_nodes;
@@ -890,7 +941,7 @@ static uint64_t pick_size(struct model *m)
 
 static const char *pick_name(struct model *m)
 {
-	static const char *const names[] = { "a", "b", "c", "d", "e#", ".~f" };
+	static const char *const names[] = {"a", "b", "c", "d", "e#", ".~f"};
 
 	return names[model_pick(m, sizeof(names) / sizeof(names[0]))];
 }
@@ -901,15 +952,17 @@ static unsigned pick_record(struct model *m)
 }
 
 /*
- * Where names are unique, the race between a listing and a create to a name that others take meanwhile cannot be won by
- * any plan (servicemax.md, section 5): there others act only while nothing is in the air, and are seen at once.
+ * Where names are unique, the race between a listing and a create to a name that others take
+ * meanwhile cannot be won by any plan (servicemax.md, section 5): there others act only while
+ * nothing is in the air, and are seen at once.
  */
 static void others_act(struct model *m)
 {
 	unsigned what = model_pick(m, 4);
 	unsigned record = pick_record(m);
 	const char *name = pick_name(m);
-	struct model_file *f = m->n_files ? file_by_rid(m, 1 + model_pick(m, (uint32_t)m->n_files)) : NULL;
+	struct model_file *f =
+		m->n_files ? file_by_rid(m, 1 + model_pick(m, (uint32_t)m->n_files)) : NULL;
 
 	if (m->caps.names_unique && !refresh(m))
 		return;
@@ -982,7 +1035,8 @@ void model_delete(struct model *m, uint64_t node)
 	n->gone = true;
 	n->parked = false;
 	if (node_differs(n)) {
-		n->content_local = true; /* written here: whoever reads it needs nothing of the server */
+		n->content_local =
+			true; /* written here: whoever reads it needs nothing of the server */
 		n->base = 0;
 	}
 }
@@ -1140,9 +1194,10 @@ static void check_end(struct model *m)
 			breach(m, "node %u is not on the server", id);
 		else if (f->content != n->content)
 			breach(m, "node %u has another content on the server", id);
-		else if (n->at.record != n->record || strcmp(n->at.name, n->name) != 0 || f->record != n->record ||
-			 strcmp(f->name, n->at.raw) != 0)
-			breach(m, "node %u is at %u/%s instead of %u/%s", id, f->record, f->name, n->record, n->name);
+		else if (n->at.record != n->record || strcmp(n->at.name, n->name) != 0 ||
+			 f->record != n->record || strcmp(f->name, n->at.raw) != 0)
+			breach(m, "node %u is at %u/%s instead of %u/%s", id, f->record, f->name,
+			       n->record, n->name);
 		else if (f->tame)
 			breach(m, "node %u kept its tame name", id);
 		else if (m->caps.set_mtime && n->mtime_set && f->mtime != n->mtime)
@@ -1151,7 +1206,8 @@ static void check_end(struct model *m)
 	if (files != held)
 		breach(m, "%zu files on the server, %zu of them are somebody's", files, held);
 	if (m->uploads > m->n_contents - 1 + m->excuses)
-		breach(m, "%u uploads of %zu contents and %u excuses", m->uploads, m->n_contents - 1, m->excuses);
+		breach(m, "%u uploads of %zu contents and %u excuses", m->uploads,
+		       m->n_contents - 1, m->excuses);
 }
 
 void model_settle(struct model *m)

@@ -3,16 +3,17 @@
 #define ATTACHFS_TESTS_PLAN_MODEL_H
 
 /*
- * A world for fs/plan.c to be tried in: a server of one of three kinds, a user, other users, and an executor that does
- * with a plan what fs/sync.c does. Calls are in the air between being sent, done by the server and acknowledged;
- * each can be refused, fail, or end with an unknown outcome (done or not); the daemon can be restarted at any point and
- * then has only what the ledger has.
+ * A world for fs/plan.c to be tried in: a server of one of three kinds, a user, other users, and an
+ * executor that does with a plan what fs/sync.c does. Calls are in the air between being sent, done
+ * by the server and acknowledged; each can be refused, fail, or end with an unknown outcome (done
+ * or not); the daemon can be restarted at any point and then has only what the ledger has.
  *
  * What must hold is checked where it could break, and the first breach is kept in model.breach:
- *  - a content that the user wants, or that a program still reads, is never removed or overwritten on the server while it
- *    is nowhere else there; and at every step it is here or there;
+ *  - a content that the user wants, or that a program still reads, is never removed or overwritten
+ * on the server while it is nowhere else there; and at every step it is here or there;
  *  - a file of others that the mount has not seen is never touched;
- *  - a content is uploaded once, plus once for each event that makes a second time necessary (model.excuses);
+ *  - a content is uploaded once, plus once for each event that makes a second time necessary
+ * (model.excuses);
  *  - when all is settled the server has exactly what the user wants.
  *
  * All choices come from model_pick(): of a seed, or of the bytes of a fuzzer.
@@ -25,15 +26,15 @@
 #include "plan.h"
 
 enum model_kind {
-	MODEL_ID_KEYED,   /* PERSCOM: renames, moves and replaces in place, fillers */
+	MODEL_ID_KEYED,	  /* PERSCOM: renames, moves and replaces in place, fillers */
 	MODEL_NAME_KEYED, /* ServiceMax: names are unique and the only handle */
 	MODEL_IMMUTABLE,  /* Enterprise Tester: create and delete */
 	MODEL_KINDS,
 };
 
-#define MODEL_NAME 64
-#define MODEL_FILLER 0         /* content number of a filler */
-#define MODEL_DOUBT UINT32_MAX /* a known content that we cannot be sure of */
+#define MODEL_NAME   64
+#define MODEL_FILLER 0		/* content number of a filler */
+#define MODEL_DOUBT  UINT32_MAX /* a known content that we cannot be sure of */
 
 struct model_file {
 	unsigned rid; /* 0 = removed */
@@ -42,8 +43,8 @@ struct model_file {
 	bool tame; /* uploaded under a tame name that is not its name (P-15) */
 	unsigned content, version, mtime;
 	uint64_t token; /* of the call that created it; 0 = others did */
-	bool seen;      /* others': the mount has shown it */
-	bool touched;   /* others changed or removed it */
+	bool seen;	/* others': the mount has shown it */
+	bool touched;	/* others changed or removed it */
 };
 
 struct model_known {
@@ -84,7 +85,14 @@ struct model_entry {
 	struct model_file result;
 };
 
-enum model_fate { MODEL_DONE, MODEL_REFUSED, MODEL_RETRY, MODEL_LOST, MODEL_LOST_UNDONE, MODEL_FATES };
+enum model_fate {
+	MODEL_DONE,
+	MODEL_REFUSED,
+	MODEL_RETRY,
+	MODEL_LOST,
+	MODEL_LOST_UNDONE,
+	MODEL_FATES
+};
 
 struct model_call {
 	enum plan_kind kind;
@@ -115,7 +123,8 @@ struct model {
 	unsigned next_version, next_name;
 	bool stale; /* others changed something that the mount has not been told */
 
-	unsigned uploads, fillers, update_calls, updated, remove_calls, removed, adopts, looks, fetches;
+	unsigned uploads, fillers, update_calls, updated, remove_calls, removed, adopts, looks,
+		fetches;
 	unsigned excuses; /* uploads that may come on top of one per content written */
 	char breach[256];
 };
@@ -123,10 +132,12 @@ struct model {
 uint32_t model_pick(struct model *m, uint32_t n); /* 0 .. n-1 */
 
 /* @bytes may be NULL: then the choices come from @seed. */
-void model_init(struct model *m, enum model_kind kind, uint64_t seed, const uint8_t *bytes, size_t len);
+void model_init(struct model *m, enum model_kind kind, uint64_t seed, const uint8_t *bytes,
+		size_t len);
 void model_free(struct model *m);
 
-/* The user. Node ids stay, pointers do not. All settle at once unless the history says otherwise. */
+/* The user. Node ids stay, pointers do not. All settle at once unless the history says otherwise.
+ */
 uint64_t model_create(struct model *m, unsigned record, const char *name, uint64_t size);
 void model_write(struct model *m, uint64_t node, uint64_t size);
 void model_rename(struct model *m, uint64_t node, unsigned record, const char *name);
@@ -138,7 +149,8 @@ struct model_node *model_find(struct model *m, uint64_t node);
 /* A file of others that the mount shows already. */
 uint64_t model_remote(struct model *m, unsigned record, const char *name, uint64_t size);
 
-/* Plan, send, do, acknowledge, until there is nothing more to do; then compare the server with the user's wish. */
+/* Plan, send, do, acknowledge, until there is nothing more to do; then compare the server with the
+ * user's wish. */
 void model_settle(struct model *m);
 
 /* @steps random acts of the user, with nothing sent between them. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* fs/content*.c: what was written is what is read, over every chain, across every end; and the limit holds. */
+/* fs/content*.c: what was written is what is read, over every chain, across every end; and the
+ * limit holds. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,7 +35,7 @@ static uint64_t limit = 64 * MIB;
 
 static void open_store(void)
 {
-	struct content_config config = { .dir = store_path, .limit_bytes = limit };
+	struct content_config config = {.dir = store_path, .limit_bytes = limit};
 	char message[256] = "";
 	int r = ledger_open(ledger_path, &ledger, message, sizeof message);
 
@@ -553,14 +554,15 @@ static void test_unclaimed_dirty_contents_go_to_lost_found(void **state)
 
 static void test_foreign_files_are_kept_and_one_daemon_has_the_store(void **state)
 {
-	struct content_config config = { .dir = store_path, .limit_bytes = limit };
+	struct content_config config = {.dir = store_path, .limit_bytes = limit};
 	struct content_store *other;
 	char message[256] = "", path[160];
 	struct stat st;
 	FILE *f;
 
 	(void)state;
-	assert_int_equal(content_store_open(&config, ledger, &other, message, sizeof message), -EBUSY);
+	assert_int_equal(content_store_open(&config, ledger, &other, message, sizeof message),
+			 -EBUSY);
 	assert_non_null(strstr(message, "process"));
 	close_store();
 	snprintf(path, sizeof path, "%s/objects/notes.txt", store_path);
@@ -574,7 +576,8 @@ static void test_foreign_files_are_kept_and_one_daemon_has_the_store(void **stat
 	close_store();
 	chmod(store_path, 0755);
 	assert_int_equal(ledger_open(ledger_path, &ledger, message, sizeof message), 0);
-	assert_int_equal(content_store_open(&config, ledger, &store, message, sizeof message), -EPERM);
+	assert_int_equal(content_store_open(&config, ledger, &store, message, sizeof message),
+			 -EPERM);
 	ledger_close(ledger);
 	ledger = NULL;
 }
@@ -676,7 +679,8 @@ static void set_boot(const char *boot)
 	char sql[128];
 	sqlite3 *db;
 
-	snprintf(sql, sizeof sql, "UPDATE value SET value=CAST('%s' AS BLOB) WHERE key='boot'", boot);
+	snprintf(sql, sizeof sql, "UPDATE value SET value=CAST('%s' AS BLOB) WHERE key='boot'",
+		 boot);
 	assert_int_equal(sqlite3_open(ledger_path, &db), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(db);
@@ -695,7 +699,7 @@ static void test_after_a_power_failure_the_last_second_is_not_trusted(void **sta
 		open_store();
 		sealed_with("durable"); /* 1 */
 		ledger_sync(ledger);
-		sealed_with("too young"); /* 2 */
+		sealed_with("too young");	      /* 2 */
 		c = sealed_with("young, but hashed"); /* 3 */
 		content_flatten(c);
 		clean_with("k", "young and clean"); /* 4 */
@@ -790,7 +794,7 @@ static void test_filling_writing_mapping_and_sealing_in_parallel(void **state)
 		if (i % 32 == 0)
 			assert_int_equal(write_at(c, i * 64, block, 64), 0);
 		content_is_local(c);
-		content_next_missing(clean, 0, &(uint64_t){ 0 }, &(uint64_t){ 0 });
+		content_next_missing(clean, 0, &(uint64_t){0}, &(uint64_t){0});
 	}
 	pthread_join(threads[2], NULL);
 	pthread_join(threads[3], NULL);
@@ -811,7 +815,7 @@ static void test_filling_writing_mapping_and_sealing_in_parallel(void **state)
 
 /* Random histories against a model. */
 
-#define FILES 4
+#define FILES	4
 #define LONGEST 3000
 
 struct version {
@@ -822,7 +826,7 @@ struct version {
 
 struct model {
 	struct version file[FILES];  /* what a node names; NULL = nothing */
-	struct version snap[8];      /* what somebody still reads */
+	struct version snap[8];	     /* what somebody still reads */
 	char server[FILES][LONGEST]; /* the bytes under a clean key */
 	unsigned server_version[FILES];
 	unsigned step;
@@ -913,7 +917,8 @@ static void step_fetch(const struct version *v, bool all)
 	for (uint64_t off = 0; off < v->size; off += e.len) {
 		assert_int_equal(content_map(v->c, off, all ? LONGEST : 1 + below(200), &e), 0);
 		if (e.where == CONTENT_MISSING && (all || below(2)))
-			assert_int_equal(content_fill(e.clean, e.clean_off, v->bytes + off, e.len), 0);
+			assert_int_equal(content_fill(e.clean, e.clean_off, v->bytes + off, e.len),
+					 0);
 	}
 }
 
@@ -944,7 +949,7 @@ static void step_forget(struct model *m, size_t i)
 
 static void step_reopen(struct model *m)
 {
-	uint64_t ids[FILES] = { 0 };
+	uint64_t ids[FILES] = {0};
 	char message[256] = "";
 
 	for (size_t i = 0; i < 8; i++) {
@@ -1043,7 +1048,8 @@ static void test_random_histories_agree_with_a_model(void **state)
 	free(m);
 }
 
-/* Kills at any moment: what was sealed and committed is there, whole, whatever was done to it since. */
+/* Kills at any moment: what was sealed and committed is there, whole, whatever was done to it
+ * since. */
 
 static void child_edits_until_killed(int out, unsigned seed, uint64_t id, char fill)
 {

@@ -67,9 +67,14 @@ static struct ledger *open_ledger(void)
 
 static struct ledger_node node(uint64_t id, const char *shown)
 {
-	return (struct ledger_node){ .id = id, .kind = LEDGER_FILE, .parent = 1, .shown = shown,
-				     .atime_ns = INT64_MIN, .mtime_ns = 5, .size = -1,
-				     .listed_ns = INT64_MIN };
+	return (struct ledger_node){.id = id,
+				    .kind = LEDGER_FILE,
+				    .parent = 1,
+				    .shown = shown,
+				    .atime_ns = INT64_MIN,
+				    .mtime_ns = 5,
+				    .size = -1,
+				    .listed_ns = INT64_MIN};
 }
 
 struct seen {
@@ -115,25 +120,50 @@ static int see_xattr(void *ctx, uint64_t id, const char *name, const void *value
 	size_t at = strlen(s->xattrs);
 
 	s->count++;
-	snprintf(s->xattrs + at, sizeof s->xattrs - at, "%llu.%s=%.*s;", (unsigned long long)id, name,
-		 (int)len, (const char *)value);
+	snprintf(s->xattrs + at, sizeof s->xattrs - at, "%llu.%s=%.*s;", (unsigned long long)id,
+		 name, (int)len, (const char *)value);
 	return 0;
 }
 
 static void test_a_node_comes_back_as_it_was_put(void **state)
 {
 	struct ledger *l = open_ledger();
-	struct seen seen = { 0 };
-	struct ledger_node n = {
-		.id = 77, .kind = LEDGER_RECORD, .parent = 3, .shown = "ä b", .gone = true, .local = true,
-		.dirty = true, .mtime_dirty = true, .mode = 0640, .uid = UINT32_MAX, .gid = 7,
-		.owner_set = true, .atime_ns = INT64_MIN, .mtime_ns = INT64_MAX, .ctime_ns = -1,
-		.size = 1LL << 62, .content = UINT64_MAX >> 1, .rid = "r", .rparent = 4, .rname = "",
-		.rfilename = NULL, .rversion = "v", .rurl = "u", .rmedia = "m", .rsize = -1,
-		.rmtime_ns = 8, .rctime_ns = 9, .rfiller = true, .flight = LEDGER_FLIGHT_UPDATE,
-		.flight_since_ns = 10, .token = "t", .after = 11, .error = -EIO, .message = "no",
-		.listed_ns = 12
-	};
+	struct seen seen = {0};
+	struct ledger_node n = {.id = 77,
+				.kind = LEDGER_RECORD,
+				.parent = 3,
+				.shown = "ä b",
+				.gone = true,
+				.local = true,
+				.dirty = true,
+				.mtime_dirty = true,
+				.mode = 0640,
+				.uid = UINT32_MAX,
+				.gid = 7,
+				.owner_set = true,
+				.atime_ns = INT64_MIN,
+				.mtime_ns = INT64_MAX,
+				.ctime_ns = -1,
+				.size = 1LL << 62,
+				.content = UINT64_MAX >> 1,
+				.rid = "r",
+				.rparent = 4,
+				.rname = "",
+				.rfilename = NULL,
+				.rversion = "v",
+				.rurl = "u",
+				.rmedia = "m",
+				.rsize = -1,
+				.rmtime_ns = 8,
+				.rctime_ns = 9,
+				.rfiller = true,
+				.flight = LEDGER_FLIGHT_UPDATE,
+				.flight_since_ns = 10,
+				.token = "t",
+				.after = 11,
+				.error = -EIO,
+				.message = "no",
+				.listed_ns = 12};
 
 	(void)state;
 	assert_int_equal(ledger_put_node(l, &n), 0);
@@ -146,10 +176,31 @@ static void test_a_node_comes_back_as_it_was_put(void **state)
 	assert_null(seen.node.rfilename);
 	/* Everything but the pointers. */
 #define SAME(field) assert_true(seen.node.field == n.field)
-	SAME(id); SAME(kind); SAME(parent); SAME(gone); SAME(local); SAME(dirty); SAME(mtime_dirty);
-	SAME(mode); SAME(uid); SAME(gid); SAME(owner_set); SAME(atime_ns); SAME(mtime_ns);
-	SAME(ctime_ns); SAME(size); SAME(content); SAME(rparent); SAME(rsize); SAME(rmtime_ns);
-	SAME(rctime_ns); SAME(rfiller); SAME(flight); SAME(flight_since_ns); SAME(after); SAME(error);
+	SAME(id);
+	SAME(kind);
+	SAME(parent);
+	SAME(gone);
+	SAME(local);
+	SAME(dirty);
+	SAME(mtime_dirty);
+	SAME(mode);
+	SAME(uid);
+	SAME(gid);
+	SAME(owner_set);
+	SAME(atime_ns);
+	SAME(mtime_ns);
+	SAME(ctime_ns);
+	SAME(size);
+	SAME(content);
+	SAME(rparent);
+	SAME(rsize);
+	SAME(rmtime_ns);
+	SAME(rctime_ns);
+	SAME(rfiller);
+	SAME(flight);
+	SAME(flight_since_ns);
+	SAME(after);
+	SAME(error);
 	SAME(listed_ns);
 #undef SAME
 	ledger_close(l);
@@ -158,14 +209,20 @@ static void test_a_node_comes_back_as_it_was_put(void **state)
 static void test_a_content_comes_back_as_it_was_put(void **state)
 {
 	struct ledger *l = open_ledger();
-	struct seen seen = { 0 };
-	uint64_t ranges[] = { 0, 5, 7, 9 }, hashes[] = { 1, 2 };
-	struct ledger_content c = {
-		.id = 5, .kind = LEDGER_CONTENT_DIRTY, .base = 4, .base_len = 3, .size = 9,
-		.has_hash = true, .hash = "0123456789abcde", .ranges = ranges,
-		.ranges_len = sizeof ranges, .block_hashes = hashes, .block_hashes_len = sizeof hashes,
-		.used_ns = 6
-	};
+	struct seen seen = {0};
+	uint64_t ranges[] = {0, 5, 7, 9}, hashes[] = {1, 2};
+	struct ledger_content c = {.id = 5,
+				   .kind = LEDGER_CONTENT_DIRTY,
+				   .base = 4,
+				   .base_len = 3,
+				   .size = 9,
+				   .has_hash = true,
+				   .hash = "0123456789abcde",
+				   .ranges = ranges,
+				   .ranges_len = sizeof ranges,
+				   .block_hashes = hashes,
+				   .block_hashes_len = sizeof hashes,
+				   .used_ns = 6};
 
 	(void)state;
 	assert_int_equal(ledger_put_content(l, &c), 0);
@@ -190,7 +247,7 @@ static void test_a_content_comes_back_as_it_was_put(void **state)
 static void test_the_last_image_of_a_row_wins(void **state)
 {
 	struct ledger *l = open_ledger();
-	struct seen seen = { 0 };
+	struct seen seen = {0};
 	struct ledger_node n = node(2, "a");
 
 	(void)state;
@@ -213,7 +270,7 @@ static void test_dropping_a_node_drops_its_xattrs_in_the_order_of_the_calls(void
 {
 	struct ledger *l = open_ledger();
 	struct ledger_node n = node(2, "a");
-	struct seen seen = { 0 };
+	struct seen seen = {0};
 
 	(void)state;
 	ledger_put_node(l, &n);
@@ -223,7 +280,7 @@ static void test_dropping_a_node_drops_its_xattrs_in_the_order_of_the_calls(void
 	ledger_put_xattr(l, 3, "user.a", NULL, 0);
 	assert_int_equal(ledger_each_xattr(l, see_xattr, &seen), 0);
 	assert_string_equal(seen.xattrs, "2.user.a=three;2.user.b=2;3.user.a=;");
-	seen = (struct seen){ 0 };
+	seen = (struct seen){0};
 	ledger_put_xattr(l, 2, "user.c", "4", 1);
 	ledger_drop_xattr(l, 3, "user.a");
 	ledger_drop_node(l, 2);
@@ -272,7 +329,7 @@ static void test_the_highest_node_id_outlives_its_node(void **state)
 static void test_files_are_private_and_one_daemon_has_them(void **state)
 {
 	struct ledger *l = open_ledger(), *other = NULL;
-	static const char *const suffixes[] = { "", "-wal", "-shm", "-lock" };
+	static const char *const suffixes[] = {"", "-wal", "-shm", "-lock"};
 	char message[256] = "";
 
 	(void)state;
@@ -329,7 +386,7 @@ static int end_walk(void *ctx, const struct ledger_node *n)
 static void test_a_walk_ends_when_told_and_may_put(void **state)
 {
 	struct ledger *l = open_ledger();
-	struct seen seen = { 0 };
+	struct seen seen = {0};
 
 	(void)state;
 	for (uint64_t i = 1; i < 6; i++) {
@@ -356,7 +413,8 @@ static void test_the_thread_commits_and_syncs_by_itself(void **state)
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	sqlite3_exec(db, "SELECT 1 FROM node WHERE id=9", NULL, NULL, NULL);
 	sqlite3_stmt *stmt = NULL;
-	assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM node", -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM node", -1, &stmt, NULL),
+			 SQLITE_OK);
 	if (sqlite3_step(stmt) == SQLITE_ROW)
 		rows = sqlite3_column_int(stmt, 0);
 	sqlite3_finalize(stmt);
@@ -394,7 +452,7 @@ static void test_many_rows_are_one_sync(void **state)
 
 static void limit_files(rlim_t bytes)
 {
-	struct rlimit limit = { bytes, RLIM_INFINITY };
+	struct rlimit limit = {bytes, RLIM_INFINITY};
 
 	signal(SIGXFSZ, SIG_IGN);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -404,7 +462,7 @@ static void test_a_failed_commit_is_reported_and_tried_again(void **state)
 {
 	struct ledger *l = open_ledger();
 	struct ledger_node n = node(1, "first");
-	struct seen seen = { 0 };
+	struct seen seen = {0};
 	char big[20000];
 
 	(void)state;
@@ -458,23 +516,23 @@ static void *put_and_commit(void *arg)
 static void test_threads_share_commits(void **state)
 {
 	struct ledger *l = open_ledger();
-	struct seen seen = { 0 };
+	struct seen seen = {0};
 	pthread_t threads[8];
 	struct worker workers[8];
 
 	(void)state;
 	for (size_t i = 0; i < 8; i++) {
-		workers[i] = (struct worker){ l, i * 1000 + 1 };
+		workers[i] = (struct worker){l, i * 1000 + 1};
 		assert_int_equal(pthread_create(&threads[i], NULL, put_and_commit, &workers[i]), 0);
 	}
 	for (int i = 0; i < 5; i++) {
-		seen = (struct seen){ 0 };
+		seen = (struct seen){0};
 		assert_int_equal(ledger_each_node(l, see_node, &seen), 0);
 		assert_int_equal(seen.count % 2, 0); /* groups are never seen in part */
 	}
 	for (size_t i = 0; i < 8; i++)
 		pthread_join(threads[i], NULL);
-	seen = (struct seen){ 0 };
+	seen = (struct seen){0};
 	assert_int_equal(ledger_each_node(l, see_node, &seen), 0);
 	assert_int_equal(seen.count, 8 * 200 * 2);
 	ledger_close(l);
@@ -483,8 +541,8 @@ static void test_threads_share_commits(void **state)
 /* Kills. */
 
 /*
- * Puts rows, each naming its round, and tells the parent over the pipe which round is committed. Row id = 1 + round % 50, and a
- * pair row id + 1000 in the same group.
+ * Puts rows, each naming its round, and tells the parent over the pipe which round is committed.
+ * Row id = 1 + round % 50, and a pair row id + 1000 in the same group.
  */
 static void child_commits_until_killed(int out, uint64_t round)
 {
@@ -559,7 +617,7 @@ static void test_what_was_committed_survives_kill_9(void **state)
 	print_message("SEED=%u\n", seed);
 	srand(seed);
 	for (int i = 0; i < kills; i++) {
-		struct rounds rounds = { 0 };
+		struct rounds rounds = {0};
 		struct ledger *l;
 
 		told = kill_once(told, (unsigned)rand() % 20000);
@@ -585,7 +643,8 @@ static void set_boot(const char *boot)
 	sqlite3 *db;
 
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	assert_int_equal(sqlite3_prepare_v2(db, "UPDATE value SET value=? WHERE key='boot'", -1, &stmt, NULL),
+	assert_int_equal(sqlite3_prepare_v2(db, "UPDATE value SET value=? WHERE key='boot'", -1,
+					    &stmt, NULL),
 			 SQLITE_OK);
 	sqlite3_bind_blob(stmt, 1, boot, (int)strlen(boot), SQLITE_STATIC);
 	assert_int_equal(sqlite3_step(stmt), SQLITE_DONE);
@@ -595,7 +654,7 @@ static void set_boot(const char *boot)
 
 static void child_puts_contents_and_dies(void)
 {
-	struct ledger_content c = { .id = 1, .kind = LEDGER_CONTENT_DIRTY };
+	struct ledger_content c = {.id = 1, .kind = LEDGER_CONTENT_DIRTY};
 	struct ledger *l = NULL;
 
 	if (ledger_open(path, &l, NULL, 0) < 0)
@@ -673,8 +732,9 @@ static void test_check_finds_rows_that_contradict_each_other(void **state)
 {
 	struct ledger *l = open_ledger();
 	struct ledger_node n = node(2, "a"), m = node(3, "a");
-	struct ledger_content c = { .id = 7, .kind = LEDGER_CONTENT_DIRTY, .size = 3, .complete = true };
-	uint64_t bad_ranges[] = { 2, 1 };
+	struct ledger_content c = {
+		.id = 7, .kind = LEDGER_CONTENT_DIRTY, .size = 3, .complete = true};
+	uint64_t bad_ranges[] = {2, 1};
 	char message[256] = "";
 
 	(void)state;

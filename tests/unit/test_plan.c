@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fs/plan.c: first one plan at a time, items on the left and the calls as a line of text on the right; then whole stories
- * and many random ones against the model of a server (plan_model.h).
+ * fs/plan.c: first one plan at a time, items on the left and the calls as a line of text on the
+ * right; then whole stories and many random ones against the model of a server (plan_model.h).
  *
- * The text of a plan: "update 1=b+r 2=c; remove 4" is two calls; "=" the name sent, "+r" the record too, "+t" the time too,
- * "!" a filler, "<" whose identity is adopted. ATTACHFS_TEST_SEED and ATTACHFS_TEST_HISTORIES choose the random ones.
+ * The text of a plan: "update 1=b+r 2=c; remove 4" is two calls; "=" the name sent, "+r" the record
+ * too, "+t" the time too,
+ * "!" a filler, "<" whose identity is adopted. ATTACHFS_TEST_SEED and ATTACHFS_TEST_HISTORIES
+ * choose the random ones.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,26 +23,47 @@
 #include "plan.h"
 #include "plan_model.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define COUNT(array)		  (sizeof(array) / sizeof((array)[0]))
 #define EXPECT(caps, items, text) expect(caps, items, COUNT(items), text)
 
 static const struct remote_caps perscom = {
-	.rename_in_place = true, .move_in_place = true, .move_between_collections = true, .set_mtime = true,
-	.replace_keeps_id = true, .rename_records = true, .create_min_bytes = 1024, .create_max_bytes = 10240000,
-	.batch_update = 100, .batch_remove = 100, .batch_create = 1, .batch_spans_records = true,
+	.rename_in_place = true,
+	.move_in_place = true,
+	.move_between_collections = true,
+	.set_mtime = true,
+	.replace_keeps_id = true,
+	.rename_records = true,
+	.create_min_bytes = 1024,
+	.create_max_bytes = 10240000,
+	.batch_update = 100,
+	.batch_remove = 100,
+	.batch_create = 1,
+	.batch_spans_records = true,
 };
 static const struct remote_caps servicemax = {
-	.replace_keeps_id = true, .names_unique = true, .batch_update = 1, .batch_remove = 2, .batch_create = 3,
+	.replace_keeps_id = true,
+	.names_unique = true,
+	.batch_update = 1,
+	.batch_remove = 2,
+	.batch_create = 3,
 };
-static const struct remote_caps enterprise_tester = { .batch_update = 1, .batch_remove = 1, .batch_create = 1 };
+static const struct remote_caps enterprise_tester = {
+	.batch_update = 1, .batch_remove = 1, .batch_create = 1};
 
 /* ---- items ---- */
 
 static struct plan_item wish(uint64_t node, const char *name)
 {
 	return (struct plan_item){
-		.node = node, .record = 1, .collection = 9, .name = name, .content_differs = true, .content_local = true,
-		.size = 5000, .content_settled = true, .name_settled = true,
+		.node = node,
+		.record = 1,
+		.collection = 9,
+		.name = name,
+		.content_differs = true,
+		.content_local = true,
+		.size = 5000,
+		.content_settled = true,
+		.name_settled = true,
 	};
 }
 
@@ -160,7 +183,8 @@ static const char *kind_text(enum plan_kind kind)
 	return "?";
 }
 
-static void entry_text(FILE *f, enum plan_kind kind, const struct plan_entry *e, const struct plan_item *items)
+static void entry_text(FILE *f, enum plan_kind kind, const struct plan_entry *e,
+		       const struct plan_item *items)
 {
 	fprintf(f, " %llu", (unsigned long long)items[e->item].node);
 	if (kind == PLAN_ADOPT)
@@ -175,7 +199,8 @@ static void entry_text(FILE *f, enum plan_kind kind, const struct plan_entry *e,
 		fputs("!", f);
 }
 
-static void expect(const struct remote_caps *caps, const struct plan_item *items, size_t n, const char *text)
+static void expect(const struct remote_caps *caps, const struct plan_item *items, size_t n,
+		   const char *text)
 {
 	struct plan p;
 	char message[200] = "", got[1000] = "";
@@ -199,7 +224,7 @@ static void expect(const struct remote_caps *caps, const struct plan_item *items
 
 static void test_never_uploaded_renamed_and_deleted_is_nothing_to_send(void **state)
 {
-	struct plan_item items[] = { wish(1, "c") };
+	struct plan_item items[] = {wish(1, "c")};
 
 	(void)state;
 	items[0].gone = true;
@@ -210,7 +235,7 @@ static void test_never_uploaded_renamed_and_deleted_is_nothing_to_send(void **st
 
 static void test_renamed_there_and_back_is_nothing(void **state)
 {
-	struct plan_item items[] = { moved(1, "a", "a"), remote(2, "b") };
+	struct plan_item items[] = {moved(1, "a", "a"), remote(2, "b")};
 
 	(void)state;
 	EXPECT(&perscom, items, "");
@@ -220,7 +245,8 @@ static void test_renamed_there_and_back_is_nothing(void **state)
 
 static void test_many_renames_are_one_batch(void **state)
 {
-	struct plan_item items[] = { moved(1, "a", "x"), in_record(moved(2, "b", "y"), 2), moved(3, "c", "z") };
+	struct plan_item items[] = {moved(1, "a", "x"), in_record(moved(2, "b", "y"), 2),
+				    moved(3, "c", "z")};
 
 	(void)state;
 	EXPECT(&perscom, items, "update 1=x 2=y+r 3=z");
@@ -228,8 +254,8 @@ static void test_many_renames_are_one_batch(void **state)
 
 static void test_batches_end_at_the_limit_of_the_caps(void **state)
 {
-	struct plan_item items[] = { gone(1, "a"), moved(2, "b", "w"), gone(3, "c"), gone(4, "d"), moved(5, "e", "x"),
-				     moved(6, "f", "y") };
+	struct plan_item items[] = {gone(1, "a"), moved(2, "b", "w"), gone(3, "c"),
+				    gone(4, "d"), moved(5, "e", "x"), moved(6, "f", "y")};
 	struct remote_caps caps = perscom;
 
 	(void)state;
@@ -239,7 +265,7 @@ static void test_batches_end_at_the_limit_of_the_caps(void **state)
 
 static void test_batches_keep_to_a_record_where_the_server_wants_it(void **state)
 {
-	struct plan_item items[] = { gone(1, "a"), gone(2, "b"), gone(3, "c"), gone(4, "d") };
+	struct plan_item items[] = {gone(1, "a"), gone(2, "b"), gone(3, "c"), gone(4, "d")};
 	struct remote_caps caps = perscom;
 
 	(void)state;
@@ -251,7 +277,8 @@ static void test_batches_keep_to_a_record_where_the_server_wants_it(void **state
 
 static void test_creates_are_batched_by_record_and_bytes(void **state)
 {
-	struct plan_item items[] = { wish(1, "a"), in_record(wish(2, "b"), 2), wish(3, "c"), wish(4, "d"), wish(5, "e") };
+	struct plan_item items[] = {wish(1, "a"), in_record(wish(2, "b"), 2), wish(3, "c"),
+				    wish(4, "d"), wish(5, "e")};
 
 	(void)state;
 	EXPECT(&servicemax, items, "create 1=a 3=c 4=d; create 5=e; create 2=b");
@@ -261,7 +288,7 @@ static void test_creates_are_batched_by_record_and_bytes(void **state)
 
 static void test_bisected_items_go_alone(void **state)
 {
-	struct plan_item items[] = { gone(1, "a"), gone(2, "b"), gone(3, "c"), gone(4, "d") };
+	struct plan_item items[] = {gone(1, "a"), gone(2, "b"), gone(3, "c"), gone(4, "d")};
 
 	(void)state;
 	items[0].alone = items[2].alone = true;
@@ -272,8 +299,8 @@ static void test_bisected_items_go_alone(void **state)
 
 static void test_busy_and_parked_items_get_no_call(void **state)
 {
-	struct plan_item items[] = { busy(written(remote(1, "a"))), parked(wish(2, "b")), parked(gone(3, "c")),
-				     busy(unknown(wish(4, "d"))) };
+	struct plan_item items[] = {busy(written(remote(1, "a"))), parked(wish(2, "b")),
+				    parked(gone(3, "c")), busy(unknown(wish(4, "d")))};
 
 	(void)state;
 	EXPECT(&perscom, items, "");
@@ -281,8 +308,8 @@ static void test_busy_and_parked_items_get_no_call(void **state)
 
 static void test_unknown_outcomes_are_looked_at_once_per_record(void **state)
 {
-	struct plan_item items[] = { unknown(wish(1, "a")), unknown(in_record(wish(2, "b"), 2)), unknown(gone(3, "c")),
-				     unknown(in_record(wish(4, "d"), 2)) };
+	struct plan_item items[] = {unknown(wish(1, "a")), unknown(in_record(wish(2, "b"), 2)),
+				    unknown(gone(3, "c")), unknown(in_record(wish(4, "d"), 2))};
 
 	(void)state;
 	EXPECT(&perscom, items, "look 1 3; look 2 4");
@@ -292,8 +319,8 @@ static void test_unknown_outcomes_are_looked_at_once_per_record(void **state)
 
 static void test_unsettled_items_wait_for_their_time(void **state)
 {
-	struct plan_item items[] = { unsettled(wish(1, "a")), unsettled(moved(2, "b", "c")), unsettled(gone(3, "d")),
-				     unsettled(written(remote(4, "e"))) };
+	struct plan_item items[] = {unsettled(wish(1, "a")), unsettled(moved(2, "b", "c")),
+				    unsettled(gone(3, "d")), unsettled(written(remote(4, "e")))};
 
 	(void)state;
 	EXPECT(&perscom, items, "");
@@ -305,8 +332,9 @@ static void test_unsettled_items_wait_for_their_time(void **state)
 
 static void test_local_names_are_never_sent(void **state)
 {
-	struct plan_item items[] = { local(wish(1, ".a.swp")), local(moved(2, "b", ".b.swp")), local(gone(3, ".DS_Store")),
-				     local(written(remote(4, ".nfs1"))) };
+	struct plan_item items[] = {local(wish(1, ".a.swp")), local(moved(2, "b", ".b.swp")),
+				    local(gone(3, ".DS_Store")),
+				    local(written(remote(4, ".nfs1")))};
 
 	(void)state;
 	EXPECT(&perscom, items, "remove 3"); /* the user deleted what others see */
@@ -316,7 +344,7 @@ static void test_local_names_are_never_sent(void **state)
 
 static void test_a_local_name_steps_aside_when_unique_names_need_its_place(void **state)
 {
-	struct plan_item items[] = { local(cached(moved(1, "a", ".nfs1"))), wish(2, "a") };
+	struct plan_item items[] = {local(cached(moved(1, "a", ".nfs1"))), wish(2, "a")};
 
 	(void)state;
 	EXPECT(&servicemax, items, "create 1=.nfs1");
@@ -325,7 +353,7 @@ static void test_a_local_name_steps_aside_when_unique_names_need_its_place(void 
 
 static void test_removal_waits_for_what_comes_after(void **state)
 {
-	struct plan_item items[] = { after(gone(1, "old"), 2), written(remote(2, "f")) };
+	struct plan_item items[] = {after(gone(1, "old"), 2), written(remote(2, "f"))};
 
 	(void)state;
 	EXPECT(&perscom, items, "replace 2+t");
@@ -343,7 +371,7 @@ static void test_removal_waits_for_what_comes_after(void **state)
 
 static void test_removal_waits_for_who_comes_in_its_place(void **state)
 {
-	struct plan_item items[] = { gone(1, "f"), parked(wish(2, "f")) };
+	struct plan_item items[] = {gone(1, "f"), parked(wish(2, "f"))};
 
 	(void)state;
 	EXPECT(&perscom, items, "");
@@ -355,7 +383,7 @@ static void test_removal_waits_for_who_comes_in_its_place(void **state)
 
 static void test_bytes_that_are_read_are_not_removed(void **state)
 {
-	struct plan_item items[] = { gone(1, "f") };
+	struct plan_item items[] = {gone(1, "f")};
 
 	(void)state;
 	items[0].open = true;
@@ -366,7 +394,7 @@ static void test_bytes_that_are_read_are_not_removed(void **state)
 
 static void test_bytes_that_are_read_are_fetched_before_they_are_overwritten(void **state)
 {
-	struct plan_item items[] = { gone(1, "f"), wish(2, "f") };
+	struct plan_item items[] = {gone(1, "f"), wish(2, "f")};
 
 	(void)state;
 	items[0].open = true;
@@ -382,7 +410,7 @@ static void test_bytes_that_are_read_are_fetched_before_they_are_overwritten(voi
 
 static void test_rename_over_existing_keeps_the_remote_id(void **state)
 {
-	struct plan_item items[] = { gone(1, "f"), wish(2, "f") };
+	struct plan_item items[] = {gone(1, "f"), wish(2, "f")};
 
 	(void)state;
 	EXPECT(&perscom, items, "adopt 2<1");
@@ -392,9 +420,10 @@ static void test_rename_over_existing_keeps_the_remote_id(void **state)
 	EXPECT(&perscom, items, "");
 }
 
-static void test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes_are_here(void **state)
+static void
+test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes_are_here(void **state)
 {
-	struct plan_item items[] = { gone(1, "b"), cached(moved(2, "a", "b")) };
+	struct plan_item items[] = {gone(1, "b"), cached(moved(2, "a", "b"))};
 
 	(void)state;
 	EXPECT(&perscom, items, "adopt 2<1");
@@ -402,9 +431,10 @@ static void test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes
 	EXPECT(&enterprise_tester, items, "create 2=b");
 }
 
-static void test_rename_of_a_remote_file_over_another_updates_it_when_the_bytes_are_not_here(void **state)
+static void
+test_rename_of_a_remote_file_over_another_updates_it_when_the_bytes_are_not_here(void **state)
 {
-	struct plan_item items[] = { gone(1, "b"), moved(2, "a", "b") };
+	struct plan_item items[] = {gone(1, "b"), moved(2, "a", "b")};
 
 	(void)state;
 	EXPECT(&perscom, items, "update 2=b");
@@ -416,7 +446,7 @@ static void test_rename_of_a_remote_file_over_another_updates_it_when_the_bytes_
 
 static void test_a_deleted_file_in_flight_is_waited_for(void **state)
 {
-	struct plan_item items[] = { busy(gone(1, "f")), wish(2, "f") };
+	struct plan_item items[] = {busy(gone(1, "f")), wish(2, "f")};
 
 	(void)state;
 	EXPECT(&perscom, items, "");
@@ -428,7 +458,8 @@ static void test_a_deleted_file_in_flight_is_waited_for(void **state)
 
 static void test_an_identity_that_keeps_a_third_content_is_not_adopted(void **state)
 {
-	struct plan_item items[] = { after(gone(1, "f"), 3), wish(2, "f"), busy(written(remote(3, "g"))) };
+	struct plan_item items[] = {after(gone(1, "f"), 3), wish(2, "f"),
+				    busy(written(remote(3, "g")))};
 
 	(void)state;
 	EXPECT(&perscom, items, "create 2=f+t");
@@ -442,19 +473,24 @@ static void test_an_identity_that_keeps_a_third_content_is_not_adopted(void **st
 
 static void test_sizes_a_create_refuses_go_as_filler_first(void **state)
 {
-	struct plan_item items[] = { sized(wish(1, "a"), 0), sized(wish(2, "b"), 1023), sized(wish(3, "c"), 1024),
-				     sized(wish(4, "d"), 10240000), sized(wish(5, "e"), 10240001) };
+	struct plan_item items[] = {sized(wish(1, "a"), 0), sized(wish(2, "b"), 1023),
+				    sized(wish(3, "c"), 1024), sized(wish(4, "d"), 10240000),
+				    sized(wish(5, "e"), 10240001)};
 
 	(void)state;
-	EXPECT(&perscom, items, "create 1=a!; create 2=b!; create 3=c+t; create 4=d+t; create 5=e!");
+	EXPECT(&perscom, items,
+	       "create 1=a!; create 2=b!; create 3=c+t; create 4=d+t; create 5=e!");
 	items[0] = sized(remote(1, "a"), 0); /* the filler is there */
 	items[0].known_filler = items[0].content_local = true;
 	expect(&perscom, items, 1, "replace 1+t");
+	items[1] = gone(2, "a"); /* replaced by the content, not by the filler */
+	expect(&perscom, items, 2, "replace 1+t");
 }
 
 static void test_new_name_and_time_go_with_the_new_content(void **state)
 {
-	struct plan_item items[] = { written(moved(1, "a", "b")), written(in_record(moved(2, "c", "d"), 2)) };
+	struct plan_item items[] = {written(moved(1, "a", "b")),
+				    written(in_record(moved(2, "c", "d"), 2))};
 
 	(void)state;
 	items[0].mtime_differs = items[1].mtime_differs = true;
@@ -465,7 +501,7 @@ static void test_new_name_and_time_go_with_the_new_content(void **state)
 
 static void test_names_that_are_not_exact_are_set_again(void **state)
 {
-	struct plan_item items[] = { remote(1, "a\"b"), written(remote(2, "c/d")) };
+	struct plan_item items[] = {remote(1, "a\"b"), written(remote(2, "c/d"))};
 
 	(void)state;
 	items[0].known_name_exact = items[1].known_name_exact = false;
@@ -475,7 +511,7 @@ static void test_names_that_are_not_exact_are_set_again(void **state)
 
 static void test_times_are_sent_where_the_server_has_a_field(void **state)
 {
-	struct plan_item items[] = { remote(1, "a") };
+	struct plan_item items[] = {remote(1, "a")};
 
 	(void)state;
 	items[0].mtime_differs = true;
@@ -486,7 +522,7 @@ static void test_times_are_sent_where_the_server_has_a_field(void **state)
 
 static void test_missing_bytes_are_fetched_before_an_upload(void **state)
 {
-	struct plan_item items[] = { written(remote(1, "a")), moved(2, "b", "c"), wish(3, "d") };
+	struct plan_item items[] = {written(remote(1, "a")), moved(2, "b", "c"), wish(3, "d")};
 
 	(void)state;
 	items[0].content_local = items[2].content_local = false;
@@ -496,7 +532,8 @@ static void test_missing_bytes_are_fetched_before_an_upload(void **state)
 
 static void test_immutable_files_are_created_anew(void **state)
 {
-	struct plan_item items[] = { written(remote(1, "a")), cached(moved(2, "b", "c")), after(gone(3, "b"), 2) };
+	struct plan_item items[] = {written(remote(1, "a")), cached(moved(2, "b", "c")),
+				    after(gone(3, "b"), 2)};
 
 	(void)state;
 	EXPECT(&enterprise_tester, items, "remove 3; create 1=a; create 2=c");
@@ -506,7 +543,8 @@ static void test_immutable_files_are_created_anew(void **state)
 
 static void test_moves_the_server_cannot_do_are_uploads(void **state)
 {
-	struct plan_item items[] = { cached(in_record(remote(1, "a"), 2)), cached(in_record(remote(2, "b"), 3)) };
+	struct plan_item items[] = {cached(in_record(remote(1, "a"), 2)),
+				    cached(in_record(remote(2, "b"), 3))};
 	struct remote_caps caps = perscom;
 
 	(void)state;
@@ -519,8 +557,8 @@ static void test_moves_the_server_cannot_do_are_uploads(void **state)
 
 static void test_records_are_renamed_in_batches_of_one_collection(void **state)
 {
-	struct plan_item items[] = { moved(1, "Live fire", "Dry fire"), moved(2, "x", "y"), moved(3, "u", "v"),
-				     remote(4, "same") };
+	struct plan_item items[] = {moved(1, "Live fire", "Dry fire"), moved(2, "x", "y"),
+				    moved(3, "u", "v"), remote(4, "same")};
 
 	(void)state;
 	for (size_t k = 0; k < COUNT(items); k++)
@@ -534,7 +572,7 @@ static void test_records_are_renamed_in_batches_of_one_collection(void **state)
 
 static void test_a_swap_is_one_batch_where_names_may_repeat(void **state)
 {
-	struct plan_item items[] = { moved(1, "a", "b"), moved(2, "b", "a") };
+	struct plan_item items[] = {moved(1, "a", "b"), moved(2, "b", "a")};
 
 	(void)state;
 	EXPECT(&perscom, items, "update 1=b 2=a");
@@ -544,7 +582,8 @@ static void test_a_swap_is_one_batch_where_names_may_repeat(void **state)
 
 static void test_a_chain_goes_last_first_where_names_are_unique(void **state)
 {
-	struct plan_item items[] = { cached(moved(1, "a", "b")), cached(moved(2, "b", "c")), cached(moved(3, "c", "d")) };
+	struct plan_item items[] = {cached(moved(1, "a", "b")), cached(moved(2, "b", "c")),
+				    cached(moved(3, "c", "d"))};
 
 	(void)state;
 	EXPECT(&servicemax, items, "create 3=d");
@@ -556,9 +595,10 @@ static void test_a_chain_goes_last_first_where_names_are_unique(void **state)
 
 static void test_a_swap_goes_through_a_temporary_name_where_names_are_unique(void **state)
 {
-	struct plan_item items[] = { cached(moved(1, "a", "b")), sized(cached(moved(2, "b", "a")), 10) };
-	struct plan_item ring[] = { cached(moved(1, "a", "b")), cached(moved(2, "b", "c")), moved(3, "c", "a"),
-				    remote(4, ".attachfs-1-0.tmp") };
+	struct plan_item items[] = {cached(moved(1, "a", "b")),
+				    sized(cached(moved(2, "b", "a")), 10)};
+	struct plan_item ring[] = {cached(moved(1, "a", "b")), cached(moved(2, "b", "c")),
+				   moved(3, "c", "a"), remote(4, ".attachfs-1-0.tmp")};
 
 	(void)state;
 	EXPECT(&servicemax, items, "create 2=.attachfs-2-0.tmp"); /* the smaller one */
@@ -571,7 +611,7 @@ static void test_a_swap_goes_through_a_temporary_name_where_names_are_unique(voi
 
 static void test_nothing_is_sent_where_a_call_in_flight_puts_something(void **state)
 {
-	struct plan_item items[] = { busy(wish(1, "moved since")), wish(2, "f") };
+	struct plan_item items[] = {busy(wish(1, "moved since")), wish(2, "f")};
 
 	(void)state;
 	items[0].flight_name = "f";
@@ -582,7 +622,7 @@ static void test_nothing_is_sent_where_a_call_in_flight_puts_something(void **st
 
 static void test_a_delete_by_name_never_hits_the_next_holder(void **state)
 {
-	struct plan_item items[] = { gone(1, "f"), remote(2, "f") };
+	struct plan_item items[] = {gone(1, "f"), remote(2, "f")};
 
 	(void)state;
 	EXPECT(&servicemax, items, "forget 1");
@@ -591,8 +631,8 @@ static void test_a_delete_by_name_never_hits_the_next_holder(void **state)
 
 static void test_two_that_wait_for_each_others_contents_are_parted(void **state)
 {
-	struct plan_item items[] = { after(gone(1, "a"), 3), after(gone(2, "b"), 4), written(moved(3, "f", "b")),
-				     written(moved(4, "g", "a")) };
+	struct plan_item items[] = {after(gone(1, "a"), 3), after(gone(2, "b"), 4),
+				    written(moved(3, "f", "b")), written(moved(4, "g", "a"))};
 
 	(void)state;
 	EXPECT(&servicemax, items, "replace 3");
@@ -613,10 +653,10 @@ static void test_out_of_range_arguments_give_empty_plans(void **state)
 
 static void test_plan_check_finds_a_removal_that_comes_too_early(void **state)
 {
-	struct plan_item items[] = { after(gone(1, "old"), 2), written(remote(2, "f")) };
-	struct plan_entry entry = { .item = 0 };
-	struct plan_call call = { .kind = PLAN_REMOVE, .n = 1 };
-	struct plan p = { .calls = &call, .n_calls = 1, .entries = &entry, .n_entries = 1 };
+	struct plan_item items[] = {after(gone(1, "old"), 2), written(remote(2, "f"))};
+	struct plan_entry entry = {.item = 0};
+	struct plan_call call = {.kind = PLAN_REMOVE, .n = 1};
+	struct plan p = {.calls = &call, .n_calls = 1, .entries = &entry, .n_entries = 1};
 	char message[100];
 
 	(void)state;
@@ -653,7 +693,8 @@ static void test_a_hundred_thousand_items_are_planned_at_once(void **state)
 	assert_int_equal(plan_make(&perscom, items, n, &p), 0);
 	assert_int_equal(p.n_entries, n);
 	plan_clear(&p);
-	assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 5); /* a tenth of it is usual; a square would be minutes */
+	assert_true((double)(clock() - start) / CLOCKS_PER_SEC <
+		    5); /* a tenth of it is usual; a square would be minutes */
 	free(items);
 	free(names);
 }
@@ -687,7 +728,8 @@ static const struct model_file *server_file(const struct model *m, const char *n
 
 static void test_vims_save_is_one_replace_of_the_old_id(void **state)
 {
-	static const struct cost costs[MODEL_KINDS] = { { .uploads = 1 }, { .uploads = 1 }, { .uploads = 1, .removes = 1 } };
+	static const struct cost costs[MODEL_KINDS] = {
+		{.uploads = 1}, {.uploads = 1}, {.uploads = 1, .removes = 1}};
 
 	(void)state;
 	for (int kind = 0; kind < MODEL_KINDS; kind++) {
@@ -709,7 +751,8 @@ static void test_vims_save_is_one_replace_of_the_old_id(void **state)
 
 static void test_rsyncs_temporary_file_renamed_over_f_is_one_replace_of_its_id(void **state)
 {
-	static const struct cost costs[MODEL_KINDS] = { { .uploads = 1 }, { .uploads = 1 }, { .uploads = 1, .removes = 1 } };
+	static const struct cost costs[MODEL_KINDS] = {
+		{.uploads = 1}, {.uploads = 1}, {.uploads = 1, .removes = 1}};
 
 	(void)state;
 	for (int kind = 0; kind < MODEL_KINDS; kind++) {
@@ -731,8 +774,8 @@ static void test_rsyncs_temporary_file_renamed_over_f_is_one_replace_of_its_id(v
 
 static void test_a_backup_that_stays_keeps_both_contents(void **state)
 {
-	static const struct cost costs[MODEL_KINDS] = { { .uploads = 1, .updates = 1 }, { .uploads = 2 },
-							{ .uploads = 2, .removes = 1 } };
+	static const struct cost costs[MODEL_KINDS] = {
+		{.uploads = 1, .updates = 1}, {.uploads = 2}, {.uploads = 2, .removes = 1}};
 
 	(void)state;
 	for (int kind = 0; kind < MODEL_KINDS; kind++) {
@@ -751,11 +794,12 @@ static void test_a_backup_that_stays_keeps_both_contents(void **state)
 
 static void test_mv_over_a_remote_file_replaces_it_or_updates_the_name(void **state)
 {
-	static const struct cost here[MODEL_KINDS] = { { .uploads = 1, .removes = 1 }, { .uploads = 1, .removes = 1 },
-						       { .uploads = 1, .removes = 2 } };
-	static const struct cost away[MODEL_KINDS] = { { .updates = 1, .removes = 1 },
-						       { .uploads = 1, .removes = 1, .fetches = 1 },
-						       { .uploads = 1, .removes = 2, .fetches = 1 } };
+	static const struct cost here[MODEL_KINDS] = {{.uploads = 1, .removes = 1},
+						      {.uploads = 1, .removes = 1},
+						      {.uploads = 1, .removes = 2}};
+	static const struct cost away[MODEL_KINDS] = {{.updates = 1, .removes = 1},
+						      {.uploads = 1, .removes = 1, .fetches = 1},
+						      {.uploads = 1, .removes = 2, .fetches = 1}};
 
 	(void)state;
 	for (int kind = 0; kind < 2 * MODEL_KINDS; kind++) {
@@ -776,8 +820,8 @@ static void test_mv_over_a_remote_file_replaces_it_or_updates_the_name(void **st
 
 static void test_a_swap_costs_one_batch_or_a_temporary_upload(void **state)
 {
-	static const struct cost costs[MODEL_KINDS] = { { .updates = 1 }, { .uploads = 3, .removes = 1 },
-							{ .uploads = 2, .removes = 2 } };
+	static const struct cost costs[MODEL_KINDS] = {
+		{.updates = 1}, {.uploads = 3, .removes = 1}, {.uploads = 2, .removes = 2}};
 
 	(void)state;
 	for (int kind = 0; kind < MODEL_KINDS; kind++) {
@@ -798,8 +842,8 @@ static void test_a_swap_costs_one_batch_or_a_temporary_upload(void **state)
 
 static void test_a_chain_of_renames_costs_one_upload_each_where_there_is_no_rename(void **state)
 {
-	static const struct cost costs[MODEL_KINDS] = { { .updates = 1 }, { .uploads = 3, .removes = 1 },
-							{ .uploads = 3, .removes = 3 } };
+	static const struct cost costs[MODEL_KINDS] = {
+		{.updates = 1}, {.uploads = 3, .removes = 1}, {.uploads = 3, .removes = 3}};
 
 	(void)state;
 	for (int kind = 0; kind < MODEL_KINDS; kind++) {
@@ -830,7 +874,7 @@ static void test_a_small_new_file_is_a_filler_and_a_replace(void **state)
 	for (int k = 0; k < 5; k++)
 		model_write(&m, node, 4);
 	model_settle(&m);
-	expect_cost(&m, (struct cost){ .uploads = 1, .fillers = 1 });
+	expect_cost(&m, (struct cost){.uploads = 1, .fillers = 1});
 	model_free(&m);
 }
 
@@ -855,10 +899,11 @@ static void run_histories(enum model_kind kind, bool faults, bool others)
 		model_init(&m, kind, seed + k, NULL, 0);
 		m.faults = faults;
 		m.others = others;
-		model_history(&m, 20 + (unsigned)((seed + k) % 60)); /* the seed alone gives the same again */
+		model_history(&m, 20 + (unsigned)((seed + k) %
+						  60)); /* the seed alone gives the same again */
 		if (m.breach[0])
-			fail_msg("ATTACHFS_TEST_SEED=%llu ATTACHFS_TEST_HISTORIES=1: %s", (unsigned long long)(seed + k),
-				 m.breach);
+			fail_msg("ATTACHFS_TEST_SEED=%llu ATTACHFS_TEST_HISTORIES=1: %s",
+				 (unsigned long long)(seed + k), m.breach);
 		model_free(&m);
 	}
 }
@@ -869,7 +914,7 @@ struct wishes {
 
 static struct wishes count_wishes(const struct model *m)
 {
-	struct wishes w = { 0 };
+	struct wishes w = {0};
 	size_t n;
 	size_t *index;
 	struct plan_item *items = model_items(m, &n, &index);
@@ -882,8 +927,9 @@ static struct wishes count_wishes(const struct model *m)
 			continue;
 		w.contents += it->content_differs;
 		w.odd += strchr(it->name, '#') != NULL;
-		w.moves += it->known &&
-			   (it->record != it->known_record || strcmp(it->name, it->known_name) != 0 || it->mtime_differs);
+		w.moves +=
+			it->known && (it->record != it->known_record ||
+				      strcmp(it->name, it->known_name) != 0 || it->mtime_differs);
 	}
 	free(items);
 	free(index);
@@ -896,21 +942,26 @@ static unsigned batches(unsigned n, unsigned limit)
 }
 
 /*
- * The bound on an id-keyed server when all is settled at once: an upload per content that is not there, and per rename over
- * with bytes that are here; a filler per upload at most. Updates: a batch of the moves, then one of the odd names that
- * uploads left tame. Removes: a batch of those that need not wait, one of those that wait for an update or an upload, which
- * includes the identities that adopting left.
+ * The bound on an id-keyed server when all is settled at once: an upload per content that is not
+ * there, and per rename over with bytes that are here; a filler per upload at most. Updates: a
+ * batch of the moves, then one of the odd names that uploads left tame. Removes: a batch of those
+ * that need not wait, one of those that wait for an update or an upload, which includes the
+ * identities that adopting left.
  */
 static void check_bound(const struct model *m, const struct wishes *w)
 {
-	unsigned again = m->excuses; /* without faults: clean contents that were adopted, or had to be created anew */
+	unsigned again = m->excuses; /* without faults: clean contents that were adopted, or had to
+					be created anew */
 
 	if (m->breach[0])
 		fail_msg("%s", m->breach);
 	if (m->uploads > w->contents + again || m->fillers > m->uploads)
-		fail_msg("%u uploads, %u fillers for %u contents", m->uploads, m->fillers, w->contents);
-	if (m->update_calls > batches(w->moves, m->caps.batch_update) + batches(w->odd, m->caps.batch_update) + 1)
-		fail_msg("%u update calls for %u moves, %u odd names", m->update_calls, w->moves, w->odd);
+		fail_msg("%u uploads, %u fillers for %u contents", m->uploads, m->fillers,
+			 w->contents);
+	if (m->update_calls >
+	    batches(w->moves, m->caps.batch_update) + batches(w->odd, m->caps.batch_update) + 1)
+		fail_msg("%u update calls for %u moves, %u odd names", m->update_calls, w->moves,
+			 w->odd);
 	if (m->remove_calls > batches(w->removals + again, m->caps.batch_remove) + 2)
 		fail_msg("%u remove calls for %u removals", m->remove_calls, w->removals);
 }
@@ -981,8 +1032,10 @@ int main(void)
 		cmocka_unit_test(test_bytes_that_are_read_are_not_removed),
 		cmocka_unit_test(test_bytes_that_are_read_are_fetched_before_they_are_overwritten),
 		cmocka_unit_test(test_rename_over_existing_keeps_the_remote_id),
-		cmocka_unit_test(test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes_are_here),
-		cmocka_unit_test(test_rename_of_a_remote_file_over_another_updates_it_when_the_bytes_are_not_here),
+		cmocka_unit_test(
+			test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes_are_here),
+		cmocka_unit_test(
+			test_rename_of_a_remote_file_over_another_updates_it_when_the_bytes_are_not_here),
 		cmocka_unit_test(test_a_deleted_file_in_flight_is_waited_for),
 		cmocka_unit_test(test_an_identity_that_keeps_a_third_content_is_not_adopted),
 		cmocka_unit_test(test_sizes_a_create_refuses_go_as_filler_first),
@@ -1003,11 +1056,13 @@ int main(void)
 		cmocka_unit_test(test_plan_check_finds_a_removal_that_comes_too_early),
 		cmocka_unit_test(test_a_hundred_thousand_items_are_planned_at_once),
 		cmocka_unit_test(test_vims_save_is_one_replace_of_the_old_id),
-		cmocka_unit_test(test_rsyncs_temporary_file_renamed_over_f_is_one_replace_of_its_id),
+		cmocka_unit_test(
+			test_rsyncs_temporary_file_renamed_over_f_is_one_replace_of_its_id),
 		cmocka_unit_test(test_a_backup_that_stays_keeps_both_contents),
 		cmocka_unit_test(test_mv_over_a_remote_file_replaces_it_or_updates_the_name),
 		cmocka_unit_test(test_a_swap_costs_one_batch_or_a_temporary_upload),
-		cmocka_unit_test(test_a_chain_of_renames_costs_one_upload_each_where_there_is_no_rename),
+		cmocka_unit_test(
+			test_a_chain_of_renames_costs_one_upload_each_where_there_is_no_rename),
 		cmocka_unit_test(test_a_small_new_file_is_a_filler_and_a_replace),
 		cmocka_unit_test(test_what_settles_at_once_costs_no_call_too_many),
 		cmocka_unit_test(test_random_histories_end_as_the_user_meant),

@@ -33,18 +33,18 @@ static void test_adding_joins_what_touches_or_overlaps(void **state)
 		uint64_t first, end;
 		const char *want;
 	} steps[] = {
-		{ 10, 20, "10-20" },
-		{ 30, 40, "10-20 30-40" },
-		{ 5, 5, "10-20 30-40" },
-		{ 20, 25, "10-25 30-40" },
-		{ 28, 30, "10-25 28-40" },
-		{ 0, 1, "0-1 10-25 28-40" },
-		{ 12, 14, "0-1 10-25 28-40" },
-		{ 24, 29, "0-1 10-40" },
-		{ UINT64_MAX - 1, UINT64_MAX, "0-1 10-40 18446744073709551614-18446744073709551615" },
-		{ 0, UINT64_MAX, "0-18446744073709551615" },
+		{10, 20, "10-20"},
+		{30, 40, "10-20 30-40"},
+		{5, 5, "10-20 30-40"},
+		{20, 25, "10-25 30-40"},
+		{28, 30, "10-25 28-40"},
+		{0, 1, "0-1 10-25 28-40"},
+		{12, 14, "0-1 10-25 28-40"},
+		{24, 29, "0-1 10-40"},
+		{UINT64_MAX - 1, UINT64_MAX, "0-1 10-40 18446744073709551614-18446744073709551615"},
+		{0, UINT64_MAX, "0-18446744073709551615"},
 	};
-	struct ranges r = { 0 };
+	struct ranges r = {0};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
@@ -60,15 +60,12 @@ static void test_removing_cuts_and_splits(void **state)
 		uint64_t first, end;
 		const char *want;
 	} steps[] = {
-		{ 100, 200, "0-50 60-90" },
-		{ 10, 20, "0-10 20-50 60-90" },
-		{ 40, 70, "0-10 20-40 70-90" },
-		{ 5, 5, "0-10 20-40 70-90" },
-		{ 20, 40, "0-10 70-90" },
-		{ 80, UINT64_MAX, "0-10 70-80" },
-		{ 0, UINT64_MAX, "" },
+		{100, 200, "0-50 60-90"},     {10, 20, "0-10 20-50 60-90"},
+		{40, 70, "0-10 20-40 70-90"}, {5, 5, "0-10 20-40 70-90"},
+		{20, 40, "0-10 70-90"},	      {80, UINT64_MAX, "0-10 70-80"},
+		{0, UINT64_MAX, ""},
 	};
-	struct ranges r = { 0 };
+	struct ranges r = {0};
 
 	(void)state;
 	ranges_add(&r, 0, 50);
@@ -82,7 +79,7 @@ static void test_removing_cuts_and_splits(void **state)
 
 static void test_gaps_and_ranges_are_found_from_any_offset(void **state)
 {
-	struct ranges r = { 0 };
+	struct ranges r = {0};
 	struct range got;
 
 	(void)state;
@@ -111,11 +108,11 @@ static void test_gaps_and_ranges_are_found_from_any_offset(void **state)
 
 static void test_loading_refuses_what_is_no_set(void **state)
 {
-	static const struct range unsorted[] = { { 10, 20 }, { 0, 5 } };
-	static const struct range touching[] = { { 0, 5 }, { 5, 9 } };
-	static const struct range empty[] = { { 3, 3 } };
-	static const struct range good[] = { { 0, 5 }, { 7, 9 } };
-	struct ranges r = { 0 };
+	static const struct range unsorted[] = {{10, 20}, {0, 5}};
+	static const struct range touching[] = {{0, 5}, {5, 9}};
+	static const struct range empty[] = {{3, 3}};
+	static const struct range good[] = {{0, 5}, {7, 9}};
+	struct ranges r = {0};
 
 	(void)state;
 	assert_int_equal(ranges_load(&r, good, sizeof good), 0);
@@ -177,8 +174,8 @@ static void test_random_histories_agree_with_a_bitmap(void **state)
 	print_message("SEED=%u\n", seed);
 	srand(seed);
 	for (int round = 0; round < 300; round++) {
-		struct ranges r = { 0 };
-		char model[MODEL] = { 0 };
+		struct ranges r = {0};
+		char model[MODEL] = {0};
 		unsigned longest = 1 + (unsigned)rand() % 60;
 
 		for (int step = 0; step < 200; step++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Clean contents: filled from the network in any order, complete with the last byte, then hashed
- * and written down. Until then there is no row: a download cut short by a kill is fetched again.
+ * and written down. The row put with the first byte only says whose the file is, so that a download
+ * cut short by a kill is deleted at the next start and not taken for something unknown.
  */
 #include "content_private.h"
 
@@ -58,6 +59,18 @@ static int present_locked(struct content *c, uint64_t off, size_t len, uint64_t 
 	return 0;
 }
 
+/* The first bytes: let a row say whose the file is. */
+static void claim_file_locked(struct content *c)
+{
+	bool has_row;
+
+	pthread_mutex_lock(&c->store->lock);
+	has_row = c->has_row;
+	pthread_mutex_unlock(&c->store->lock);
+	if (!has_row)
+		content_put_row_locked(c, NULL);
+}
+
 int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 {
 	uint64_t reserved;
@@ -81,6 +94,8 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 		return r;
 	content_lock(c);
 	fd = content_fd_locked(c, true);
+	if (fd >= 0)
+		claim_file_locked(c);
 	content_unlock(c);
 	r = fd < 0 ? fd : content_pwrite(fd, data, len, off);
 	if (r == 0) {

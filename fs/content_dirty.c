@@ -247,9 +247,12 @@ static int put_base_rows_locked(struct content *c)
 	pthread_mutex_lock(&c->store->lock);
 	has_row = base->has_row;
 	pthread_mutex_unlock(&c->store->lock);
-	if (has_row)
-		return 0;
 	content_lock(base);
+	if (has_row && (base->dirty || base->complete)) {
+		content_unlock(base);
+		return 0;
+	}
+	/* the row of a clean one being filled does not tell yet which bytes it has */
 	r = put_base_rows_locked(base);
 	if (r == 0)
 		r = content_put_row_locked(base, NULL);

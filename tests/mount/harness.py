@@ -752,6 +752,8 @@ class Mount:
 
     def umount(self, ok: Union[bool, None] = True, timeout: float = 90):
         """`attachfs umount`: drains, unmounts; the daemon ends by itself."""
+        # A daemon is not gone before its parent, which is this process, has reaped it.
+        threading.Thread(target=self.process.wait, daemon=True).start()
         result = run(
             binary("attachfs"), "umount", self.path, ok=ok, timeout=timeout, env=self.env()
         )

@@ -114,11 +114,13 @@ static bool check_all(struct remote *r, const struct options *o)
 	struct answer a = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
 	char *list = strdup(o->collections ? o->collections : r->caps.default_collections), *save = NULL;
 	int error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_answer, &a);
+	char what[1024];
 	bool ok;
 
 	if (!error)
 		error = await(&a);
-	ok = report("server and credentials", error, &a);
+	snprintf(what, sizeof(what), "server and credentials (%s)", o->base_url);
+	ok = report(what, error, &a);
 	for (char *name = ok && list ? strtok_r(list, ":", &save) : NULL; name; name = strtok_r(NULL, ":", &save))
 		ok = check_collection(r, &a, name) && ok;
 	free(list);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -120,7 +121,7 @@ static int open_control(const char *mountpoint, const char *name, int flags)
 
 	snprintf(path, sizeof(path), "%s/.attachfs/%s", mountpoint, name);
 	fd = open(path, flags | O_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0 && errno != EROFS)
 		fprintf(stderr, "attachfs: %s: %s%s\n", path, strerror(errno),
 			errno == ENOTCONN ? ": the daemon is gone; mount again, nothing that was closed is lost" :
 			errno == EACCES   ? ": only the user who mounted may ask" : "");
@@ -255,8 +256,9 @@ static int run_picture(int argc, char **argv)
 /* ---- sync and its like ---- */
 
 struct progress {
-	bool terminal, json;
+	bool terminal;
 	long long first_left; /* items pending at the start */
+	long long left;       /* ... and at the end */
 	long long failed;
 	bool done;
 	char error[256];
@@ -290,6 +292,7 @@ static void take_line(struct progress *p, const char *line)
 	if (!o)
 		return;
 	p->failed = number(o, NULL, "failed");
+	p->left = number(o, NULL, "uploads") + number(o, NULL, "renames") + number(o, NULL, "deletes");
 	p->done = json_is_true(json_object_get(o, "done"));
 	if (error)
 		snprintf(p->error, sizeof(p->error), "%s", error);
@@ -307,10 +310,17 @@ static int talk(const char *mountpoint, const char *command, struct progress *p)
 	size_t used = 0;
 	int fd = open_control(mountpoint, "control", O_RDWR), r = 0;
 
+	if (fd < 0 && errno == EROFS) {
+		char name[64];
+
+		/* a read-only mount takes commands by reading */
+		snprintf(name, sizeof(name), "control.%s", command);
+		fd = open_control(mountpoint, name, O_RDONLY);
+	} else if (fd >= 0 && write(fd, command, strlen(command)) < 0) {
+		r = -errno;
+	}
 	if (fd < 0)
 		return -errno;
-	if (write(fd, command, strlen(command)) < 0)
-		r = -errno;
 	while (!r && !p->done) {
 		ssize_t n = read(fd, buffer + used, sizeof(buffer) - 1 - used);
 		char *line = buffer, *end;
@@ -334,9 +344,16 @@ static int talk(const char *mountpoint, const char *command, struct progress *p)
 	return r;
 }
 
+static bool is_read_only(const char *mountpoint)
+{
+	struct statvfs st;
+
+	return statvfs(mountpoint, &st) == 0 && (st.f_flag & ST_RDONLY);
+}
+
 static int sync_mount(const char *mountpoint, struct progress *p)
 {
-	int r = talk(mountpoint, "sync\n", p);
+	int r = talk(mountpoint, "sync", p);
 
 	if (r < 0) {
 		fprintf(stderr, "attachfs: sync of '%s' was cut off: %s\n", mountpoint, strerror(-r));
@@ -345,6 +362,11 @@ static int sync_mount(const char *mountpoint, struct progress *p)
 	if (p->failed) {
 		fprintf(stderr, "attachfs: %lld could not be sent and wait for you: see %s/.attachfs/failed, mend, then attachfs retry\n",
 			p->failed, mountpoint);
+		return 1;
+	}
+	if (p->left && p->done && is_read_only(mountpoint)) {
+		fprintf(stderr, "attachfs: '%s' is mounted read-only: %lld changes of an earlier mount wait for a writable one\n",
+			mountpoint, p->left);
 		return 1;
 	}
 	return 0;
@@ -368,7 +390,6 @@ static int run_sync(int argc, char **argv)
 static int run_talk(int argc, char **argv)
 {
 	struct progress p = { .terminal = false };
-	char command[64];
 	const char *path;
 	char *mountpoint;
 	int status = one_path(argc, argv, &path);
@@ -378,8 +399,7 @@ static int run_talk(int argc, char **argv)
 	mountpoint = mount_of(path);
 	if (!mountpoint)
 		return 1;
-	snprintf(command, sizeof(command), "%s\n", argv[0]);
-	status = talk(mountpoint, command, &p) < 0 || *p.error;
+	status = talk(mountpoint, argv[0], &p) < 0 || *p.error;
 	free(mountpoint);
 	return status;
 }
@@ -444,7 +464,6 @@ static int run_umount(int argc, char **argv)
 	mountpoint = mount_of(path);
 	if (!mountpoint)
 		return 1;
-	p.json = false;
 	pid = daemon_of(mountpoint);
 	if (pid > 0 && (sync_mount(mountpoint, &p) || p.failed)) {
 		print_left(mountpoint);

@@ -38,6 +38,10 @@ enum control_ino {
 	CONTROL_METRICS,
 	CONTROL_CONTROL,
 	CONTROL_CONFLICTS,
+	/* the commands as files to read, not listed: control cannot be written in a read-only mount */
+	CONTROL_DO_SYNC,
+	CONTROL_DO_REFRESH,
+	CONTROL_DO_RETRY,
 };
 
 static const struct {
@@ -49,7 +53,12 @@ static const struct {
 	{ "failed", CONTROL_FAILED, 0400 },     { "events", CONTROL_EVENTS, 0400 },
 	{ "metrics", CONTROL_METRICS, 0400 },   { "control", CONTROL_CONTROL, 0600 },
 	{ "conflicts", CONTROL_CONFLICTS, 0400 },
+	{ "control.sync", CONTROL_DO_SYNC, 0400 },
+	{ "control.refresh", CONTROL_DO_REFRESH, 0400 },
+	{ "control.retry", CONTROL_DO_RETRY, 0400 },
 };
+
+#define LISTED_ENTRIES 7
 
 enum command { COMMAND_NONE, COMMAND_SYNC, COMMAND_REFRESH, COMMAND_RETRY };
 
@@ -73,7 +82,7 @@ static struct control *control_of(uint64_t fh)
 
 const char *control_entry(size_t index, uint64_t *ret_ino)
 {
-	if (index >= sizeof(entries) / sizeof(entries[0]))
+	if (index >= LISTED_ENTRIES)
 		return NULL;
 	*ret_ino = entries[index].ino;
 	return entries[index].name;
@@ -81,14 +90,11 @@ const char *control_entry(size_t index, uint64_t *ret_ino)
 
 uint64_t control_lookup(uint64_t parent, const char *name)
 {
-	const char *entry;
-	uint64_t ino;
-
 	if (parent == NODE_ID_ROOT)
 		return strcmp(name, ".attachfs") ? 0 : CONTROL_DIR;
-	for (size_t i = 0; parent == CONTROL_DIR && (entry = control_entry(i, &ino)); i++)
-		if (!strcmp(entry, name))
-			return ino;
+	for (size_t i = 0; parent == CONTROL_DIR && i < sizeof(entries) / sizeof(entries[0]); i++)
+		if (!strcmp(entries[i].name, name))
+			return entries[i].ino;
 	return 0;
 }
 
@@ -138,16 +144,36 @@ static char *picture(struct mount *m, uint64_t ino)
 	}
 }
 
+static enum command command_of(uint64_t ino)
+{
+	return ino == CONTROL_DO_SYNC	 ? COMMAND_SYNC :
+	       ino == CONTROL_DO_REFRESH ? COMMAND_REFRESH :
+	       ino == CONTROL_DO_RETRY	 ? COMMAND_RETRY :
+					   COMMAND_NONE;
+}
+
+static bool is_stream(uint64_t ino)
+{
+	return ino == CONTROL_CONTROL || ino == CONTROL_EVENTS || command_of(ino) != COMMAND_NONE;
+}
+
 void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
 {
-	struct control *k = calloc(1, sizeof(*k));
+	struct control *k;
 
+	/* root is not held back by the mode */
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && ino != CONTROL_CONTROL) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	k = calloc(1, sizeof(*k));
 	if (k) {
 		k->m = m;
 		pthread_mutex_init(&k->lock, NULL);
 		k->text = picture(m, ino);
 		k->len = k->text ? strlen(k->text) : 0;
 		k->events_seq = events_next(m->events);
+		k->command = command_of(ino);
 	}
 	if (!k || !k->text) {
 		if (k)
@@ -157,7 +183,7 @@ void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_fil
 	}
 	fi->fh = (uintptr_t)k;
 	fi->direct_io = 1;
-	fi->nonseekable = ino == CONTROL_CONTROL || ino == CONTROL_EVENTS;
+	fi->nonseekable = is_stream(ino);
 	if (fuse_reply_open(req, fi) < 0)
 		free_control(k);
 }
@@ -280,7 +306,8 @@ static void sync_progress(struct control *k)
 	pthread_mutex_lock(&k->lock);
 	if (!k->goal)
 		k->goal = c.done + c.uploads + c.renames + c.deletes + 1;
-	k->done = sync_is_idle(&c) || c.done + 1 >= k->goal;
+	/* a read-only mount sends nothing: what an earlier one left waits for a writable one */
+	k->done = sync_is_idle(&c) || c.done + 1 >= k->goal || k->m->options->read_only;
 	add_line_locked(k,
 			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":%llu,\"sent\":%llu,"
 			"\"failed\":%llu,\"state\":\"%s\"}\n",
@@ -364,7 +391,7 @@ void control_read(struct call *c)
 		read_events(c, k);
 		return;
 	}
-	if (c->ino == CONTROL_CONTROL) {
+	if (is_stream(c->ino)) {
 		read_command(c, k);
 		return;
 	}

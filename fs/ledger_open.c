@@ -62,16 +62,26 @@ static int open_beside(const char *path, const char *suffix, int flags)
 	return fd;
 }
 
-/* One opener, in this process or another. */
+/* One opener, in this process or another; the pid in it is for people. */
 static int take_lock(struct ledger *l, char *message, size_t size)
 {
+	char pid[32];
+	int n;
+
 	l->lock_fd = open_beside(l->path, "-lock", O_RDWR | O_CREAT);
 	if (l->lock_fd < 0)
 		return fail(l->lock_fd, message, size, "%s-lock: %s", l->path,
 			    strerror(-l->lock_fd));
-	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0)
-		return fail(errno == EWOULDBLOCK ? -EBUSY : -errno, message, size,
-			    "%s: another attachfs has it open", l->path);
+	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		int r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+		ssize_t got = pread(l->lock_fd, pid, sizeof pid - 1, 0);
+
+		pid[got > 0 ? got : 0] = '\0';
+		return fail(r, message, size, "%s: in use by another attachfs, process %s", l->path, pid);
+	}
+	n = snprintf(pid, sizeof pid, "%ld", (long)getpid());
+	if (ftruncate(l->lock_fd, 0) < 0 || pwrite(l->lock_fd, pid, (size_t)n, 0) != n)
+		return fail(-EIO, message, size, "%s-lock: cannot be written", l->path);
 	return 0;
 }
 

@@ -161,6 +161,7 @@ static int open_tree(struct mount *m)
 	m->tree->local_names = o->local_names;
 	m->tree->uid = o->uid >= 0 ? (uint32_t)o->uid : getuid();
 	m->tree->gid = o->gid >= 0 ? (uint32_t)o->gid : getgid();
+	m->tree->umask = o->umask >= 0 ? (uint32_t)o->umask : 0;
 	m->tree->root->uid = m->tree->uid;
 	m->tree->root->gid = m->tree->gid;
 	r = tree_load(m->tree);
@@ -183,7 +184,7 @@ static int open_workers(struct mount *m)
 		r = lister_new(m, &m->lister);
 	if (!r)
 		r = sync_new(m, &m->sync);
-	if (!r)
+	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
 	return r;
 }

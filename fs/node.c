@@ -200,10 +200,10 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 	int64_t size = node_size_locked(n);
 	bool dir = n->kind != NODE_FILE;
 
-	(void)t;
 	memset(st, 0, sizeof(*st));
 	st->st_ino = n->id;
-	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR) : S_IFREG | (n->mode ? n->mode : MODE_FILE);
+	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR & ~t->umask) :
+			    S_IFREG | (n->mode ? n->mode : MODE_FILE & ~t->umask);
 	/* a mode of 0 was set by somebody: told from "never set" by the bit above the permissions */
 	st->st_mode &= ~(mode_t)NODE_MODE_SET;
 	st->st_nlink = n->gone ? 0 : dir ? 2 : 1;

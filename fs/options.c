@@ -397,6 +397,10 @@ static const char *suggest(const char *name)
 		if (limit == 0)
 			break;
 	}
+	/* "token" is short for "token_file" */
+	for (size_t i = 0; !best && i < N_ROWS; i++)
+		if (!strncmp(rows[i].name, name, strlen(name)) && rows[i].name[strlen(name)] == '_')
+			best = rows[i].name;
 	return best;
 }
 

@@ -129,6 +129,7 @@ struct tree {
 	bool filename_policy;
 	const char *local_names;
 	uint32_t uid, gid;                /* default owner */
+	uint32_t umask;                   /* taken from the default modes */
 
 	struct node *root;
 	struct node **by_id, **by_name, **by_rid; /* chained hashes of `buckets` each */

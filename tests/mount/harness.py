@@ -398,7 +398,7 @@ class Emulator:
         return self.ask_json("GET", "/state")
 
     def attachments(self) -> list:
-        return self.state()["attachments"]
+        return [a for a in self.state()["attachments"] if not a.get("deleted_at")]
 
     def blob(self, ident: int) -> bytes:
         return self.ask("GET", f"/blob/{ident}")
@@ -430,7 +430,7 @@ class Emulator:
             folders[(r["collection"], r["id"])] = (shown, {})
         for a in sorted(state["attachments"], key=lambda a: a["id"]):
             folder = folders.get((a["collection"], a["record_id"]))
-            if folder is None:
+            if folder is None or a.get("deleted_at"):  # eras that only mark what is deleted
                 continue
             shown = encode_name(shown_label(a["name"], a["filename"]))
             if shown in folder[1]:
@@ -638,6 +638,7 @@ class Mount:
         self.same_at_end = True  # finish() compares the tree with the server's
         self.check_at_end = True
         self.hung = False
+        self.killed = False
         self.changed: list = []
         self.path.mkdir()
         self.write_token(emulator.token)
@@ -775,6 +776,7 @@ class Mount:
         wait_until(lambda: not is_mounted(self.path), "the mount to go with the daemon")
 
     def kill9(self, unmount: bool = True) -> None:
+        self.killed = True
         self.process.kill()
         self.process.wait()
         self.process = None
@@ -842,7 +844,8 @@ class Mount:
     def finish(self) -> None:
         if self.process is not None:
             if self.same_at_end:
-                self.sync()
+                if not self.idle():
+                    self.sync()
                 self.same_as_server()
             self.umount()
         assert self.exit_status in (0, None), f"daemon exited {self.exit_status}: {self.said()}"
@@ -856,7 +859,7 @@ class Mount:
             ), f"unexpected error in the log: {line}"
         for token in {self.emulator.token, self.token_file.read_text().strip()} - {""}:
             assert token not in said + self.log(), "the token is in the log"
-        check_cache(self.cache)
+        check_cache(self.cache, self.killed)
 
     def _allowed(self, line: str) -> bool:
         return any(re.search(p, line) for p in self.allowed_errors)
@@ -905,8 +908,8 @@ def lazy_unmount(path: Path) -> None:
             pass
 
 
-def check_cache(cache: Path) -> None:
-    """Private, a sound database, nothing set aside."""
+def check_cache(cache: Path, killed: bool) -> None:
+    """Private, a sound database, and nothing set aside unless the daemon was killed."""
     if not cache.exists():
         return
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700, f"{cache} is open to others"
@@ -915,7 +918,7 @@ def check_cache(cache: Path) -> None:
             path = Path(folder) / name
             mode = stat.S_IMODE(path.stat().st_mode)
             assert not mode & 0o077, f"{path} has mode {mode:o}"
-            assert "lost+found" not in folder, f"set aside as unknown: {path}"
+            assert killed or "lost+found" not in folder, f"set aside as unknown: {path}"
             with open(path, "rb") as f:
                 if f.read(16) != b"SQLite format 3\0":
                     continue

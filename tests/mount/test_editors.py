@@ -212,7 +212,7 @@ def test_vim_keeps_a_backup_when_told_so(drive):
         "-c",
         "set backup backupdir=. backupcopy=no",
         "-c",
-        "normal! ddGox",
+        "normal! ggddGox",
         "-c",
         "wq",
         "notes.txt",

@@ -141,6 +141,7 @@ def test_the_first_stat_learns_the_sizes_of_all_siblings_and_the_ledger_keeps_th
     m.same_at_end = False
     record = m.path / "users" / os.listdir(m / "users")[0]
     names = sorted(os.listdir(record))
+    m.emulator.faults(latency_ms=30)
     m.emulator.reset()
     assert os.stat(record / names[0]).st_size == 4096
     wait_until(lambda: m.emulator.summary()["blob"] >= 200, "all siblings to be asked")
@@ -151,6 +152,7 @@ def test_the_first_stat_learns_the_sizes_of_all_siblings_and_the_ledger_keeps_th
     assert all("0-0" in (r["range"] or "") for r in probes)
     assert not any(r["authorization"] for r in probes)
     assert m.emulator.summary()["max_parallel"] > 1
+    m.emulator.heal()
     m.remount()
     m.emulator.reset()
     run("ls", "-l", record)
@@ -313,6 +315,7 @@ def test_xattrs_tell_what_is_behind_a_file(drive):
     assert m.xattr(path, "state") == "remote"
     (m / path).read_bytes()
     assert m.xattr(path, "state") == "cached"
+    wait_until(lambda: has_xattr(m / path, "user.attachfs.xxh128"), "the hash to be computed")
     assert len(m.xattr(path, "xxh128")) == 32
     assert m.xattr(path, "url").startswith("http://")
     listed = os.listxattr(m / path)
@@ -323,6 +326,13 @@ def test_xattrs_tell_what_is_behind_a_file(drive):
     assert m.xattr("users/Ada Byron", "id") == str(m.emulator.record_id("users", "Ada Byron"))
     with raises_errno(errno.ENODATA):
         os.getxattr(m / path, "user.attachfs.nonsense")
+
+
+def has_xattr(path, name) -> bool:
+    try:
+        return bool(os.getxattr(path, name))
+    except OSError:
+        return False
 
 
 def test_xattr_state_follows_a_write(drive):

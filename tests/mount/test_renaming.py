@@ -235,7 +235,6 @@ def test_only_the_case_changes(drive):
         "gr\u00fc\u00df dich.txt",
         "u\u0308nnormalised.txt",
         "\U0001f600.txt",
-        "new\nline.txt",
         "a" * 251 + ".txt",
         "no extension",
         ".hidden",

@@ -210,21 +210,33 @@ def processor() -> str:
     return platform.machine()
 
 
-def table(latency: int) -> None:
-    print(
-        f"\n{os.cpu_count()} processors ({processor()}), Linux {platform.release()}, "
-        f"{latency} ms added to each answer\n"
-    )
-    print("| workload | seconds | API requests | downloads | at once |")
-    print("|---|---:|---:|---:|---:|")
+def table(latency: int) -> str:
+    lines = [
+        f"{os.cpu_count()} processors ({processor()}), Linux {platform.release().split('-')[0]}, "
+        f"{latency} ms added to each answer:",
+        "",
+        "| workload | seconds | API requests | downloads | at once |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for what, seconds, n in ROWS:
-        print(f"| {what} | {seconds:.2f} | {n['api']} | {n['blob']} | {n['max_parallel']} |")
+        lines.append(f"| {what} | {seconds:.2f} | {n['api']} | {n['blob']} | {n['max_parallel']} |")
+    return "\n".join(lines) + "\n"
+
+
+def into_readme(text: str) -> None:
+    """Between the two comments that mark the place."""
+    path = Path(__file__).resolve().parents[2] / "README.md"
+    begin, end = "<!-- scripts/bench -->\n", "<!-- end -->\n"
+    before, rest = path.read_text().split(begin)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
     parser.add_argument("--latency-ms", type=int, default=20, help="default: 20")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md, too")
     arguments = parser.parse_args()
     unknown = set(arguments.workloads) - set(WORKLOADS)
     if unknown:
@@ -241,9 +253,11 @@ def main() -> int:
                 print(f"  FAILED: {type(e).__name__}: {e}", file=sys.stderr)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    table(arguments.latency_ms)
+    print(table(arguments.latency_ms), end="")
     if failed:
         print(f"\n{failed} workloads failed", file=sys.stderr)
+    elif arguments.readme:
+        into_readme(table(arguments.latency_ms))
     return 1 if failed else 0
 
 

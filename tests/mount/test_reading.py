@@ -128,7 +128,7 @@ def test_reads_are_answered_as_bytes_arrive(drive):
     path = m / "users/Ada Byron/slow.bin"
     path.stat()
     m.emulator.faults(
-        {"port": "blob", "method": "GET", "match": "", "count": -1, "bytes_per_second": 400_000}
+        {"port": "blob", "method": "GET", "match": "", "count": -1, "bytes_per_second": 1_000_000}
     )
     fd = os.open(path, os.O_RDONLY)
     assert os.pread(fd, 4096, 0) == data[:4096]

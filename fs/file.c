@@ -86,7 +86,7 @@ static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 	struct content *old = n->content && n->content != content_id(sealed) ? content_get(m->store, n->content) : NULL;
 
 	ledger_group_begin(m->ledger);
-	n->content = content_id(sealed);
+	n->content = n->committed = content_id(sealed);
 	n->size = content_size(sealed);
 	n->dirty = true;
 	n->in_ledger = true;
@@ -120,6 +120,12 @@ static bool want_empty_locked(struct mount *m, struct node *n)
 	return true;
 }
 
+/* Sealed and named by the row already: nothing was written since the last close. */
+static bool is_wanted(const struct node *n, struct content *view)
+{
+	return content_is_sealed(view) && n->content == content_id(view);
+}
+
 int file_commit(struct mount *m, struct node *n)
 {
 	struct content *c = NULL;
@@ -131,7 +137,7 @@ int file_commit(struct mount *m, struct node *n)
 		tree_unlock(m->tree);
 		return 0;
 	}
-	if (n->view && content_is_dirty(n->view) && !content_is_sealed(n->view))
+	if (n->view && content_is_dirty(n->view) && content_id(n->view) > n->committed && !is_wanted(n, n->view))
 		c = content_ref(n->view);
 	else
 		changed = want_empty_locked(m, n);
@@ -140,15 +146,19 @@ int file_commit(struct mount *m, struct node *n)
 		r = content_seal(c); /* waits for writers of other handles: not under the lock */
 	if (c && !r) {
 		tree_lock(m->tree);
-		/* ids count up: a later close may have been quicker */
-		if (!n->gone && content_id(c) > n->content)
+		/* ids count up: a later close may have been quicker, and what it committed lies over this */
+		if (n->gone)
+			content_drop(c);
+		else if (content_id(c) > n->committed)
 			want_locked(m, n, c);
+		else if (content_id(c) != n->content)
+			content_drop(c);
 		tree_unlock(m->tree);
 		changed = true;
 	}
 	if (changed && !r)
 		r = ledger_commit(m->ledger);
-	if (c && (r < 0 || pool_run(m->pool, merge_job, c) < 0))
+	if (c && (r < 0 || pool_run(m->disk_pool, merge_job, c) < 0))
 		content_unref(c);
 	return r;
 }
@@ -193,6 +203,9 @@ void file_close_locked(struct mount *m, struct node *n)
 	}
 	set_view_locked(n, NULL);
 	n->cached_version = n->version;
+	/* what waited for the last reader or writer to leave may go now */
+	if (n->in_sync_list && m->tree->sync_wake)
+		m->tree->sync_wake(m->tree->sync_ctx);
 	tree_settle_locked(m->tree, n);
 	tree_release_locked(m->tree, n);
 }

@@ -33,9 +33,11 @@ struct watch {
 	bool validated;       /* tree->lock, as all below: listed, or tried, in this mount */
 	bool wanted;          /* to be started by lister_kick() */
 	bool listing, polling;
-	int error;            /* of the last listing that failed with nothing to show */
+	bool again;           /* something changed while a listing was under way: list once more */
+	int64_t began_ms;     /* of the first listing of this mount */
 	uint64_t mark;
-	char *cursor;
+	char *cursor;         /* what the tree is as new as */
+	char *next_cursor;    /* ... will be, once the listing it asked for succeeded */
 	int64_t next_poll_ms;
 	struct refresh *refresh;
 };
@@ -55,6 +57,7 @@ struct lister {
 	struct watch *watches;
 	size_t n_watches;
 	struct probe *probes; /* tree->lock: to be sent */
+	bool kick;            /* tree->lock: a listing is to be started although nobody was parked for it */
 };
 
 int lister_new(struct mount *m, struct lister **ret_lister)
@@ -100,6 +103,7 @@ void lister_free(struct lister *l)
 	for (size_t i = 0; i < l->n_watches; i++) {
 		free(l->watches[i].name);
 		free(l->watches[i].cursor);
+		free(l->watches[i].next_cursor);
 	}
 	while (l->probes) {
 		struct probe *next = l->probes->next;
@@ -147,12 +151,29 @@ static bool on_page(void *ctx, struct remote_record *records, size_t n_records, 
 	return tree_listing_page(w->lister->m->tree, w->mark, w->collection, records, n_records, files, n_files) == 0;
 }
 
+static void start_listing(struct watch *w, enum transfer_class class);
+
+/* The tree is as new as the poll that asked for this listing. tree->lock held. */
+static void take_cursor_locked(struct watch *w)
+{
+	char key[300];
+
+	if (!w->next_cursor)
+		return;
+	free(w->cursor);
+	w->cursor = w->next_cursor;
+	w->next_cursor = NULL;
+	snprintf(key, sizeof(key), "cursor %s", w->name);
+	ledger_put_value(w->lister->m->ledger, key, w->cursor, strlen(w->cursor));
+}
+
 static void on_listed(void *ctx, int error, const char *message)
 {
 	struct watch *w = ctx;
 	struct mount *m = w->lister->m;
 	struct node *top;
 	struct refresh *refresh;
+	bool again;
 
 	if (!error)
 		tree_listing_end(m->tree, w->mark, w->collection, 0);
@@ -160,9 +181,12 @@ static void on_listed(void *ctx, int error, const char *message)
 		log_warning("list %s: %s%s%s", w->name, strerror(-error), message && *message ? ": " : "", message ? message : "");
 	tree_lock(m->tree);
 	top = tree_find_locked(m->tree, w->collection);
-	w->listing = false;
 	w->validated = true;
-	w->error = error;
+	if (!error)
+		take_cursor_locked(w);
+	again = w->again && !error;
+	w->again = false;
+	w->listing = again;
 	if (error && top && !top->listed)
 		w->validated = false; /* nothing to show: the next look tries again */
 	set_next_poll_locked(w);
@@ -171,6 +195,8 @@ static void on_listed(void *ctx, int error, const char *message)
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->collection, error);
 	refresh_part_done(refresh, error);
+	if (again)
+		start_listing(w, TRANSFER_REFRESH);
 }
 
 static void start_listing(struct watch *w, enum transfer_class class)
@@ -188,6 +214,7 @@ static void start_listing(struct watch *w, enum transfer_class class)
 bool lister_need_locked(struct lister *l, struct call *c, struct node *collection, int *ret_error)
 {
 	struct watch *w = watch_of(l, collection);
+	int64_t waited_ms;
 
 	*ret_error = 0;
 	if (!w) {
@@ -196,17 +223,22 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *collectio
 	}
 	if (w->validated)
 		return true;
-	if (c->error) {
+	if (c->error == -EINTR || c->error == -ECANCELED || (c->error && !collection->listed)) {
 		*ret_error = c->error;
-		return collection->listed && c->error != -EINTR && c->error != -ECANCELED;
+		return false;
 	}
-	if (c->step && collection->listed)
-		return true; /* waited for long enough: show what the ledger knows */
 	if (!w->listing)
 		w->listing = w->wanted = true;
-	c->step = 1;
+	if (!w->began_ms)
+		w->began_ms = clock_mono_ms();
+	waited_ms = clock_mono_ms() - w->began_ms;
+	/* waited for long enough: what the ledger knows is shown until the listing comes */
+	if (collection->listed && (c->error || waited_ms >= LISTER_PATIENCE_MS)) {
+		l->kick = true;
+		return true;
+	}
 	if (collection->listed)
-		call_park_soft(c, CALL_WAIT_LISTING, collection->id, LISTER_PATIENCE_MS);
+		call_park_soft(c, CALL_WAIT_LISTING, collection->id, LISTER_PATIENCE_MS - waited_ms);
 	else
 		call_park(c, CALL_WAIT_LISTING, collection->id);
 	return false;
@@ -222,14 +254,16 @@ static void on_polled(void *ctx, int error, bool changed, const char *cursor)
 
 	tree_lock(m->tree);
 	w->polling = false;
-	if (!error && cursor && node_set_string(&w->cursor, cursor)) {
-		char key[300];
-
-		snprintf(key, sizeof(key), "cursor %s", w->name);
-		ledger_put_value(m->ledger, key, cursor, strlen(cursor));
+	if (!error && cursor)
+		node_set_string(&w->next_cursor, cursor);
+	if (!error && !changed)
+		take_cursor_locked(w);
+	if (!error && changed) {
+		if (w->listing)
+			w->again = true;
+		else
+			w->listing = list = true;
 	}
-	if (!error && changed && !w->listing)
-		w->listing = list = true;
 	set_next_poll_locked(w);
 	tree_unlock(m->tree);
 	if (list)
@@ -254,6 +288,14 @@ static void start_poll(struct watch *w)
 void lister_tick(struct lister *l)
 {
 	int64_t now = clock_mono_ms();
+	bool kick;
+
+	tree_lock(l->m->tree);
+	kick = l->kick;
+	l->kick = false;
+	tree_unlock(l->m->tree);
+	if (kick)
+		lister_kick(l);
 
 	for (size_t i = 0; i < l->n_watches; i++) {
 		struct watch *w = &l->watches[i];

@@ -4,6 +4,7 @@
 
 #include "ops.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #include "sync.h"
 
 #define POOL_THREADS     4
+#define DISK_THREADS     2
 #define KERNEL_TIMEOUT_S 300.0
 #define DRAIN_MS         10000
 #define CONNECT_MS       10000
@@ -214,6 +216,8 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 	raise_limits();
 	r = pool_new(POOL_THREADS, &m->pool);
 	if (!r)
+		r = pool_new(DISK_THREADS, &m->disk_pool);
+	if (!r)
 		r = notifier_new(&m->notifier);
 	if (!r)
 		r = open_state(m, message, size);
@@ -245,6 +249,45 @@ static char *fuse_option_string(const struct options *o)
 	return n < 0 ? NULL : text;
 }
 
+/* Asked of mountinfo: a stat() would be a request to ourselves, whom nobody serves yet. */
+static unsigned find_connection(const char *mountpoint)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[8192];
+	unsigned found = 0;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		char dir[4096];
+		unsigned minor;
+
+		if (sscanf(line, "%*s %*s %*u:%u %*s %4095s", &minor, dir) == 2 && !strcmp(dir, mountpoint))
+			found = minor;
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/*
+ * The kernel gives up on what nobody will answer any more. Without this a notification that waits in the kernel for such an answer would never
+ * return, and neither would this process.
+ */
+static void abort_connection(const struct mount *m)
+{
+	char path[64];
+	int fd;
+
+	if (!m->connection)
+		return;
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", m->connection);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return; /* gone already, or no fusectl here */
+	if (write(fd, "1", 1) < 0)
+		log_debug("mount: cannot abort the connection: %s", strerror(errno));
+	close(fd);
+}
+
 int mount_attach(struct mount *m, char *message, size_t size)
 {
 	char *text = fuse_option_string(m->options);
@@ -268,6 +311,7 @@ int mount_attach(struct mount *m, char *message, size_t size)
 		m->session = NULL;
 		return -EPERM;
 	}
+	m->connection = find_connection(m->options->mountpoint);
 	notifier_attach(m->notifier, m->session);
 	return 0;
 }
@@ -302,6 +346,7 @@ void mount_stop(struct mount *m, int64_t grace_ms)
 
 		if (clock_mono_ms() >= end_ms) {
 			/* libfuse looks at its flag only when its wait is interrupted */
+			atomic_store(&m->forced, true);
 			fuse_session_exit(m->session);
 			pthread_kill(m->server, SIGUSR2);
 		}
@@ -313,15 +358,22 @@ void mount_free(struct mount *m)
 {
 	if (!m)
 		return;
-	notifier_attach(m->notifier, NULL);
-	if (m->session)
+	if (m->notifier)
+		notifier_attach(m->notifier, NULL);
+	/* what programs wait for is answered while the kernel still listens */
+	calls_stop(m->calls);
+	if (m->session) {
+		/* only while it is ours for sure: the kernel gives the number of a gone connection to the next one */
+		if (atomic_load(&m->forced))
+			abort_connection(m);
 		fuse_session_unmount(m->session);
+	}
 	if (m->sync)
 		sync_stop(m->sync, DRAIN_MS);
-	calls_stop(m->calls);
 	if (m->remote)
 		remote_shutdown(m->remote);
 	engine_free(m->engine);
+	pool_free(m->disk_pool);
 	pool_free(m->pool);
 	notifier_free(m->notifier);
 	sync_free(m->sync);

@@ -31,7 +31,8 @@ struct events;
 
 struct mount {
 	const struct options *options; /* outlives the mount */
-	struct pool *pool;
+	struct pool *pool;             /* answers and parses: short jobs */
+	struct pool *disk_pool;        /* hashes and copies: long ones, nobody waits behind them */
 	struct ledger *ledger;
 	struct content_store *store;
 	struct engine *engine;
@@ -45,12 +46,14 @@ struct mount {
 	struct events *events;
 	struct fuse_session *session;
 	char *ledger_path;
+	unsigned connection;           /* the kernel's number of it, for fusectl; 0 = not known */
 
 	double timeout_kernel_s;       /* how long the kernel may believe entries and attributes */
 	_Atomic uint64_t throttled_until_ns; /* real clock, 0 = not */
 	int64_t started_ns;
 	pthread_t server;              /* the thread in mount_serve() */
 	_Atomic bool served;           /* mount_serve() is over */
+	_Atomic bool forced;           /* ... although programs still had files open */
 };
 
 /* @o outlives the mount. 0, or -errno with words for a person in @message. */

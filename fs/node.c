@@ -179,6 +179,11 @@ void node_drop_content_locked(struct tree *t, struct node *n)
 	content_unref(c);
 }
 
+bool node_being_written(const struct node *n)
+{
+	return n->view && content_is_dirty(n->view) && !content_is_sealed(n->view);
+}
+
 int64_t node_size_locked(const struct node *n)
 {
 	return n->view && content_is_dirty(n->view) ? content_size(n->view) : n->size;

@@ -56,6 +56,16 @@ static void say(struct fuse_session *session, const struct note *note)
 		log_debug("notifier: kernel refused a notification: %s", strerror(-r));
 }
 
+static bool is_attached(struct notifier *n, const struct fuse_session *session)
+{
+	bool attached;
+
+	pthread_mutex_lock(&n->lock);
+	attached = n->session == session;
+	pthread_mutex_unlock(&n->lock);
+	return attached;
+}
+
 static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
@@ -75,7 +85,7 @@ static void *notifier_main(void *arg)
 		while (note) {
 			struct note *next = note->next;
 
-			if (session)
+			if (session && is_attached(n, session))
 				say(session, note);
 			free(note);
 			note = next;

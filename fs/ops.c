@@ -83,10 +83,10 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup)
 	tree_unlock(m->tree);
 }
 
-struct node *need_dir_locked(struct call *c)
+struct node *need_dir_locked(struct call *c, uint64_t ino)
 {
 	struct mount *m = c->m;
-	struct node *dir = tree_find_locked(m->tree, c->ino), *top;
+	struct node *dir = tree_find_locked(m->tree, ino), *top;
 	int error = dir ? 0 : -ENOENT;
 
 	if (dir && dir->kind == NODE_FILE)
@@ -117,7 +117,7 @@ static void lookup_run(struct call *c)
 	struct node *dir, *n;
 
 	tree_lock(m->tree);
-	dir = need_dir_locked(c);
+	dir = need_dir_locked(c, c->ino);
 	if (!dir || virtual_lookup_locked(c, dir))
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);

@@ -57,10 +57,10 @@ void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_
 /* One kernel reference more or less. tree->lock held / not held. */
 void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup);
 /*
- * The directory @c->ino, listed as far as lookups in it need. tree->lock is held on entry, and on return when it answers a node; else the lock is
+ * The directory @ino, listed as far as lookups in it need. tree->lock is held on entry, and on return when it answers a node; else the lock is
  * released and @c is parked or answered.
  */
-struct node *need_dir_locked(struct call *c);
+struct node *need_dir_locked(struct call *c, uint64_t ino);
 
 /* ops_dir.c */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

@@ -78,7 +78,7 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 }
 
 /* Cut or extend; without a handle it is as if opened, cut and closed. No lock held. */
-static int set_size(struct mount *m, struct node *n, uint64_t size, bool by_handle)
+static int set_size(struct mount *m, struct node *n, uint64_t size, const struct handle *by_handle)
 {
 	struct content *c = NULL;
 	int r;
@@ -88,6 +88,8 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, bool by_hand
 		c = NULL;
 		tree_lock(m->tree);
 		r = size || by_handle ? 0 : file_empty_locked(m, n);
+		if (!r && by_handle && by_handle->version != n->version)
+			r = -ESTALE;
 		if (!r)
 			r = file_writable_locked(m, n, &c);
 		tree_unlock(m->tree);
@@ -118,7 +120,7 @@ static int set_size_by_path(struct call *c, struct node *n)
 	tree_unlock(m->tree);
 	if (!h)
 		return -ENOMEM;
-	r = set_size(m, n, (uint64_t)s->attr.st_size, c->fh != 0);
+	r = set_size(m, n, (uint64_t)s->attr.st_size, c->fh ? handle_of(c->fh) : NULL);
 	handle_drop(m, h);
 	return r;
 }

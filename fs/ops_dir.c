@@ -150,7 +150,7 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 static int read_tree_dir(struct call *c, struct fill *f)
 {
 	struct dir_handle *d = dir_of(c->fh);
-	struct node *dir = need_dir_locked(c);
+	struct node *dir = need_dir_locked(c, c->ino);
 	int r = 0;
 
 	if (!dir)

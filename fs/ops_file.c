@@ -45,14 +45,20 @@ void handle_drop(struct mount *m, struct handle *h)
 /* Only a writer's close commits: a reader's must not make half of somebody else's write the wanted content. */
 static bool may_write(const struct handle *h)
 {
-	return (h->flags & O_ACCMODE) != O_RDONLY;
+	return (h->flags & O_ACCMODE) != O_RDONLY || (h->flags & O_TRUNC);
+}
+
+/* Replaced on the server since it was opened: no mix of two versions. tree->lock held. */
+static bool is_stale(const struct handle *h)
+{
+	return h->version != h->node->version;
 }
 
 static void open_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct fuse_file_info *fi = c->data;
-	bool writes = (c->flags & O_ACCMODE) != O_RDONLY;
+	bool writes = (c->flags & O_ACCMODE) != O_RDONLY || (c->flags & O_TRUNC);
 	struct handle *h = NULL;
 	struct node *n;
 	int error = 0;
@@ -244,6 +250,20 @@ static bool park_missing(struct call *c, struct node *n, const struct content_ex
 	return reader_park(m->reader, c, clean, missing->clean_off, missing->clean_off + missing->len, ret_error);
 }
 
+/* The kernel asks again at once for a readahead that failed: it must not wait for a whole deadline once more. */
+static void reader_timed_out(struct call *c, struct node *n)
+{
+	struct mount *m = c->m;
+	struct content *feed;
+
+	tree_lock(m->tree);
+	feed = n->feed ? content_ref(n->feed) : NULL;
+	tree_unlock(m->tree);
+	if (feed)
+		reader_failed(m->reader, feed, -ETIMEDOUT, c->want_off - c->want_off % CONTENT_BLOCK_BYTES, c->want_end + (1u << 20));
+	content_unref(feed);
+}
+
 static void read_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -253,9 +273,12 @@ static void read_run(struct call *c)
 	struct reach s = { .n = 0 };
 	int r = c->error == -EAGAIN ? 0 : c->error;
 
+	if (r == -ETIMEDOUT)
+		reader_timed_out(c, h->node);
+
 	tree_lock(m->tree);
-	if (!r && h->version != h->node->version)
-		r = -ESTALE; /* replaced on the server since it was opened: no mix of two versions */
+	if (!r && is_stale(h))
+		r = -ESTALE;
 	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
 	tree_unlock(m->tree);
 	while (!r && view) {
@@ -319,7 +342,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	n = handle_of(fi->fh)->node;
 	do {
 		tree_lock(m->tree);
-		done = handle_of(fi->fh)->version != n->version ? -ESTALE : file_writable_locked(m, n, &c);
+		done = is_stale(handle_of(fi->fh)) ? -ESTALE : file_writable_locked(m, n, &c);
 		tree_unlock(m->tree);
 		if (done < 0)
 			break;
@@ -426,7 +449,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	}
 	n = handle_of(fi->fh)->node;
 	tree_lock(m->tree);
-	r = file_writable_locked(m, n, &c);
+	r = is_stale(handle_of(fi->fh)) ? -ESTALE : file_writable_locked(m, n, &c);
 	tree_unlock(m->tree);
 	if (!r) {
 		r = content_allocate(c, (uint64_t)off, (uint64_t)len, mode & FALLOC_FL_KEEP_SIZE);
@@ -452,8 +475,12 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 	}
 	tree_lock(m->tree);
 	view = handle_of(fi->fh)->node->view;
-	if (view)
+	if (is_stale(handle_of(fi->fh))) {
+		view = NULL;
+		at = -ESTALE;
+	} else if (view) {
 		content_ref(view);
+	}
 	tree_unlock(m->tree);
 	if (view)
 		at = off < 0 ? -ENXIO : content_seek(view, (uint64_t)off, whence);

@@ -53,6 +53,13 @@ static int check_name(const struct mount *m, const struct node *dir, const char 
 	return 0;
 }
 
+/* An entry came or went. tree->lock held. */
+static void touch_dir_locked(struct mount *m, struct node *dir)
+{
+	dir->mtime_ns = dir->ctime_ns = clock_real_ns();
+	tree_put_locked(m->tree, dir);
+}
+
 /* ---- create ---- */
 
 static struct node *new_file_locked(struct mount *m, struct node *dir, const char *name, const struct create *a)
@@ -68,7 +75,7 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 	n->size = 0;
 	n->local = names_is_local(m->options->local_names, name);
 	n->name_ms = clock_mono_ms();
-	dir->mtime_ns = dir->ctime_ns = n->mtime_ns;
+	touch_dir_locked(m, dir);
 	return n;
 }
 
@@ -86,10 +93,11 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 	if (h && !failed && file_view_locked(m, n) < 0)
 		failed = true;
 	if (failed) {
-		if (h) {
+		if (made)
+			tree_unlink_locked(m->tree, n);
+		if (h)
 			n->n_open--;
-			file_close_locked(m, n);
-		}
+		file_close_locked(m, n);
 		tree_unlock(m->tree);
 		free(h);
 		call_fail(c, ENOMEM);
@@ -138,7 +146,7 @@ static void create_run(struct call *c)
 	int r;
 
 	tree_lock(m->tree);
-	dir = need_dir_locked(c);
+	dir = need_dir_locked(c, c->ino);
 	if (!dir)
 		return;
 	r = check_name(m, dir, c->name);
@@ -224,7 +232,8 @@ static void remove_locked(struct mount *m, struct node *n)
 	struct tree *t = m->tree;
 	struct node *dir = n->parent;
 
-	dir->mtime_ns = dir->ctime_ns = n->ctime_ns = clock_real_ns();
+	n->ctime_ns = clock_real_ns();
+	touch_dir_locked(m, dir);
 	tree_unlink_locked(t, n);
 	n->gone = true;
 	n->mtime_dirty = false;
@@ -260,7 +269,7 @@ static void unlink_run(struct call *c)
 	int r = 0;
 
 	tree_lock(m->tree);
-	dir = need_dir_locked(c);
+	dir = need_dir_locked(c, c->ino);
 	if (!dir)
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);
@@ -302,7 +311,7 @@ static void renamed_locked(struct mount *m, struct node *n)
 	/* what the server has already stays there, whatever it is called now */
 	if (n->kind == NODE_FILE)
 		n->local = !n->known.rid && names_is_local(m->options->local_names, n->shown);
-	n->parent->mtime_ns = n->parent->ctime_ns = n->ctime_ns;
+	touch_dir_locked(m, n->parent);
 	tree_changed_locked(m->tree, n);
 }
 
@@ -367,7 +376,7 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 		remove_locked(m, target);
 	r = tree_move_locked(m->tree, n, dir, name);
 	if (!r) {
-		old_dir->mtime_ns = old_dir->ctime_ns = clock_real_ns();
+		touch_dir_locked(m, old_dir);
 		renamed_locked(m, n);
 	}
 	ledger_group_end(m->ledger);
@@ -408,21 +417,15 @@ static void rename_run(struct call *c)
 	struct mount *m = c->m;
 	struct rename *a = c->data;
 	struct node *dir, *to, *n;
-	uint64_t from = c->ino;
 	int r = 0;
 
 	tree_lock(m->tree);
-	if (a->dir != from) {
-		c->ino = a->dir;
-		to = need_dir_locked(c);
-		if (!to)
-			return;
-		c->ino = from;
-	}
-	dir = need_dir_locked(c);
+	to = need_dir_locked(c, a->dir);
+	if (!to)
+		return;
+	dir = need_dir_locked(c, c->ino);
 	if (!dir)
 		return;
-	to = tree_find_locked(m->tree, a->dir);
 	n = tree_child_locked(m->tree, dir, c->name);
 	if (n && n->kind == NODE_FILE && !n->in_ledger && !c->flags) {
 		commit_then_rename_unlock(c, n);

@@ -31,10 +31,12 @@ struct stream {
 	uint64_t end;            /* asked for up to here; UINT64_MAX = to the end of the content */
 	uint64_t limit;          /* pause when pos gets there; UINT64_MAX = never */
 	uint64_t window;
+	enum transfer_class class;
 	int64_t used_ms;         /* a reader wanted something of it */
 	bool paused, cancelled;
 	bool sending;            /* fetch() has not returned yet, its id is not known */
 	bool over;               /* done() came while sending: the sender frees it */
+	int refused;             /* why we ended it ourselves */
 };
 
 struct all_waiter {
@@ -55,7 +57,8 @@ struct feed {
 	struct all_waiter *all;
 	uint64_t ends[RECENT_ENDS]; /* where bounded ranges ended: a read there goes forward */
 	unsigned next_end;
-	int error;
+	int error;               /* of the last stream that failed, for its range and a moment only */
+	uint64_t error_off, error_end;
 	int64_t error_until_ms;
 	bool finishing;
 };
@@ -80,7 +83,6 @@ int reader_new(struct mount *m, struct reader **ret_reader)
 
 static void feed_free(struct feed *f)
 {
-	content_set_user(f->content, NULL);
 	content_unref(f->content);
 	remote_file_clear(&f->file);
 	free(f->collection);
@@ -94,6 +96,7 @@ void reader_free(struct reader *r)
 	while (r->feeds) {
 		struct feed *next = r->feeds->next;
 
+		content_set_user(r->feeds->content, NULL);
 		feed_free(r->feeds);
 		r->feeds = next;
 	}
@@ -182,6 +185,33 @@ void reader_close(struct reader *r, struct content *c)
 		feed_free(unused);
 }
 
+/* Remembered for a moment: a failed readahead is asked again by the kernel at once. lock held. */
+static void note_error_locked(struct feed *f, int error, uint64_t off, uint64_t end)
+{
+	f->error = error;
+	f->error_off = off;
+	f->error_end = end;
+	f->error_until_ms = clock_mono_ms() + REMEMBER_MS;
+}
+
+static int noted_error_locked(const struct feed *f, uint64_t off)
+{
+	bool holds = f->error && clock_mono_ms() < f->error_until_ms && off >= f->error_off && off < f->error_end;
+
+	return holds ? f->error : 0;
+}
+
+void reader_failed(struct reader *r, struct content *clean, int error, uint64_t off, uint64_t end)
+{
+	struct feed *f;
+
+	pthread_mutex_lock(&r->lock);
+	f = content_get_user(clean);
+	if (f)
+		note_error_locked(f, error, off, end);
+	pthread_mutex_unlock(&r->lock);
+}
+
 /* ---- what the remote calls back ---- */
 
 static bool on_begin(void *ctx, int64_t total, uint64_t offset)
@@ -192,6 +222,9 @@ static bool on_begin(void *ctx, int64_t total, uint64_t offset)
 
 	if (total >= 0 && content_set_size(f->content, (uint64_t)total) < 0) {
 		log_warning("reader: '%s' has another size now: it was replaced on the server", f->file.name);
+		pthread_mutex_lock(&r->lock);
+		s->refused = -ESTALE;
+		pthread_mutex_unlock(&r->lock);
 		return false;
 	}
 	if (total >= 0)
@@ -230,7 +263,7 @@ static void start_finish_locked(struct reader *r, struct feed *f)
 		return;
 	f->finishing = true;
 	f->opens++;
-	if (pool_run(r->m->pool, finish_job, f) < 0)
+	if (pool_run(r->m->disk_pool, finish_job, f) < 0)
 		f->opens--;
 }
 
@@ -244,8 +277,7 @@ static bool on_data(void *ctx, const void *data, size_t len)
 
 	pthread_mutex_lock(&r->lock);
 	if (error) {
-		f->error = error;
-		f->error_until_ms = clock_mono_ms() + REMEMBER_MS;
+		s->refused = error;
 		pthread_mutex_unlock(&r->lock);
 		log_errno(error, "cache: cannot keep bytes of '%s'", f->file.name);
 		return false;
@@ -290,7 +322,7 @@ static void on_done(void *ctx, int error)
 	struct feed *f = s->feed, *unused = NULL;
 	struct reader *r = f->reader;
 	struct all_waiter *told = NULL;
-	uint64_t id = content_id(f->content), start = s->start;
+	uint64_t id = content_id(f->content), start = s->pos, end = s->end;
 	bool complete, more, free_it;
 
 	pthread_mutex_lock(&r->lock);
@@ -298,12 +330,11 @@ static void on_done(void *ctx, int error)
 	s->over = true;
 	free_it = !s->sending;
 	f->ends[f->next_end++ % RECENT_ENDS] = s->pos;
-	if (error == -ECANCELED && f->error)
-		error = f->error;
-	if (error && error != -ECANCELED) {
-		f->error = error;
-		f->error_until_ms = clock_mono_ms() + REMEMBER_MS;
-	}
+	if (error == -ECANCELED && s->refused)
+		error = s->refused;
+	start = s->pos;
+	if (error && error != -ECANCELED)
+		note_error_locked(f, error, start, end);
 	complete = content_is_complete(f->content);
 	if (complete || (error && error != -ECANCELED)) {
 		told = f->all;
@@ -311,7 +342,9 @@ static void on_done(void *ctx, int error)
 	}
 	start_finish_locked(r, f);
 	more = f->all && !f->streams;
-	if (!more)
+	if (more)
+		f->opens++; /* until it was started again */
+	else
 		unused = feed_if_unused_locked(r, f);
 	pthread_mutex_unlock(&r->lock);
 
@@ -319,12 +352,16 @@ static void on_done(void *ctx, int error)
 	if (error == -ECANCELED)
 		error = 0;
 	if (error)
-		calls_wake_bytes(r->m->calls, id, start, UINT64_MAX, error);
-	else
-		calls_wake_bytes(r->m->calls, id, 0, UINT64_MAX, -EAGAIN);
+		calls_wake_bytes(r->m->calls, id, start, end, error);
+	calls_wake_bytes(r->m->calls, id, 0, UINT64_MAX, -EAGAIN);
 	tell_all(told, complete ? 0 : error);
-	if (more)
+	if (more) {
 		start_missing(f);
+		pthread_mutex_lock(&r->lock);
+		f->opens--;
+		unused = feed_if_unused_locked(r, f);
+		pthread_mutex_unlock(&r->lock);
+	}
 	if (unused)
 		feed_free(unused);
 	if (free_it)
@@ -340,8 +377,7 @@ static void start_stream_failed(struct feed *f, struct stream *s, int error)
 
 	pthread_mutex_lock(&r->lock);
 	unlink_stream_locked(f, s);
-	f->error = error;
-	f->error_until_ms = clock_mono_ms() + REMEMBER_MS;
+	note_error_locked(f, error, 0, UINT64_MAX);
 	told = f->all;
 	f->all = NULL;
 	pthread_mutex_unlock(&r->lock);
@@ -361,7 +397,7 @@ static void send_stream(struct feed *f, struct stream *s)
 	uint64_t id = 0, len = s->end == UINT64_MAX ? 0 : s->end - s->start;
 	struct feed *unused;
 	bool over;
-	int error = ops->fetch(r->m->remote, TRANSFER_INTERACTIVE, &f->file, f->collection, s->start, len, 0, &sink, &id);
+	int error = ops->fetch(r->m->remote, s->class, &f->file, f->collection, s->start, len, 0, &sink, &id);
 
 	if (error < 0)
 		start_stream_failed(f, s, error);
@@ -457,29 +493,43 @@ bool reader_park(struct reader *r, struct call *call, struct content *clean, uin
 		*ret_error = -ESTALE;
 	} else if (content_map(clean, off, 1, &extent) == 0 && extent.where != CONTENT_MISSING) {
 		; /* arrived in between */
-	} else if (f->error && clock_mono_ms() < f->error_until_ms) {
-		*ret_error = f->error;
 	} else {
 		s = stream_for_locked(f, off);
+		*ret_error = noted_error_locked(f, off);
+		if (*ret_error != -ETIMEDOUT && s)
+			*ret_error = 0; /* another stream brings it */
+		else if (*ret_error)
+			s = NULL;
 		if (s)
 			follow_locked(r, s, end);
-		else
+		else if (!*ret_error)
 			fresh = plan_stream_locked(f, off, end);
 		if (s || fresh) {
-			f->error = 0;
 			call_park_bytes(call, content_id(clean), off, end);
 			pthread_mutex_unlock(&r->lock);
 			if (fresh)
 				send_stream(f, fresh);
 			return true;
 		}
-		*ret_error = -ENOMEM;
+		if (!*ret_error)
+			*ret_error = -ENOMEM;
 	}
 	pthread_mutex_unlock(&r->lock);
 	return false;
 }
 
 /* ---- all of it ---- */
+
+/* All of it is wanted: it runs to its end without waiting for a reader. */
+static void run_free_locked(struct reader *r, struct stream *s)
+{
+	s->limit = UINT64_MAX;
+	if (!s->paused || s->cancelled)
+		return;
+	s->paused = false;
+	if (!s->sending)
+		r->m->remote->ops->fetch_resume(r->m->remote, s->fetch_id);
+}
 
 static void start_missing(struct feed *f)
 {
@@ -496,9 +546,11 @@ static void start_missing(struct feed *f)
 		f->all = NULL;
 	} else if (!f->streams) {
 		s = new_stream_locked(f, first, end, UINT64_MAX);
+		if (s)
+			s->class = TRANSFER_WRITEBACK;
 	} else {
 		for (struct stream *running = f->streams; running; running = running->next)
-			follow_locked(r, running, running->end == UINT64_MAX ? running->pos + READER_WINDOW_MAX : running->end);
+			run_free_locked(r, running);
 	}
 	pthread_mutex_unlock(&r->lock);
 	if (complete)

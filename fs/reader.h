@@ -47,6 +47,9 @@ void reader_close(struct reader *r, struct content *c);
  */
 bool reader_park(struct reader *r, struct call *call, struct content *clean, uint64_t off, uint64_t end, int *ret_error);
 
+/* A call gave up on [off, end) of @clean: others who ask again in the same moment hear it at once. */
+void reader_failed(struct reader *r, struct content *clean, int error, uint64_t off, uint64_t end);
+
 /*
  * Bring everything that is missing of @clean, for an upload of what lies over it. @done runs on the transfer thread or at once: 0, or the
  * errno of the fetch.

@@ -89,7 +89,7 @@ static bool content_settled(struct sync *s, struct view *v, const struct node *n
 	if (s->draining || n->sealed_ms <= s->flush_ms || s->m->options->write == OPTIONS_WRITE_THROUGH)
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
-	if (n->view && content_is_dirty(n->view) && !content_is_sealed(n->view))
+	if (node_being_written(n))
 		return false;
 	if (v->now_ms - n->sealed_ms >= settle_ms)
 		return true;
@@ -139,7 +139,7 @@ static uint64_t collection_id(struct tree *t, uint64_t record)
 static void view_node(struct sync *s, struct view *v, struct node *n)
 {
 	struct tree *t = s->m->tree;
-	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms && !s->draining;
+	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms;
 	struct plan_item *i = &v->items[v->n];
 
 	if (waits)
@@ -155,7 +155,9 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.name = n->shown, .content_differs = n->dirty && !n->gone, .content_local = content_local(s, n),
 		.mtime_differs = n->mtime_dirty, .size = n->size < 0 ? 0 : (uint64_t)n->size,
 		.busy = n->busy || waits, .parked = n->error != 0, .unknown = n->unknown, .open = n->n_open > 0,
-		.content_settled = content_settled(s, v, n), .name_settled = v->names_settled, .after = n->after,
+		.content_settled = content_settled(s, v, n), .after = n->after,
+		/* a new identity in the middle of a write would have to be told apart from the write: wait for the close */
+		.name_settled = v->names_settled && !node_being_written(n),
 		.alone = n->alone, .flight_record = node_flight_record(n), .flight_name = node_flight_name(n),
 	};
 	if (record)
@@ -259,8 +261,12 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 
 static void do_todo(struct sync *s, struct todo *todo)
 {
-	if (todo->n_batches)
-		ledger_commit(s->m->ledger); /* what is in flight is known to be in flight before it flies */
+	/* what is in flight is known to be in flight before it flies */
+	if (todo->n_batches && ledger_commit(s->m->ledger) < 0) {
+		for (size_t i = 0; i < todo->n_batches; i++)
+			batch_put_off(todo->batches[i]);
+		todo->n_batches = 0;
+	}
 	for (size_t i = 0; i < todo->n_looks; i++)
 		sync_look(s, todo->looks[i]);
 	for (size_t i = 0; i < todo->n_fetches; i++)
@@ -350,6 +356,17 @@ static void *sync_main(void *arg)
 	return NULL;
 }
 
+/* What is to be done for it, NULL = nothing. */
+static const char *what_differs(const struct node *n)
+{
+	/* deleted while its upload is on its way: something may be on the server in a moment */
+	if (n->gone)
+		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
+	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
+		return "upload";
+	return "rename";
+}
+
 /* ---- life ---- */
 
 int sync_new(struct mount *m, struct sync **ret_sync)
@@ -387,6 +404,22 @@ int sync_start(struct sync *s)
 	return 0;
 }
 
+/* Whether waiting could help: something is on its way, or is not backing off after a failure. */
+static bool may_still_send(struct sync *s)
+{
+	int64_t now = clock_mono_ms();
+	bool may;
+
+	if (engine_get_state(s->m->engine, NULL) == ENGINE_OFFLINE)
+		return false;
+	tree_lock(s->m->tree);
+	may = s->in_flight > 0;
+	for (const struct node *n = s->m->tree->sync_first; n && !may; n = n->sync_next)
+		may = what_differs(n) && !n->error && !node_being_written(n) && n->retry_at_ms <= now;
+	tree_unlock(s->m->tree);
+	return may;
+}
+
 void sync_stop(struct sync *s, int64_t drain_ms)
 {
 	int64_t end_ms = clock_mono_ms() + drain_ms;
@@ -396,12 +429,14 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 		return;
 	tree_lock(s->m->tree);
 	s->draining = true;
+	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+		n->retry_at_ms = 0; /* one more try for all */
 	tree_unlock(s->m->tree);
 	for (;;) {
 		struct timespec pause = { .tv_nsec = 20 * 1000000 };
 
 		sync_get_counts(s, &c);
-		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || engine_get_state(s->m->engine, NULL) == ENGINE_OFFLINE)
+		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || !may_still_send(s))
 			break;
 		sync_wake(s);
 		nanosleep(&pause, NULL);
@@ -459,15 +494,6 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 
 /* ---- what is left ---- */
 
-static const char *what_differs(const struct node *n)
-{
-	if (n->gone)
-		return n->known.rid ? "delete" : NULL;
-	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
-		return "upload";
-	return "rename";
-}
-
 static void count_node(const struct node *n, struct sync_counts *c)
 {
 	const char *what = what_differs(n);
@@ -498,6 +524,29 @@ void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
 	c.bytes_sent = s->bytes_sent;
 	tree_unlock(s->m->tree);
 	*ret_counts = c;
+}
+
+uint64_t sync_mark(struct sync *s)
+{
+	uint64_t mark;
+
+	sync_flush(s);
+	tree_lock(s->m->tree);
+	mark = s->m->tree->changes;
+	tree_unlock(s->m->tree);
+	return mark;
+}
+
+bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts)
+{
+	bool passed = true;
+
+	tree_lock(s->m->tree);
+	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->sync_next)
+		passed = n->error || n->change > mark || !what_differs(n);
+	tree_unlock(s->m->tree);
+	sync_get_counts(s, ret_counts);
+	return passed;
 }
 
 bool sync_is_idle(const struct sync_counts *c)

@@ -46,6 +46,10 @@ void sync_flush(struct sync *s);
 /* Try parked items again, and those that back off; @node 0 = all. Returns how many. tree->lock not held. */
 unsigned sync_retry(struct sync *s, uint64_t node);
 
+/* Flush, and remember where: sync_passed() tells when nothing that had changed by then is left to send (parked items do not count). */
+uint64_t sync_mark(struct sync *s);
+bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts);
+
 void sync_get_counts(struct sync *s, struct sync_counts *ret_counts);
 bool sync_is_idle(const struct sync_counts *c);
 

@@ -105,6 +105,7 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 		return r;
 	ledger_group_begin(t->ledger);
 	tree_swap_known_locked(t, n, ghost);
+	n->known_seq = ghost->known_seq = ++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
 	ghost->name_ms = 0;
 	/* a parked deletion does not keep the new content from taking the place */
@@ -190,10 +191,13 @@ static void content_arrived(struct batch *b, struct node *n)
 		content_become_clean(b->content, key);
 }
 
-static void apply_mtime(struct node *n, const struct remote_change *c)
+/* The time sent is the server's now; one that the user set meanwhile is still to be sent. */
+static void apply_mtime(const struct sync *s, struct node *n, const struct remote_change *c)
 {
-	if (c->mtime_ns == n->mtime_ns)
-		n->mtime_dirty = false;
+	const struct remote_caps *caps = &s->m->remote->caps;
+
+	n->mtime_dirty = caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns && n->known.mtime_ns != REMOTE_TIME_NONE &&
+			 n->known.mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
 }
 
 /* Where the server cannot rename or replace, the node was created anew: what it was before is to be removed now. */
@@ -229,7 +233,7 @@ static void created(struct batch *b, struct node *n, struct remote_change *c)
 		n->known.filler = true;
 	else
 		content_arrived(b, n);
-	apply_mtime(n, c);
+	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
 }
 
@@ -255,7 +259,7 @@ static void updated(struct batch *b, struct node *n, struct remote_change *c)
 		content_arrived(b, n);
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
-	apply_mtime(n, c);
+	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
 }
 
@@ -263,7 +267,8 @@ static void removed(struct batch *b, struct node *n)
 {
 	struct tree *t = b->sync->m->tree;
 
-	tree_bury_locked(t, n->known.rid);
+	if (n->known.rid)
+		tree_bury_locked(t, n->known.rid);
 	tree_set_known_locked(t, n, NULL);
 	n->known_seq = t->seq;
 }
@@ -321,14 +326,19 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 		sync_park_locked(b->sync, n, -ENOENT, c->message);
 		return;
 	}
-	tree_bury_locked(t, n->known.rid);
-	tree_set_known_locked(t, n, NULL);
+	if (n->known.rid)
+		tree_bury_locked(t, n->known.rid);
 	n->known_seq = t->seq;
-	if (n->dirty || n->gone) {
-		if (n->dirty)
-			log_warning("conflict: '%s' was deleted on the server and changed here: ours is kept", n->shown);
+	if (n->gone) {
+		tree_set_known_locked(t, n, NULL);
 		return;
 	}
+	if (node_is_changed_here(n)) {
+		log_warning("conflict: '%s' was deleted on the server and changed here: ours is kept", n->shown);
+		tree_part_locked(t, n);
+		return;
+	}
+	tree_set_known_locked(t, n, NULL);
 	if (n->parent)
 		notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
 	tree_unlink_locked(t, n);
@@ -348,6 +358,8 @@ static void apply_unknown(struct batch *b, struct node *n, struct remote_change 
 		return;
 	}
 	n->unknown = b->kind == PLAN_CREATE;
+	if (b->kind == PLAN_REPLACE)
+		n->flight = LEDGER_FLIGHT_REPLACE;
 	sync_back_off_locked(b->sync, n);
 }
 
@@ -377,6 +389,8 @@ static void apply_item(struct batch *b, size_t i, int error)
 		break;
 	case REMOTE_RETRY:
 		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error), c->message);
+		if (b->kind == PLAN_REPLACE)
+			n->flight = LEDGER_FLIGHT_REPLACE; /* it may have arrived: a new version there is no news until we know */
 		sync_back_off_locked(s, n);
 		break;
 	case REMOTE_UNKNOWN:
@@ -532,6 +546,19 @@ static void look_done(void *ctx, int error, const char *message)
 	sync_wake(s);
 }
 
+/* Without memory to look: later. */
+static void give_up_look(struct sync *s, uint64_t record)
+{
+	tree_lock(s->m->tree);
+	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+		if (n->unknown && n->busy && node_flight_record(n) == record) {
+			sync_landed_locked(s, n);
+			sync_back_off_locked(s, n);
+		}
+	tree_unlock(s->m->tree);
+	sync_wake(s);
+}
+
 void sync_look(struct sync *s, uint64_t record)
 {
 	struct remote *r = s->m->remote;
@@ -541,8 +568,10 @@ void sync_look(struct sync *s, uint64_t record)
 	struct node *dir;
 	int ret = -ENOENT;
 
-	if (!l)
+	if (!l) {
+		give_up_look(s, record);
 		return;
+	}
 	l->sync = s;
 	l->record = record;
 	tree_lock(s->m->tree);

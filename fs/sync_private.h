@@ -52,6 +52,8 @@ void sync_wake(struct sync *s);
 /* Plan entries -> calls. tree->lock held; the nodes become busy. The batch is to be sent by batch_send() without the lock. */
 struct batch *batch_new_locked(struct sync *s, const struct plan *plan, const struct plan_call *call, struct node *const *nodes);
 void batch_send(struct batch *b);
+/* Not sent after all: its nodes try again later. Frees it. */
+void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
 /* A part of a refused batch. */
 struct batch *batch_part(struct batch *b, size_t first, size_t n);

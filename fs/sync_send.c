@@ -133,9 +133,7 @@ static void fill_upload(struct batch *b, struct node *n)
 	b->content_id = n->content;
 	b->content = n->content ? content_get(s->m->store, n->content) : NULL;
 	fill_part_name(b, n);
-	if (b->kind != PLAN_CREATE)
-		return;
-	n->flight = LEDGER_FLIGHT_CREATE;
+	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
 	n->flight_since_ns = clock_real_ns();
 	tree_put_locked(s->m->tree, n);
 }
@@ -220,7 +218,8 @@ static void send_or_fail(struct batch *b)
 	if (r == 0)
 		return;
 	for (size_t i = 0; i < b->n; i++) {
-		b->items[i].outcome = r == -ENOMEM ? REMOTE_RETRY : REMOTE_REFUSED;
+		/* what is not the call's own fault (shutting down, out of memory or descriptors) passes */
+		b->items[i].outcome = r == -EPERM || r == -EINVAL ? REMOTE_REFUSED : REMOTE_RETRY;
 		b->items[i].error = r;
 	}
 	sync_apply(b, 0);
@@ -281,7 +280,7 @@ static void apply_unchanged(struct batch *b)
 
 static void apply_unreadable(struct batch *b, int r)
 {
-	b->items[0].outcome = r == -ENOSPC || r == -ENOMEM || r == -EMFILE ? REMOTE_RETRY : REMOTE_REFUSED;
+	b->items[0].outcome = r == -ENODATA || r == -EIO ? REMOTE_REFUSED : REMOTE_RETRY;
 	b->items[0].error = r;
 	snprintf(b->items[0].message, sizeof(b->items[0].message), "the local copy cannot be read: %s", strerror(-r));
 	sync_apply(b, 0);
@@ -322,8 +321,17 @@ void batch_send(struct batch *b)
 
 	if (!upload)
 		send_or_fail(b);
-	else if (pool_run(b->sync->m->pool, upload_job, b) < 0)
+	else if (pool_run(b->sync->m->disk_pool, upload_job, b) < 0)
 		apply_unreadable(b, -ENOMEM);
+}
+
+void batch_put_off(struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		b->items[i].outcome = REMOTE_RETRY;
+		b->items[i].error = -ENOSPC;
+	}
+	sync_apply(b, 0);
 }
 
 /* ---- bytes that must be here first ---- */
@@ -400,13 +408,18 @@ void sync_fetch(struct sync *s, uint64_t node)
 	}
 	if (n && r < 0) {
 		sync_landed_locked(s, n);
-		sync_back_off_locked(s, n);
+		if (r == -ENODATA)
+			sync_park_locked(s, n, r, "the rest of this file is gone from the server");
+		else
+			sync_back_off_locked(s, n);
+		tree_changed_locked(t, n);
 	}
 	tree_unlock(t);
 	if (r < 0) {
 		if (f)
 			content_unref(f->clean);
 		free(f);
+		sync_tell(s, node);
 		return;
 	}
 	reader_fetch_all(s->m->reader, f->clean, on_fetched, f);

@@ -350,7 +350,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rid = k->rid, .rparent = k->record, .rname = k->name, .rfilename = k->filename, .rversion = k->version,
 		.rurl = k->url, .rmedia = k->media_type, .rsize = k->size, .rmtime_ns = k->mtime_ns,
 		.rctime_ns = k->ctime_ns, .rfiller = k->filler,
-		.flight = n->flight, .flight_since_ns = n->flight_since_ns, .token = n->token, .after = n->after,
+		.flight = n->unknown ? LEDGER_FLIGHT_CREATE : n->flight, .flight_since_ns = n->flight_since_ns, .token = n->token, .after = n->after,
 		.error = n->error, .message = n->message, .listed_ns = n->listed_ns,
 	};
 }
@@ -427,6 +427,8 @@ static void load_numbers(struct node *n, const struct ledger_node *row)
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
 	n->unknown = row->flight == LEDGER_FLIGHT_CREATE;
+	/* a replace can simply be sent again; until then the server's version may be ours, and is no news */
+	n->flight = row->flight == LEDGER_FLIGHT_REPLACE ? row->flight : LEDGER_FLIGHT_NONE;
 }
 
 static int load_node(void *ctx, const struct ledger_node *row)
@@ -581,6 +583,7 @@ static void sync_join(struct tree *t, struct node *n)
 	if (n->in_sync_list)
 		return;
 	n->in_sync_list = true;
+	n->change = ++t->changes; /* kept over the several calls that one change may take */
 	n->sync_prev = t->sync_last;
 	n->sync_next = NULL;
 	if (t->sync_last)

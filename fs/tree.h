@@ -75,6 +75,7 @@ struct node {
 	int64_t atime_ns, mtime_ns, ctime_ns;
 	int64_t size;                     /* -1 = not known; while `view` is dirty, ask it */
 	uint64_t content;                 /* id of the committed content, 0 = none (or empty, if dirty) */
+	uint64_t committed;               /* the newest view that a close committed in this mount; ids of views count up */
 	struct xattr *xattrs;
 	bool owner_set;
 	bool gone;                        /* unlinked by the user or elsewhere; not in its directory any more */
@@ -102,6 +103,7 @@ struct node {
 	int64_t retry_at_ms;              /* not before; clock_mono_ms() */
 	int64_t sealed_ms;                /* when its content was last committed */
 	int64_t name_ms;                  /* when its name or presence last changed */
+	uint64_t change;                  /* tree->changes when it joined the sync list */
 	struct node *sync_prev, *sync_next; /* tree->sync list */
 	bool in_sync_list;
 
@@ -136,6 +138,7 @@ struct tree {
 	size_t buckets, n_nodes;
 	uint64_t next_id;
 	uint64_t seq;                     /* counts our own acknowledged changes and listings */
+	uint64_t changes;                 /* counts changes that may have to be sent */
 	struct node *sync_first, *sync_last; /* nodes whose halves may differ */
 	size_t n_sync;
 	struct tombstone *tombstones;     /* remote ids we removed lately: late listings must not bring them back */
@@ -203,6 +206,9 @@ struct content *node_content(struct tree *t, const struct node *n);
 /* The same content is not needed any more. */
 void node_drop_content_locked(struct tree *t, struct node *n);
 
+/* Whether a program has written something that no close has committed yet. */
+bool node_being_written(const struct node *n);
+
 /* The size now, -1 = not known. */
 int64_t node_size_locked(const struct node *n);
 void node_stat_locked(const struct tree *t, const struct node *n, struct stat *st);
@@ -230,6 +236,11 @@ bool node_remove_xattr(struct node *n, const char *name);
 void tree_set_known_locked(struct tree *t, struct node *n, struct known *k);
 /* Exchange the known halves of two nodes: adoption. */
 void tree_swap_known_locked(struct tree *t, struct node *a, struct node *b);
+
+/* It lost its place on the server: what the user has becomes a new file, with its row once it is closed. */
+void tree_part_locked(struct tree *t, struct node *n);
+/* Whether there are bytes of the user's that the server does not have. */
+bool node_is_changed_here(const struct node *n);
 
 /* What the server told, applied to the tree. */
 

@@ -233,13 +233,31 @@ static int new_file(struct tree *t, uint64_t mark, struct node *dir, struct know
 /* The server's bytes are others now, and the user has none of his own: show the server's. The old ones were dropped. */
 static void follow_content(struct tree *t, struct node *n)
 {
-	n->version++;
-	if (!n->n_open && n->view) {
-		content_unref(n->view);
-		n->view = NULL;
-	}
+	n->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
+	content_unref(n->view);
+	n->view = NULL;
 	n->size = n->known.size;
 	notifier_inode(t->notifier, n->id, 1);
+}
+
+void tree_part_locked(struct tree *t, struct node *n)
+{
+	tree_set_known_locked(t, n, NULL);
+	n->flight = LEDGER_FLIGHT_NONE;
+	n->error = 0;
+	if (n->dirty) {
+		tree_changed_locked(t, n);
+		return;
+	}
+	ledger_drop_node(t->ledger, n->id);
+	n->in_ledger = false;
+	n->content = 0;
+	tree_settle_locked(t, n);
+}
+
+bool node_is_changed_here(const struct node *n)
+{
+	return n->dirty || node_being_written(n);
 }
 
 /*
@@ -264,10 +282,8 @@ static int part_conflict(struct tree *t, uint64_t mark, struct node *n, struct k
 	log_warning("conflict: '%s' was changed here and on the server: ours is kept as '%s'", n->shown, ours);
 	notifier_entry(t->notifier, dir->id, n->shown);
 	notifier_entry(t->notifier, dir->id, ours);
-	tree_set_known_locked(t, n, NULL);
 	r = tree_move_locked(t, n, dir, ours);
-	n->error = 0;
-	tree_changed_locked(t, n);
+	tree_part_locked(t, n);
 	return r < 0 ? r : new_file(t, mark, dir, k);
 }
 
@@ -317,7 +333,7 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 			node_set_string(&was->url, k->url); /* expiring links change with every listing (P-5) */
 		return 0;
 	}
-	if (version && n->dirty && !n->gone && n->parent)
+	if (version && node_is_changed_here(n) && !n->gone && n->parent)
 		return part_conflict(t, mark, n, k);
 	k->filler = !version && was->filler;
 	if (!version && k->size < 0)
@@ -403,11 +419,10 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 {
 	if (!n->known.rid || n->seen_seq >= mark || is_newer(n, mark))
 		return;
-	if (n->dirty) {
+	if (node_is_changed_here(n)) {
 		/* deleted there while changed here: the change is kept, as a new file */
 		log_warning("conflict: '%s' was deleted on the server and changed here: ours is kept", n->shown);
-		tree_set_known_locked(t, n, NULL);
-		tree_changed_locked(t, n);
+		tree_part_locked(t, n);
 		return;
 	}
 	vanish(t, n);
@@ -431,7 +446,7 @@ static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 static bool holds_unsent(const struct node *dir)
 {
 	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
-		if (!n->known.rid || n->dirty || n->busy)
+		if (!n->known.rid || node_is_changed_here(n) || n->busy)
 			return true;
 	return false;
 }

@@ -60,15 +60,13 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 void virtual_lookup_link(struct call *c)
 {
 	struct mount *m = c->m;
-	uint64_t by_id = c->ino, ino = 0;
+	uint64_t ino = 0;
 	struct node *dir, *n;
 
 	tree_lock(m->tree);
-	c->ino = by_id & ~VIRTUAL_MASK;
-	dir = need_dir_locked(c);
+	dir = need_dir_locked(c, c->ino & ~VIRTUAL_MASK);
 	if (!dir)
 		return;
-	c->ino = by_id;
 	n = tree_by_rid_locked(m->tree, dir->kind == NODE_COLLECTION ? dir->id : 0, c->name);
 	if (n && n->parent == dir)
 		ino = VIRTUAL_LINK | n->id;

@@ -436,6 +436,8 @@ static void explain_refusal(struct call *c, struct call_reply *reply,
 static void describe_failure(struct call *c, struct call_reply *reply, const char *parse_error,
 			     char message[CALL_MESSAGE_MAX])
 {
+	const char *system = c->remote->caps.system;
+
 	if (c->too_large) {
 		reply->error = -EOVERFLOW;
 		snprintf(message, CALL_MESSAGE_MAX, "the answer is larger than %zu bytes",
@@ -450,8 +452,9 @@ static void describe_failure(struct call *c, struct call_reply *reply, const cha
 	reply->error = call_status_errno(reply->status);
 	if (reply->error == 0 && !reply->json) {
 		reply->error = -EIO;
-		snprintf(message, CALL_MESSAGE_MAX, "the server's answer is not JSON: %.180s",
-			 parse_error);
+		snprintf(message, CALL_MESSAGE_MAX,
+			 "the answer is not what %.32s sends: it is not JSON: %.150s",
+			 system ? system : "the API", parse_error);
 		return;
 	}
 	if (reply->error == 0)

@@ -22,6 +22,7 @@
 #include <time.h>
 
 #define TABLE_FIRST    256 /* power of two */
+#define CONNECTIONS_KEPT 512L
 #define HOSTS_TABLE    64  /* power of two */
 #define SLEEP_MAX_MS   60000
 #define UNTIL_SLACK_NS CLOCK_NS_PER_S /* a throttle prolonged by less is no news */
@@ -395,6 +396,9 @@ static int prepare(struct engine *engine)
 	engine->hosts_size = HOSTS_TABLE;
 	engine->hosts = calloc(HOSTS_TABLE, sizeof(struct host *));
 	engine->multi = curl_multi_init();
+	/* curl's own default forgets idle connections as soon as few transfers run */
+	if (engine->multi)
+		curl_multi_setopt(engine->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT);
 	if (!engine->table || !engine->hosts || !engine->multi ||
 	    counters_init(&engine->counters) < 0)
 		return -ENOMEM;

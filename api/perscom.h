@@ -12,7 +12,8 @@
  *	perscom_list.c     listings
  *	perscom_renew.c    new links for expired ones, many at a time, and the memory of them
  *	perscom_fetch.c    reading bytes
- *	perscom_write.c    create, replace, update, remove
+ *	perscom_write.c    create, replace
+ *	perscom_batch.c    update, remove, update_records
  *	perscom_poll.c     change
  *
  * Listings and looks are POST .../search without exception: GETs go through two caches that outlive
@@ -20,6 +21,7 @@
  */
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,6 +44,8 @@ struct perscom_collection {
 
 const struct perscom_collection *perscom_find_collection(const char *name);
 const struct perscom_collection *perscom_find_model(const char *model_type);
+/* A bit of its own for each collection; all bits for NULL. */
+unsigned perscom_collection_bit(const struct perscom_collection *c);
 
 /* Pure: what an answer's links are measured against. */
 struct perscom_base {
@@ -87,12 +91,19 @@ struct perscom_page {
 };
 
 /*
- * Pure: `{"data": [...]}` of a search; records with their inline attachments when @c is not NULL,
- * else attachments. 0; -EIO (not such an answer: no row may be left out silently), -ENOMEM. Clear
- * the page in any case.
+ * Pure: `{"data": [...]}` of a search; records with their inline attachments (which must be there)
+ * when @c is not NULL, else attachments. 0; -EIO (not such an answer: no row may be left out
+ * silently), -ENOMEM. Clear the page in any case.
  */
 int perscom_decode_page(const struct perscom_base *base, const json_t *root,
 			const struct perscom_collection *c, int names, struct perscom_page *page);
+
+/*
+ * Pure: whether a listing that has come as far as @after ("" = nowhere) is whole with this page: 0;
+ * 1: the next page begins after page->last_id; -EIO, *@ret_message (static) says why: the server's
+ * paging cannot be trusted to come to an end or to be whole.
+ */
+int perscom_page_more(const struct perscom_page *page, const char *after, const char **ret_message);
 void perscom_page_clear(struct perscom_page *page);
 
 /* Pure: one attachment object. 0, -EIO, -ENOMEM; *@f is cleared or whole. */
@@ -141,6 +152,15 @@ json_t *perscom_record_entry(const struct perscom_collection *c, const struct re
 /* Whether @name as a part's filename comes back as it is (P-15). */
 bool perscom_is_tame(const char *name);
 
+/*
+ * The name a part is uploaded under, which becomes the file's `filename`: the item's name when it
+ * is tame, else (also without a name) its token. Borrowed.
+ */
+const char *perscom_part_filename(const struct remote_change *item);
+
+/* An item's lower half before its call: not done, whatever goes wrong on the way. */
+void perscom_change_reset(struct remote_change *item);
+
 /* Whether the server's columns can hold the time (P-24), and how it is sent. */
 bool perscom_format_time(int64_t ns, char out[32]);
 
@@ -162,6 +182,25 @@ struct perscom_link {
 	char *id, *url, *version;
 };
 
+/*
+ * Deletions the server said yes to and nobody has verified (P-13), see perscom_batch.c. A ring: the
+ * oldest fall out.
+ */
+#define PERSCOM_DOUBTS	4096
+#define PERSCOM_ID_SIZE 20 /* 18 digits */
+struct perscom_doubts {
+	int64_t due_ms; /* from when on (clock_mono_ms) a DELETE is verified again */
+	size_t first, n;
+	char ids[PERSCOM_DOUBTS][PERSCOM_ID_SIZE];
+};
+void perscom_doubts_add(struct perscom_doubts *d, const char *id);
+/*
+ * Whether it is time for a verification: then all ids are taken out, *@ret_ids (free() it, may be
+ * NULL) holds *@ret_n of them, and the next one is due 30 s later.
+ */
+bool perscom_doubts_take(struct perscom_doubts *d, int64_t now_ms,
+			 char (**ret_ids)[PERSCOM_ID_SIZE], size_t *ret_n);
+
 struct perscom_fetch;
 struct perscom_renewal;
 
@@ -172,7 +211,11 @@ struct perscom {
 	int names;
 	_Atomic int64_t skew_s; /* server's clock minus ours */
 
-	/* None of the locks is held while another one is taken, over a call or a callback. */
+	/*
+	 * None of the locks is held while another one of them is taken, over a call or a callback.
+	 * fetch_lock is held over call_gate_apply() (order: fetch_lock, gate, engine), so that
+	 * pause, resume and cancel reach a transfer in the order in which they were asked for.
+	 */
 	pthread_mutex_t links_lock;
 	struct perscom_link links[PERSCOM_LINKS];
 
@@ -183,6 +226,11 @@ struct perscom {
 	pthread_mutex_t fetch_lock;
 	struct perscom_fetch *fetches[PERSCOM_FETCHES];
 	uint64_t last_fetch;
+
+	pthread_mutex_t doubts_lock;
+	struct perscom_doubts doubts;
+	/* perscom_collection_bit()s: deletions there were not verified, and no poll has told */
+	atomic_uint unproved;
 };
 
 int perscom_new(const struct options *options, struct engine *engine, struct pool *pool,

@@ -1,29 +1,44 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Changing and deleting many at a time (section 9 of the reference).
+ * Changing and deleting many at a time (section 9 of the reference), one or two hundred alike.
  *
- *	SEND     the items not settled, in one PATCH or DELETE
- *	JUDGE    each by the answer: in `data` = done, not in it = gone; a 422 that names entries
- * settles those and the others are sent again; any other failure settles all VERIFY   after a
- * DELETE: a search for what was said to be deleted; what is still there was not (P-13)
+ *	SEND     the items not settled, in one PATCH or DELETE of .../batch
+ *
+ *	JUDGE    each by the answer: in `data` = done, not in it = gone. A 422 that names entries
+ *	         settles those, and the others are sent again. Any other failure settles all.
+ *
+ *	VERIFY   after a DELETE, but not after each: a search for what was said to be deleted;
+ *	         what is still there was not (P-13)
  *
  * An entry with nothing to change is never sent: it would make the server refuse all of them with a
  * 500 (P-11).
+ *
+ * A verification costs as much as the DELETE, and 100 calls a minute are all there are (P-14). So
+ * in a burst only one DELETE in 30 s is verified, and what the others deleted is remembered
+ * (struct perscom_doubts) and asked for in the next verification. What that one finds was reported
+ * as done long ago: it can only be logged. Those no verification ever asks for, because no DELETE
+ * follows, are found by the poll: it calls every collection with such deletions changed once, and
+ * the listing that follows shows what is there. While a storage is known to refuse, every DELETE
+ * is verified.
  */
 
 #include "perscom.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <attachfs/clock.h>
 #include <attachfs/log.h>
 
 #include "json.h"
 
-#define ROUNDS_MAX 4 /* sends of what a 422 left over */
+#define ROUNDS_MAX	4     /* sends of what a 422 left over */
+#define VERIFY_EVERY_MS 30000 /* one DELETE in so long is verified */
+#define NAMED_BYTES	400   /* of ids in one line of the log */
 
 struct batch {
 	struct perscom *p;
@@ -35,7 +50,8 @@ struct batch {
 	struct remote_change *items;
 	size_t n;
 	unsigned rounds;
-	bool single;	/* one entry, by PATCH /{id} */
+	char (*doubted)[PERSCOM_ID_SIZE]; /* of earlier calls, verified along with this one's */
+	size_t n_doubted;
 	bool settled[]; /* n of them */
 };
 
@@ -67,12 +83,18 @@ static size_t count_open(const struct batch *b)
 	return n;
 }
 
+static void batch_free(struct batch *b)
+{
+	free(b->doubted);
+	free(b);
+}
+
 static void batch_end(void *ctx)
 {
 	struct batch *b = ctx;
 
 	b->done(b->ctx, 0, "");
-	free(b);
+	batch_free(b);
 }
 
 static json_t *entry_of(const struct batch *b, size_t i)
@@ -96,7 +118,7 @@ static struct remote_change *open_items(const struct batch *b, size_t *ret_n)
 	return open;
 }
 
-static json_t *make_body(struct batch *b, const char **ret_id)
+static json_t *make_body(const struct batch *b)
 {
 	size_t n;
 	struct remote_change *open = open_items(b, &n);
@@ -110,14 +132,6 @@ static json_t *make_body(struct batch *b, const char **ret_id)
 		body = perscom_body_update_records(b->records, open, n);
 	else
 		body = perscom_body_update(open, n);
-	*ret_id = open[0].id;
-	b->single = n == 1 && b->verb == PERSCOM_UPDATE;
-	if (b->single && body) {
-		json_t *entry =
-			json_incref(json_object_get(json_object_get(body, "resources"), *ret_id));
-		json_decref(body);
-		body = entry;
-	}
 	free(open);
 	return body;
 }
@@ -127,16 +141,14 @@ static void batch_reply(void *ctx, const struct call_reply *reply);
 static int batch_send(struct batch *b)
 {
 	const char *resource = b->records ? b->records->name : "attachments";
-	const char *id = NULL;
-	char path[REMOTE_ID_MAX + 64], template[64];
-	json_t *body = make_body(b, &id);
+	const char *method = b->verb == PERSCOM_REMOVE ? "DELETE" : "PATCH";
+	char path[64];
+	json_t *body = make_body(b);
 
 	if (!body)
 		return -ENOMEM;
-	snprintf(path, sizeof(path), "%s/%s", resource, b->single ? id : "batch");
-	snprintf(template, sizeof(template), "%s/%s", resource, b->single ? "{id}" : "batch");
-	struct call *call = perscom_call(
-		b->p, b->class, b->verb == PERSCOM_REMOVE ? "DELETE" : "PATCH", path, template);
+	snprintf(path, sizeof(path), "%s/batch", resource);
+	struct call *call = perscom_call(b->p, b->class, method, path, path);
 	call_set_json_take(call, body);
 	call_set_idempotent(call, true);
 	if (b->verb == PERSCOM_REMOVE)
@@ -148,13 +160,11 @@ static int batch_send(struct batch *b)
 }
 
 /* The row of @id in the answer; the order is the database's, not ours (P-11). */
-static const json_t *find_row(const struct batch *b, const json_t *root, const char *id)
+static const json_t *find_row(const json_t *root, const char *id)
 {
 	char row_id[REMOTE_ID_MAX + 1];
-	const json_t *data = json_object_get(root, "data");
+	const json_t *data = json_get_array(root, "data");
 
-	if (b->single)
-		return json_get_id(data, "id", row_id) && strcmp(row_id, id) == 0 ? data : NULL;
 	for (size_t i = 0; i < json_array_size(data); i++) {
 		const json_t *row = json_array_get(data, i);
 		if (json_get_id(row, "id", row_id) && strcmp(row_id, id) == 0)
@@ -208,7 +218,7 @@ static void judge_rows(struct batch *b, const json_t *root)
 	for (size_t i = 0; i < b->n; i++) {
 		if (b->settled[i])
 			continue;
-		const json_t *row = find_row(b, root, b->items[i].id);
+		const json_t *row = find_row(root, b->items[i].id);
 		if (!row)
 			settle(b, i, REMOTE_GONE, b->verb == PERSCOM_REMOVE ? 0 : -ENOENT, "");
 		else if (b->verb == PERSCOM_REMOVE)
@@ -220,45 +230,175 @@ static void judge_rows(struct batch *b, const json_t *root)
 	}
 }
 
-static void verify_reply(void *ctx, const struct call_reply *reply)
+void perscom_doubts_add(struct perscom_doubts *d, const char *id)
 {
-	struct batch *b = ctx;
+	size_t at = (d->first + d->n) % PERSCOM_DOUBTS;
 
-	perscom_note_reply(b->p, reply);
-	/* An error proves nothing: the server's yes is taken for one. */
-	for (size_t i = 0; reply->error == 0 && i < b->n; i++) {
-		b->single = false;
-		if (b->items[i].outcome != REMOTE_DONE || !find_row(b, reply->json, b->items[i].id))
-			continue;
-		settle(b, i, REMOTE_RETRY, -EIO,
-		       "the server answered 200 but kept the file (P-13)");
-		log_warning(
-			"perscom: delete attachment %s: answered 200, but it is still there (P-13)",
-			b->items[i].id);
+	snprintf(d->ids[at], sizeof(d->ids[at]), "%s", id);
+	if (d->n < PERSCOM_DOUBTS)
+		d->n++;
+	else
+		d->first = (d->first + 1) % PERSCOM_DOUBTS; /* the oldest falls out */
+}
+
+bool perscom_doubts_take(struct perscom_doubts *d, int64_t now_ms,
+			 char (**ret_ids)[PERSCOM_ID_SIZE], size_t *ret_n)
+{
+	*ret_ids = NULL;
+	*ret_n = 0;
+	if (now_ms < d->due_ms)
+		return false;
+	d->due_ms = now_ms + VERIFY_EVERY_MS;
+	if (d->n > 0)
+		*ret_ids = calloc(d->n, sizeof(**ret_ids));
+	/* Without memory they stay for another time. */
+	for (; *ret_ids && d->n > 0; d->n--) {
+		memcpy((*ret_ids)[(*ret_n)++], d->ids[d->first], sizeof(**ret_ids));
+		d->first = (d->first + 1) % PERSCOM_DOUBTS;
 	}
-	batch_end(b);
+	return true;
 }
 
 /*
- * One search for all that was said to be deleted. Without anything to verify, or without memory,
- * that was it.
+ * Nothing was proved of these deletions: remember them, and let the next poll say "changed". Those
+ * that were in doubt before have had their poll, or will.
  */
-static void verify(struct batch *b)
+static void doubt(struct batch *b)
 {
-	const char **ids = calloc(b->n, sizeof(*ids));
+	struct perscom *p = b->p;
+	unsigned collections = 0;
+
+	pthread_mutex_lock(&p->doubts_lock);
+	for (size_t i = 0; i < b->n_doubted; i++)
+		perscom_doubts_add(&p->doubts, b->doubted[i]);
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->items[i].outcome != REMOTE_DONE)
+			continue;
+		perscom_doubts_add(&p->doubts, b->items[i].id);
+		collections |=
+			perscom_collection_bit(perscom_find_collection(b->items[i].collection));
+	}
+	pthread_mutex_unlock(&p->doubts_lock);
+	atomic_fetch_or(&p->unproved, collections);
+}
+
+/* Ids for a line of the log; a line that is full is logged. */
+struct kept {
+	char ids[NAMED_BYTES];
+	size_t len;
+	bool late;
+};
+
+static void kept_log(struct kept *k)
+{
+	if (k->len > 0)
+		log_warning("perscom: delete attachments%s: the server said yes but kept them "
+			    "(P-13)%s",
+			    k->ids,
+			    k->late ? "; they were taken for deleted and will be back" : "");
+	k->len = 0;
+}
+
+static void kept_add(struct kept *k, const char *id)
+{
+	if (k->len + PERSCOM_ID_SIZE + 1 > sizeof(k->ids))
+		kept_log(k);
+	k->len += (size_t)snprintf(k->ids + k->len, sizeof(k->ids) - k->len, " %s", id);
+}
+
+/* Row @id is still there: whose deletion was that? */
+static void judge_kept(struct batch *b, const char *id, struct kept *now, struct kept *late)
+{
+	bool ours = false;
+
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->items[i].outcome != REMOTE_DONE || strcmp(b->items[i].id, id) != 0)
+			continue;
+		settle(b, i, REMOTE_REFUSED, -EIO,
+		       "the server said yes but kept the file (its storage refused): try again "
+		       "later");
+		kept_add(now, id);
+		ours = true;
+	}
+	for (size_t i = 0; !ours && i < b->n_doubted; i++) {
+		if (strcmp(b->doubted[i], id) != 0)
+			continue;
+		kept_add(late, id);
+		return;
+	}
+}
+
+static void judge_verification(struct batch *b, const json_t *rows)
+{
+	struct kept now = {.late = false}, late = {.late = true};
+	char id[REMOTE_ID_MAX + 1];
+
+	for (size_t i = 0; i < json_array_size(rows); i++)
+		if (json_get_id(json_array_get(rows, i), "id", id))
+			judge_kept(b, id, &now, &late);
+	/* The next DELETE is verified, whenever it comes; and what is back is to be seen. */
+	if (now.len > 0 || late.len > 0) {
+		pthread_mutex_lock(&b->p->doubts_lock);
+		b->p->doubts.due_ms = 0;
+		pthread_mutex_unlock(&b->p->doubts_lock);
+	}
+	if (late.len > 0)
+		atomic_store(&b->p->unproved, ~0u);
+	kept_log(&now);
+	kept_log(&late);
+}
+
+static void verify_reply(void *ctx, const struct call_reply *reply)
+{
+	struct batch *b = ctx;
+	const json_t *rows = reply->error == 0 ? json_get_array(reply->json, "data") : NULL;
+
+	perscom_note_reply(b->p, reply);
+	/* An error proves nothing: the server's yes is taken for one, for now. */
+	if (rows)
+		judge_verification(b, rows);
+	else
+		doubt(b);
+	batch_end(b);
+}
+
+/* The search for all that is to be verified. */
+static int send_verification(struct batch *b)
+{
+	const char **ids = calloc(b->n + b->n_doubted, sizeof(*ids));
 	size_t n = 0;
 
-	for (size_t i = 0; ids && i < b->n; i++)
+	if (!ids)
+		return -ENOMEM;
+	for (size_t i = 0; i < b->n; i++)
 		if (b->items[i].outcome == REMOTE_DONE)
 			ids[n++] = b->items[i].id;
-	int r = -ENOMEM;
-	if (n > 0)
-		r = call_start(perscom_search(b->p, b->class, "attachments", "", (unsigned)n,
-					      perscom_body_ids(ids, n)),
-			       verify_reply, b);
+	for (size_t i = 0; i < b->n_doubted; i++)
+		ids[n++] = b->doubted[i];
+	struct call *call = perscom_search(b->p, b->class, "attachments", "", (unsigned)n,
+					   perscom_body_ids(ids, n));
 	free(ids);
-	if (r < 0)
-		batch_end(b);
+	return call_start(call, verify_reply, b);
+}
+
+/* What was said to be deleted is verified now, or remembered; the call ends either way. */
+static void verify(struct batch *b)
+{
+	bool due = false, any = false;
+
+	for (size_t i = 0; i < b->n; i++)
+		any |= b->items[i].outcome == REMOTE_DONE;
+	if (any) {
+		pthread_mutex_lock(&b->p->doubts_lock);
+		due = perscom_doubts_take(&b->p->doubts, clock_mono_ms(), &b->doubted,
+					  &b->n_doubted);
+		pthread_mutex_unlock(&b->p->doubts_lock);
+	}
+	if (due && send_verification(b) == 0)
+		return;
+	if (any)
+		doubt(b);
+	batch_end(b);
 }
 
 /*
@@ -292,15 +432,15 @@ static void batch_reply(void *ctx, const struct call_reply *reply)
 
 	perscom_note_reply(b->p, reply);
 	enum remote_outcome outcome = perscom_judge(reply, b->verb, count_open(b), &error);
-	const json_t *data = json_object_get(reply->json, "data");
-	if (outcome == REMOTE_DONE && (b->single ? json_is_object(data) : json_is_array(data))) {
+	if (outcome == REMOTE_DONE && json_get_array(reply->json, "data")) {
 		judge_rows(b, reply->json);
 		if (b->verb == PERSCOM_REMOVE) {
 			verify(b);
 			return;
 		}
 	} else if (outcome == REMOTE_DONE) {
-		settle_rest(b, REMOTE_RETRY, -EIO, "the answer holds no rows");
+		settle_rest(b, REMOTE_RETRY, -EIO,
+			    "the answer is not what PERSCOM sends: it holds no rows");
 	} else if (single_out(b, reply)) {
 		int r = batch_send(b);
 		if (r == 0)
@@ -316,7 +456,7 @@ static void batch_reply(void *ctx, const struct call_reply *reply)
 static int prepare(struct batch *b)
 {
 	for (size_t i = 0; i < b->n; i++) {
-		memset(&b->items[i].file, 0, sizeof(b->items[i].file));
+		perscom_change_reset(&b->items[i]);
 		if (!json_is_id(b->items[i].id))
 			return -EINVAL;
 		if (b->verb == PERSCOM_REMOVE)
@@ -346,7 +486,7 @@ static int batch(const struct batch *template, struct remote_change *items, size
 	else if (r == 0)
 		r = pool_run(b->p->base.pool, batch_end, b);
 	if (r < 0)
-		free(b);
+		batch_free(b);
 	return r;
 }
 

@@ -55,6 +55,11 @@ const struct perscom_collection *perscom_find_model(const char *model_type)
 	return NULL;
 }
 
+unsigned perscom_collection_bit(const struct perscom_collection *c)
+{
+	return c ? 1u << (unsigned)(c - collections) : ~0u;
+}
+
 /* The length of the tag at @p ("<b>", "</p>", "<br />"), 0 = it is text. */
 static size_t tag_length(const char *p)
 {
@@ -213,6 +218,9 @@ static int add_record(const struct perscom_base *base, const json_t *row,
 	if (!records)
 		return -ENOMEM;
 	page->records = records;
+	/* A record without them is not one without files: that would delete its files here. */
+	if (!inlined)
+		return -EIO;
 	struct remote_record *record = &page->records[page->n_records++];
 	*record = (struct remote_record){
 		.id = strdup(id),
@@ -272,6 +280,23 @@ int perscom_decode_page(const struct perscom_base *base, const json_t *root,
 	for (size_t i = 0; r == 0 && i < json_array_size(data); i++)
 		r = add_row(base, json_array_get(data, i), c, names, page);
 	return r;
+}
+
+int perscom_page_more(const struct perscom_page *page, const char *after, const char **ret_message)
+{
+	*ret_message = "";
+	if (page->total >= 0 && (uint64_t)page->total <= page->rows)
+		return 0;
+	if (page->total < 0)
+		*ret_message = "the answer is not what PERSCOM sends: it does not tell its total";
+	else if (page->rows == 0)
+		*ret_message = "the answer is not what PERSCOM sends: rows are counted but not "
+			       "there";
+	else if (!page->ascending || (*after != '\0' && compare_ids(page->last_id, after) <= 0))
+		*ret_message = "the answer is not what PERSCOM sends: its pages are not in order";
+	else
+		return 1;
+	return -EIO;
 }
 
 /*
@@ -374,9 +399,12 @@ enum remote_outcome perscom_judge(const struct call_reply *reply, enum perscom_v
 	case 500:
 		/*
 		 * One entry of a batch can do this (P-11); alone it may be a failure that passes.
+		 * Not -EIO, which says that the server failed and no entry is to blame.
 		 */
-		if (n_items > 1)
+		if (n_items > 1) {
+			*ret_error = -EINVAL;
 			return REMOTE_REFUSED;
+		}
 		return judge_silence(reply, verb);
 	default:
 		return reply->status >= 500 ? judge_silence(reply, verb) : REMOTE_REFUSED;

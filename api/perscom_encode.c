@@ -6,6 +6,7 @@
 
 #include "perscom.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,6 +217,21 @@ bool perscom_is_tame(const char *name)
 	if (len == 0 || len > 255 || strspn(name, safe) != len)
 		return false;
 	return name[0] != ' ' && name[len - 1] != ' ';
+}
+
+const char *perscom_part_filename(const struct remote_change *item)
+{
+	if (perscom_is_tame(item->name))
+		return item->name;
+	return perscom_is_tame(item->token) ? item->token : "upload.bin";
+}
+
+void perscom_change_reset(struct remote_change *item)
+{
+	item->outcome = REMOTE_RETRY;
+	item->error = -EIO;
+	item->message[0] = '\0';
+	item->file = (struct remote_file){.size = -1};
 }
 
 void perscom_fill(char *out, size_t size)

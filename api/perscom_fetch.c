@@ -4,18 +4,23 @@
  * Reading bytes: GETs of a link, on another host and without the credential (section 4 of the
  * reference), made to look like one stream.
  *
- *	SEND     a transfer is on its way          answer good and whole: END
- *	                                           cut after some bytes: SEND again from there
- *	                                           400 401 403 404 410, and no new link since the
- * last byte: RENEW RENEW    perscom_renew() is asked          same version: SEND from where it
- * stopped; another: END -ESTALE END      sink->done() was called
+ *	SEND     a transfer is on its way      answer good and whole: END
+ *	                                       cut after some bytes: SEND again from there
+ *	                                       400 401 403 404 410, and no new link since the last
+ *	                                       byte: RENEW
+ *
+ *	RENEW    perscom_renew() is asked      same version: SEND from where it stopped
+ *	                                       another: END -ESTALE
+ *
+ *	END      sink->done() was called
  *
  * The link is renewed before sending when it is known to have expired. All answers of one fetch
  * must agree in ETag and total size, which If-Range makes the server see to as well. The size of a
  * file is read the same way: the first byte's Content-Range tells it (P-4).
  *
  * The stream's state is touched by one callback at a time; the fields another thread may look at
- * are under fetch_lock.
+ * are under fetch_lock. What is wished of the transfer under way is passed on under it too: a wish
+ * only sets a mark in the engine, and would otherwise be overtaken by the next one.
  */
 
 #include "perscom.h"
@@ -359,23 +364,23 @@ static unsigned enter_send(struct perscom_fetch *f, enum transfer_class *ret_cla
 }
 
 /*
- * The transfer has its id: from now on it can be cancelled and paused, and may have to be at once.
+ * The transfer (0 = it was not started) has its id: from now on wishes reach it, and those of the
+ * meantime do now. @class is what it was sent with.
  */
-static void leave_send(struct perscom_fetch *f, unsigned number, uint64_t transfer)
+static void leave_send(struct perscom_fetch *f, unsigned number, uint64_t transfer,
+		       enum transfer_class class)
 {
-	bool cancel = false, pause = false;
-
 	pthread_mutex_lock(&f->p->fetch_lock);
 	if (f->running == number) {
 		f->transfer = transfer;
-		cancel = f->cancelled;
-		pause = f->paused;
+		if (transfer && f->class != class)
+			call_gate_set_class(&f->p->base, transfer, f->class);
+		if (transfer && f->cancelled)
+			call_gate_apply(&f->p->base, transfer_cancel, transfer);
+		else if (transfer && f->paused)
+			call_gate_apply(&f->p->base, transfer_pause, transfer);
 	}
 	pthread_mutex_unlock(&f->p->fetch_lock);
-	if (cancel && transfer)
-		call_gate_apply(&f->p->base, transfer_cancel, transfer);
-	else if (pause && transfer)
-		call_gate_apply(&f->p->base, transfer_pause, transfer);
 	fetch_unref(f);
 }
 
@@ -415,7 +420,7 @@ static int fetch_send(struct perscom_fetch *f)
 	f->at = f->began_at = f->position;
 	f->error_bytes = 0;
 	int r = call_gate_start(&f->p->base, &spec, &transfer);
-	leave_send(f, number, transfer);
+	leave_send(f, number, transfer, class);
 	return r == -EINVAL ? -EIO : r;
 }
 
@@ -498,52 +503,54 @@ int perscom_fetch(struct remote *r, enum transfer_class class, const struct remo
 	return error;
 }
 
-/* The transfer of fetch @id, 0 = none; with the flags set under the lock. */
-static uint64_t update_fetch(struct perscom *p, uint64_t id, const bool *cancel, const bool *pause,
-			     const enum transfer_class *class)
+void perscom_fetch_cancel(struct remote *r, uint64_t id)
 {
-	uint64_t transfer = 0;
+	struct perscom *p = (struct perscom *)r;
 
 	pthread_mutex_lock(&p->fetch_lock);
 	struct perscom_fetch *f = *table_find_locked(p, id);
 	if (f) {
-		transfer = f->transfer;
-		f->cancelled |= cancel && *cancel;
-		f->paused = pause ? *pause : f->paused;
-		f->class = class ? *class : f->class;
+		f->cancelled = true;
+		if (f->transfer)
+			call_gate_apply(r, transfer_cancel, f->transfer);
 	}
 	pthread_mutex_unlock(&p->fetch_lock);
-	return transfer;
 }
 
-void perscom_fetch_cancel(struct remote *r, uint64_t id)
+static void set_paused(struct remote *r, uint64_t id, bool paused)
 {
-	uint64_t transfer = update_fetch((struct perscom *)r, id, &(bool){true}, NULL, NULL);
+	struct perscom *p = (struct perscom *)r;
 
-	if (transfer)
-		call_gate_apply(r, transfer_cancel, transfer);
+	pthread_mutex_lock(&p->fetch_lock);
+	struct perscom_fetch *f = *table_find_locked(p, id);
+	if (f) {
+		f->paused = paused;
+		if (f->transfer)
+			call_gate_apply(r, paused ? transfer_pause : transfer_resume, f->transfer);
+	}
+	pthread_mutex_unlock(&p->fetch_lock);
 }
 
 void perscom_fetch_pause(struct remote *r, uint64_t id)
 {
-	uint64_t transfer = update_fetch((struct perscom *)r, id, NULL, &(bool){true}, NULL);
-
-	if (transfer)
-		call_gate_apply(r, transfer_pause, transfer);
+	set_paused(r, id, true);
 }
 
 void perscom_fetch_resume(struct remote *r, uint64_t id)
 {
-	uint64_t transfer = update_fetch((struct perscom *)r, id, NULL, &(bool){false}, NULL);
-
-	if (transfer)
-		call_gate_apply(r, transfer_resume, transfer);
+	set_paused(r, id, false);
 }
 
 void perscom_fetch_set_class(struct remote *r, uint64_t id, enum transfer_class class)
 {
-	uint64_t transfer = update_fetch((struct perscom *)r, id, NULL, NULL, &class);
+	struct perscom *p = (struct perscom *)r;
 
-	if (transfer)
-		call_gate_set_class(r, transfer, class);
+	pthread_mutex_lock(&p->fetch_lock);
+	struct perscom_fetch *f = *table_find_locked(p, id);
+	if (f) {
+		f->class = class;
+		if (f->transfer)
+			call_gate_set_class(r, f->transfer, class);
+	}
+	pthread_mutex_unlock(&p->fetch_lock);
 }

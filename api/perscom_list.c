@@ -62,20 +62,6 @@ static void listing_end(struct listing *l, int error, const char *message)
 	free(l);
 }
 
-/*
- * Whether more is to come; -EIO when the server's paging cannot be trusted to come to an end or to
- * be whole.
- */
-static int listing_more(const struct listing *l, const struct perscom_page *page)
-{
-	bool last = page->total >= 0 ? (int64_t)page->rows >= page->total : page->rows < l->limit;
-
-	if (page->rows == 0 || last)
-		return 0;
-	bool onward = l->after[0] == '\0' || atoll(page->last_id) > atoll(l->after);
-	return page->ascending && onward ? 1 : -EIO;
-}
-
 /* Hand a page to the sink and go on. Returns what the listing ends with, 1 = it goes on. */
 static int listing_step(struct listing *l, const json_t *root, const char **ret_message)
 {
@@ -83,11 +69,10 @@ static int listing_step(struct listing *l, const json_t *root, const char **ret_
 	struct perscom_page page;
 	int r = perscom_decode_page(&l->p->server, root, c, l->p->names, &page);
 
-	*ret_message = r < 0 ? "the server's answer is not a list of rows" : "";
+	*ret_message =
+		r == -EIO ? "the answer is not what PERSCOM sends: no list of such rows" : "";
 	if (r == 0)
-		r = listing_more(l, &page);
-	if (r == -EIO && **ret_message == '\0')
-		*ret_message = "the server's pages are not in order";
+		r = perscom_page_more(&page, l->after, ret_message);
 	if (r >= 0) {
 		perscom_remember(l->p, page.files, page.n_files);
 		memcpy(l->after, page.last_id, sizeof(l->after));
@@ -114,6 +99,7 @@ static void listing_done(void *ctx, const struct call_reply *reply)
 	}
 	if (r == 1 && (r = listing_ask(l)) == 0)
 		return;
+	/* From here on 0 means whole: only the last page says so. */
 	listing_end(l, r == -EOVERFLOW ? -EIO : r, message);
 }
 

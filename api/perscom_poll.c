@@ -4,11 +4,13 @@
  * Has anything changed? One search for one row, newest first, and the count of all (section 11 of
  * the reference). What is seen:
  *
- *   attachments   added, removed (the total; or the newest id, when both happened), renamed, moved
- * into the collection, replaced: their updated_at. Not seen: a change by a client that sets
- * updated_at back into the past. records       added, removed, renamed; of users not renamed, for a
- * user's updated_at follows his visits. Asked for in every third poll instead of the attachments,
- * to stay within one call.
+ *	attachments   added, removed (the total; or the newest id, when both happened), renamed,
+ *	              moved into the collection, replaced: their updated_at. Not seen: a change by a
+ *	              client that sets updated_at back into the past.
+ *
+ *	records       added, removed, renamed; of users not renamed, for a user's updated_at
+ *	              follows his visits. Asked for in every third poll instead of the
+ *	              attachments, to stay within one call.
  *
  * The cursor is "1;<number of polls>;<newest attachment>;<newest record>", a half that was not
  * asked yet is "?<seconds>": when the first poll was.
@@ -71,6 +73,17 @@ static bool changed_since(const struct polling *poll, const json_t *root, const 
 	       ns / CLOCK_NS_PER_S >= strtoll(since, NULL, 10) - LEARN_MARGIN_S;
 }
 
+/*
+ * Deletions that nobody has verified (P-13): rows that were kept all look as they did before, so
+ * that nothing but a listing finds them. Once, for this collection.
+ */
+static bool doubts_deletions(const struct polling *poll)
+{
+	unsigned bit = perscom_collection_bit(poll->c);
+
+	return atomic_fetch_and(&poll->p->unproved, ~bit) & bit;
+}
+
 static void poll_reply(void *ctx, const struct call_reply *reply)
 {
 	struct polling *poll = ctx;
@@ -94,6 +107,8 @@ static void poll_reply(void *ctx, const struct call_reply *reply)
 	else
 		changed |= strcmp(half, newest) != 0;
 	snprintf(half, HALF_MAX, "%s", newest);
+	if (!poll->records)
+		changed |= doubts_deletions(poll);
 	if (poll->first)
 		snprintf(poll->halves[1], HALF_MAX, "?%lld", (long long)now_s);
 	snprintf(cursor, sizeof(cursor), "1;%lu;%s;%s", poll->number + 1, poll->halves[0],

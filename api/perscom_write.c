@@ -6,9 +6,9 @@
  *
  * - A replacement is a POST with the field _method=PATCH: a real PATCH multipart is answered 200
  * and ignored by older servers (P-2). That the `path` is another one afterwards is the proof.
- * - The part's filename becomes the file's, but mangled on the way (P-15). A name that would not
- * survive is uploaded under the caller's token; the caller sees raw_filename in the answer and
- * sends an update.
+ * - The part's filename becomes the file's, but mangled on the way (P-15). A tame name is uploaded
+ *   as it is; one that would not survive under the caller's token, and so is a replacement that
+ *   leaves the name alone. The caller sees raw_filename in the answer and sends an update.
  * - The answer is what the server holds, not what was asked (P-18): it is handed back as it is.
  */
 
@@ -92,24 +92,16 @@ static void upload_reply(void *ctx, const struct call_reply *reply)
 		upload_end(u);
 }
 
-/* The name the part is uploaded under, which becomes `filename`. */
-static const char *part_filename(const struct remote_change *item)
-{
-	if (perscom_is_tame(item->name))
-		return item->name;
-	return perscom_is_tame(item->token) ? item->token : "upload.bin";
-}
-
 static void add_content(struct call *call, const struct remote_change *item)
 {
 	char filler[PERSCOM_CREATE_MIN];
 
 	if (!item->filler) {
-		call_add_file(call, "file", part_filename(item), item->fd, item->size);
+		call_add_file(call, "file", perscom_part_filename(item), item->fd, item->size);
 		return;
 	}
 	perscom_fill(filler, sizeof(filler));
-	call_add_data(call, "file", part_filename(item), filler, sizeof(filler));
+	call_add_data(call, "file", perscom_part_filename(item), filler, sizeof(filler));
 }
 
 static struct call *make_create(struct perscom *p, enum transfer_class class,
@@ -182,7 +174,7 @@ static int upload(struct remote *r, enum transfer_class class, enum perscom_verb
 	size_t failed = 0;
 	int error = 0;
 	for (size_t i = 0; i < n; i++) {
-		memset(&items[i].file, 0, sizeof(items[i].file));
+		perscom_change_reset(&items[i]);
 		int e = send_item(u, class, &items[i]);
 		if (e == 0)
 			continue;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <attachfs/log.h>
 #include <attachfs/options.h>
@@ -99,12 +100,15 @@ static bool check_collection(struct remote *r, struct answer *a, const char *nam
 	int error;
 
 	a->records = a->files = 0;
+	*a->message = '\0';
 	error = r->ops->list_tree(r, TRANSFER_INTERACTIVE, name, &sink);
 	if (!error)
 		error = await(a);
 	snprintf(what, sizeof(what), "list %s", name);
-	if (!report(what, error, a))
+	if (!report(what, error, a)) {
+		printf("      %zu records, %zu attachments came before that\n", a->records, a->files);
 		return false;
+	}
 	printf("      %zu records, %zu attachments\n", a->records, a->files);
 	return true;
 }
@@ -114,13 +118,11 @@ static bool check_all(struct remote *r, const struct options *o)
 	struct answer a = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
 	char *list = strdup(o->collections ? o->collections : r->caps.default_collections), *save = NULL;
 	int error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_answer, &a);
-	char what[1024];
 	bool ok;
 
 	if (!error)
 		error = await(&a);
-	snprintf(what, sizeof(what), "server and credentials (%s)", o->base_url);
-	ok = report(what, error, &a);
+	ok = report("server and credentials", error, &a);
 	for (char *name = ok && list ? strtok_r(list, ":", &save) : NULL; name; name = strtok_r(NULL, ":", &save))
 		ok = check_collection(r, &a, name) && ok;
 	free(list);
@@ -139,6 +141,9 @@ static int run_checks(const struct options *o)
 	bool ok = false;
 	int r = pool_new(1, &pool);
 
+	/* each line as it comes: an answer may take its time */
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("      %s\n", o->base_url);
 	if (!r)
 		r = engine_new(&config, &engine);
 	if (!r)
@@ -190,4 +195,80 @@ int check_run(int argc, char **argv)
 	r = run_checks(&o);
 	options_clear(&o);
 	return r;
+}
+
+/* ---- before the first mount ---- */
+
+/* Outlives whoever gives up waiting for it. */
+struct first {
+	struct answer answer;
+	bool abandoned; /* answer.lock */
+};
+
+static void first_free(struct first *f)
+{
+	pthread_cond_destroy(&f->answer.came);
+	pthread_mutex_destroy(&f->answer.lock);
+	free(f);
+}
+
+static void on_first(void *ctx, int error, const char *message)
+{
+	struct first *f = ctx;
+	bool abandoned;
+
+	pthread_mutex_lock(&f->answer.lock);
+	abandoned = f->abandoned;
+	f->answer.there = true;
+	f->answer.error = error;
+	snprintf(f->answer.message, sizeof(f->answer.message), "%s", message ? message : "");
+	pthread_cond_signal(&f->answer.came);
+	pthread_mutex_unlock(&f->answer.lock);
+	if (abandoned)
+		first_free(f);
+}
+
+/* The answer's error, 0 when none came in time; frees @f, or leaves it to the late answer. */
+static int await_first(struct first *f, char *message, size_t size)
+{
+	struct timespec until;
+	int error = 0;
+	bool there;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += CHECK_FIRST_MS / 1000;
+	pthread_mutex_lock(&f->answer.lock);
+	while (!f->answer.there && pthread_cond_timedwait(&f->answer.came, &f->answer.lock, &until) == 0)
+		;
+	there = f->answer.there;
+	f->abandoned = !there;
+	if (there) {
+		error = f->answer.error;
+		snprintf(message, size, "%s", f->answer.message);
+	}
+	pthread_mutex_unlock(&f->answer.lock);
+	if (there)
+		first_free(f);
+	return error;
+}
+
+int check_first_mount(struct remote *r, const struct options *o, char *message, size_t size)
+{
+	char words[512] = "", auth[256];
+	struct first *f = calloc(1, sizeof(*f));
+	int error;
+
+	if (!f)
+		return -ENOMEM;
+	pthread_mutex_init(&f->answer.lock, NULL);
+	pthread_cond_init(&f->answer.came, NULL);
+	error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_first, f);
+	if (error < 0)
+		first_free(f);
+	else
+		error = await_first(f, words, sizeof(words));
+	if (error != -EHOSTDOWN && error != -EPROTO && !(error == -EACCES && remote_get_auth(r, auth) == REMOTE_AUTH_FAILED))
+		return 0;
+	snprintf(message, size, "%s: %s  -> %s", o->base_url, *words ? words : strerror(-error), remedy(error));
+	return error;
 }

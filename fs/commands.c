@@ -6,11 +6,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -19,11 +23,17 @@
 
 #include <jansson.h>
 
+#include <attachfs/clock.h>
 #include <attachfs/options.h>
 
 #include "check.h"
 
-#define LINE_BYTES 8192
+#define LINE_BYTES    8192
+#define WORDS_BYTES   1024
+#define DAEMON_END_MS 30000 /* for a daemon to end after its directory was unmounted */
+#define OFFLINE_MS    1000  /* umount: so long without a server, or ... */
+#define STILL_MS      30000 /* ... with nothing moving and nothing on its way */
+#define LEFT_MAX      100   /* lines of what is left */
 
 /* ---- finding the mount ---- */
 
@@ -174,6 +184,13 @@ static long long number(const json_t *o, const char *outer, const char *key)
 	return (long long)json_integer_value(json_object_get(in, key));
 }
 
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	return text ? text : "";
+}
+
 static void print_size(const char *label, long long bytes, const char *end)
 {
 	const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
@@ -187,14 +204,30 @@ static void print_size(const char *label, long long bytes, const char *end)
 	printf(unit ? "%s%.1f %s%s" : "%s%.0f %s%s", label, value, units[unit], end);
 }
 
+/* "2026-01-05T09:00:00Z" as the time of day here. */
+static void clock_time(const char *utc, char out[static 16])
+{
+	struct tm tm = { 0 }, here;
+	time_t when;
+
+	out[0] = '\0';
+	if (!strptime(utc, "%Y-%m-%dT%H:%M:%SZ", &tm))
+		return;
+	when = timegm(&tm);
+	if (localtime_r(&when, &here))
+		strftime(out, 16, "%H:%M:%S", &here);
+}
+
 static void print_status(const json_t *o)
 {
+	char at[16] = "";
 	const char *message = json_string_value(json_object_get(o, "message"));
 	const char *until = json_string_value(json_object_get(o, "until"));
 
-	printf("source    %s\n", json_string_value(json_object_get(o, "source")));
-	printf("state     %s%s%s%s%s\n", json_string_value(json_object_get(o, "state")), until ? " until " : "",
-	       until ? until : "", message ? ": " : "", message ? message : "");
+	if (until)
+		clock_time(until, at);
+	printf("source    %s\n", text_of(o, "source"));
+	printf("state     %s%s%s%s%s\n", text_of(o, "state"), *at ? " until " : "", at, message ? ": " : "", message ? message : "");
 	printf("pending   %lld uploads (", number(o, "pending", "uploads"));
 	print_size("", number(o, "pending", "bytes"), ")");
 	printf(", %lld renames, %lld deletes\n", number(o, "pending", "renames"), number(o, "pending", "deletes"));
@@ -257,31 +290,72 @@ static int run_picture(int argc, char **argv)
 
 struct progress {
 	bool terminal;
+	bool impatient;       /* give up where nothing gets on: umount */
 	long long first_left; /* items pending at the start */
 	long long left;       /* ... and at the end */
 	long long failed;
 	bool done;
+	bool gave_up;
+	bool said_why;        /* ... it waits */
+	char state[16];
 	char error[256];
+	/* patience */
+	long long moved[6];   /* the counts of the last line that told another one */
+	int64_t moved_ms;     /* when that was, or something was on its way */
+	int64_t offline_ms;   /* the first of the lines since then without a server, 0 = none */
 };
+
+static long long left_of(const json_t *o)
+{
+	return number(o, NULL, "uploads") + number(o, NULL, "renames") + number(o, NULL, "deletes");
+}
 
 static void draw_bar(struct progress *p, const json_t *o)
 {
-	long long left = number(o, NULL, "uploads") + number(o, NULL, "renames") + number(o, NULL, "deletes");
 	char bar[31];
 	int filled;
 
-	if (left > p->first_left)
-		p->first_left = left;
-	filled = p->first_left ? (int)(30 * (p->first_left - left) / p->first_left) : 30;
+	if (p->left > p->first_left)
+		p->first_left = p->left;
+	filled = p->first_left ? (int)(30 * (p->first_left - p->left) / p->first_left) : 30;
 	for (int i = 0; i < 30; i++)
 		bar[i] = i < filled ? '#' : '.';
 	bar[30] = '\0';
-	fprintf(stderr, "\r[%s] %lld of %lld sent", bar, p->first_left - left, p->first_left);
-	fprintf(stderr, ", %lld KiB left  %s   ", (number(o, NULL, "bytes") + 1023) / 1024,
-		strcmp(json_string_value(json_object_get(o, "state")) ? json_string_value(json_object_get(o, "state")) : "",
-		       "online") ? json_string_value(json_object_get(o, "state")) : "       ");
-	if (json_is_true(json_object_get(o, "done")))
+	fprintf(stderr, "\r[%s] %lld of %lld sent", bar, p->first_left - p->left, p->first_left);
+	fprintf(stderr, ", %lld KiB left  %-9s ", (number(o, NULL, "bytes") + 1023) / 1024,
+		strcmp(p->state, "online") ? p->state : "");
+	if (p->done || p->gave_up)
 		fputc('\n', stderr);
+}
+
+static const char *why_it_waits(const char *state)
+{
+	return !strcmp(state, "offline") ? "the server cannot be reached" :
+	       !strcmp(state, "auth")	 ? "the server does not accept the credentials" :
+					   NULL;
+}
+
+/*
+ * Whether to wait on. What is on its way may be long and is watched by the daemon, which gives up a transfer that stalls, and a server that throttles
+ * has told until when; so both count as moving. Where there is no server they do not.
+ */
+static void watch_it_move(struct progress *p, const json_t *o)
+{
+	const char *const keys[] = { "uploads", "renames", "deletes", "bytes", "sent", "bytes_sent" };
+	int64_t now_ms = clock_mono_ms();
+	bool moved = !p->moved_ms;
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		moved |= p->moved[i] != number(o, NULL, keys[i]);
+		p->moved[i] = number(o, NULL, keys[i]);
+	}
+	if (moved || !why_it_waits(p->state))
+		p->offline_ms = 0;
+	else if (!p->offline_ms)
+		p->offline_ms = now_ms;
+	if (moved || number(o, NULL, "in_flight") || !strcmp(p->state, "throttled"))
+		p->moved_ms = now_ms;
+	p->gave_up = !p->done && ((p->offline_ms && now_ms - p->offline_ms >= OFFLINE_MS) || now_ms - p->moved_ms >= STILL_MS);
 }
 
 static void take_line(struct progress *p, const char *line)
@@ -292,14 +366,21 @@ static void take_line(struct progress *p, const char *line)
 	if (!o)
 		return;
 	p->failed = number(o, NULL, "failed");
-	p->left = number(o, NULL, "uploads") + number(o, NULL, "renames") + number(o, NULL, "deletes");
+	p->left = left_of(o);
 	p->done = json_is_true(json_object_get(o, "done"));
+	snprintf(p->state, sizeof(p->state), "%s", text_of(o, "state"));
 	if (error)
 		snprintf(p->error, sizeof(p->error), "%s", error);
+	if (p->impatient && json_object_get(o, "uploads"))
+		watch_it_move(p, o);
 	if (p->terminal && json_object_get(o, "uploads"))
 		draw_bar(p, o);
-	else if (!p->terminal)
+	else if (!p->terminal && !p->impatient)
 		puts(line), fflush(stdout);
+	if (!p->impatient && !p->done && !p->said_why && why_it_waits(p->state)) {
+		fprintf(stderr, "%sattachfs: %s; waiting\n", p->terminal ? "\n" : "", why_it_waits(p->state));
+		p->said_why = true;
+	}
 	json_decref(o);
 }
 
@@ -321,7 +402,7 @@ static int talk(const char *mountpoint, const char *command, struct progress *p)
 	}
 	if (fd < 0)
 		return -errno;
-	while (!r && !p->done) {
+	while (!r && !p->done && !p->gave_up) {
 		ssize_t n = read(fd, buffer + used, sizeof(buffer) - 1 - used);
 		char *line = buffer, *end;
 
@@ -333,7 +414,7 @@ static int talk(const char *mountpoint, const char *command, struct progress *p)
 		}
 		used += (size_t)n;
 		buffer[used] = '\0';
-		for (; (end = strchr(line, '\n')); line = end + 1) {
+		for (; !p->gave_up && (end = strchr(line, '\n')); line = end + 1) {
 			*end = '\0';
 			take_line(p, line);
 		}
@@ -355,6 +436,8 @@ static int sync_mount(const char *mountpoint, struct progress *p)
 {
 	int r = talk(mountpoint, "sync", p);
 
+	if (p->gave_up)
+		return 1;
 	if (r < 0) {
 		fprintf(stderr, "attachfs: sync of '%s' was cut off: %s\n", mountpoint, strerror(-r));
 		return 1;
@@ -392,54 +475,157 @@ static int run_talk(int argc, char **argv)
 	struct progress p = { .terminal = false };
 	const char *path;
 	char *mountpoint;
-	int status = one_path(argc, argv, &path);
+	int status = one_path(argc, argv, &path), r;
 
 	if (status)
 		return status;
 	mountpoint = mount_of(path);
 	if (!mountpoint)
 		return 1;
-	status = talk(mountpoint, argv[0], &p) < 0 || *p.error;
+	r = talk(mountpoint, argv[0], &p);
+	if (r < 0)
+		fprintf(stderr, "attachfs: %s of '%s' was cut off: %s\n", argv[0], mountpoint,
+			r == -EPIPE || r == -ENOTCONN || r == -ECONNABORTED || r == -ECANCELED ? "the daemon is gone" : strerror(-r));
+	else if (*p.error)
+		fprintf(stderr, "attachfs: %s of '%s': %s\n", argv[0], mountpoint, p.error);
 	free(mountpoint);
-	return status;
+	return r < 0 || *p.error;
 }
 
 /* ---- umount ---- */
 
-int commands_fusermount(const char *mountpoint, bool lazy)
+/* fusermount3, its words to @words. Its exit status, -1 where it could not be run. */
+static int run_fusermount(const char *mountpoint, bool lazy, char *words, size_t size)
 {
-	int status = -1;
-	pid_t pid = fork();
+	int fds[2], status = -1;
+	size_t used = 0;
+	ssize_t n;
+	pid_t pid;
 
+	*words = '\0';
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -1;
+	pid = fork();
 	if (pid == 0) {
+		sigset_t none;
 		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		dup2(null, 0);
 		dup2(null, 1);
-		dup2(null, 2);
+		dup2(fds[1], 2);
 		execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", mountpoint, (char *)NULL);
 		_exit(127);
 	}
-	if (pid < 0)
-		return -1;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+	close(fds[1]);
+	while (pid > 0 && used < size - 1 && (n = read(fds[0], words + used, size - 1 - used)) != 0) {
+		if (n < 0 && errno != EINTR)
+			break;
+		used += n > 0 ? (size_t)n : 0;
+	}
+	words[used] = '\0';
+	words[strcspn(words, "\n")] = '\0';
+	close(fds[0]);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static void print_left(const char *mountpoint)
+static int busy(char *message, size_t size, const char *mountpoint)
+{
+	snprintf(message, size, "'%s' is busy: a program has files open or its working directory there  (fuser -m '%s')", mountpoint,
+		 mountpoint);
+	return -EBUSY;
+}
+
+int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t size)
+{
+	char words[WORDS_BYTES];
+	int status;
+
+	/* root needs no helper, which may not be there */
+	if (geteuid() == 0) {
+		if (umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
+			return 0;
+		if (errno == EBUSY)
+			return busy(message, size, mountpoint);
+	}
+	status = run_fusermount(mountpoint, lazy, words, sizeof(words));
+	if (status == 0)
+		return 0;
+	if (strstr(words, strerror(EBUSY)))
+		return busy(message, size, mountpoint);
+	if (status == 127) {
+		snprintf(message, size, "cannot unmount '%s': fusermount3 is not installed: apt-get install fuse3", mountpoint);
+		return -ENOENT;
+	}
+	snprintf(message, size, "cannot unmount '%s': %s", mountpoint, *words ? words : "fusermount3 failed");
+	return -EPERM;
+}
+
+/* "  upload  users/Ada Byron/a.txt: not sent yet", from a line of pending or failed. */
+static void print_item(const char *line, const char *why)
+{
+	json_t *o = json_loads(line, 0, NULL);
+	const char *error = text_of(o, "error"), *message = text_of(o, "message");
+
+	if (*error)
+		fprintf(stderr, "  %-7s %s: %s%s%s\n", text_of(o, "what"), text_of(o, "path"), error, *message ? ": " : "", message);
+	else if (o)
+		fprintf(stderr, "  %-7s %s: %s\n", text_of(o, "what"), text_of(o, "path"), why);
+	json_decref(o);
+}
+
+static void print_items(const char *mountpoint, const char *name, const char *why)
+{
+	int fd = open_control(mountpoint, name, O_RDONLY);
+	FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
+	unsigned long count = 0;
+	size_t size = 0;
+	char *line = NULL;
+
+	while (f && getline(&line, &size, f) > 0)
+		if (++count <= LEFT_MAX)
+			print_item(line, why);
+	if (count > LEFT_MAX)
+		fprintf(stderr, "  ... and %lu more\n", count - LEFT_MAX);
+	free(line);
+	if (f)
+		fclose(f);
+	else if (fd >= 0)
+		close(fd);
+}
+
+static void print_left(const char *mountpoint, const char *why)
 {
 	fprintf(stderr, "attachfs: not everything is on the server; it is kept in the cache and sent at the next mount:\n");
-	copy_out(mountpoint, "pending");
-	copy_out(mountpoint, "failed");
+	print_items(mountpoint, "pending", why ? why : "not sent yet");
+	print_items(mountpoint, "failed", "refused");
+}
+
+static bool is_alive(pid_t pid, int pidfd, int wait_ms)
+{
+	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+
+	if (pidfd >= 0)
+		return poll(&pfd, 1, wait_ms) <= 0;
+	/* no pidfd_open() before Linux 5.3 */
+	if (kill(pid, 0) < 0)
+		return false;
+	poll(NULL, 0, wait_ms);
+	return true;
 }
 
 /* The daemon of an unmounted directory goes on until its ledger is closed: wait for its lock to be free, so that a remount works at once. */
-static void wait_for_daemon(pid_t pid)
+static void wait_for_daemon(pid_t pid, int pidfd)
 {
-	struct timespec pause = { .tv_nsec = 20 * 1000000 };
+	int64_t end_ms = clock_mono_ms() + DAEMON_END_MS;
 
-	for (int i = 0; pid > 0 && i < 1500 && kill(pid, 0) == 0; i++)
-		nanosleep(&pause, NULL);
+	while (pid > 0 && clock_mono_ms() < end_ms && is_alive(pid, pidfd, 20))
+		;
+	if (pid > 0 && clock_mono_ms() >= end_ms)
+		fprintf(stderr, "attachfs: unmounted, but the daemon (process %d) goes on\n", (int)pid);
 }
 
 static pid_t daemon_of(const char *mountpoint)
@@ -451,31 +637,38 @@ static pid_t daemon_of(const char *mountpoint)
 	return pid;
 }
 
+static int umount_mount(const char *mountpoint)
+{
+	struct progress p = { .terminal = isatty(STDERR_FILENO), .impatient = true };
+	char message[WORDS_BYTES + 4096 + 64];
+	pid_t pid = daemon_of(mountpoint);
+	int status = 0, pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+
+	if (pid > 0 && (sync_mount(mountpoint, &p) || p.failed)) {
+		print_left(mountpoint, why_it_waits(p.state));
+		status = 1;
+	}
+	if (commands_unmount(mountpoint, false, message, sizeof(message)) < 0) {
+		fprintf(stderr, "attachfs: %s\n", message);
+		status = 1;
+	} else {
+		wait_for_daemon(pid, pidfd);
+	}
+	if (pidfd >= 0)
+		close(pidfd);
+	return status;
+}
+
 static int run_umount(int argc, char **argv)
 {
-	struct progress p = { .terminal = isatty(STDERR_FILENO) };
 	const char *path;
 	char *mountpoint;
-	pid_t pid;
 	int status = one_path(argc, argv, &path);
 
 	if (status)
 		return status;
 	mountpoint = mount_of(path);
-	if (!mountpoint)
-		return 1;
-	pid = daemon_of(mountpoint);
-	if (pid > 0 && (sync_mount(mountpoint, &p) || p.failed)) {
-		print_left(mountpoint);
-		status = 1;
-	}
-	if (commands_fusermount(mountpoint, false) != 0) {
-		fprintf(stderr, "attachfs: '%s' is busy: a program has files open or its working directory there  (fuser -m '%s')\n",
-			mountpoint, mountpoint);
-		status = 1;
-	} else {
-		wait_for_daemon(pid);
-	}
+	status = mountpoint ? umount_mount(mountpoint) : 1;
 	free(mountpoint);
 	return status;
 }

@@ -14,8 +14,11 @@
 bool commands_run(int argc, char **argv, int *ret_status);
 void commands_print_help(FILE *f);
 
-/* fusermount3 -u, lazily if need be. 0 or non-zero. */
-int commands_fusermount(const char *mountpoint, bool lazy);
+/*
+ * Unmount, lazily if need be: by itself as root, else by fusermount3. 0, or with words for a person in @message: -EBUSY, -ENOENT (fusermount3 is not
+ * installed), -EPERM (whatever else it says). Any thread.
+ */
+int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t size);
 /* Whether something is mounted right there. */
 bool commands_is_mounted(const char *path);
 /* sd_notify(3)'s READY=1, where systemd waits for it. */

@@ -8,7 +8,10 @@
  *	refresh         asks the server for changes now
  *	retry           sends parked items again
  *
- * All are owned by the mounting user, mode 0400 or 0600, and read past the page cache.
+ * A command begins when it is written; who only wants it done need not read the answer. All are owned by the mounting user, mode 0400 or 0600, and
+ * read past the page cache. Streams are handed out in whatever pieces the reader asks for.
+ *
+ * Order: control->lock, tree->lock, the locks of calls and events.
  */
 
 #include "ops.h"
@@ -69,10 +72,11 @@ struct control {
 	size_t len;
 	enum command command;   /* lock */
 	bool started, done;     /* lock */
+	bool told;              /* lock: sync gave its first line */
 	bool closed;            /* lock: a refresh still on its way frees it */
 	unsigned busy;          /* lock: callbacks that will come */
-	uint64_t goal;          /* sync: items done when everything pending at the start is */
-	uint64_t events_seq;
+	uint64_t mark;          /* lock; sync: what had changed when it began */
+	uint64_t events_seq;    /* lock */
 };
 
 static struct control *control_of(uint64_t fh)
@@ -222,38 +226,6 @@ static void add_line_locked(struct control *k, const char *format, ...)
 	k->len += (size_t)n;
 }
 
-void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in, struct fuse_file_info *fi)
-{
-	struct control *k = control_of(fi->fh);
-	char command[COMMAND_MAX] = "";
-	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(command) - 1);
-	ssize_t n;
-
-	(void)m;
-	out.buf[0].mem = command;
-	n = fuse_buf_copy(&out, in, 0);
-	if (n < 0) {
-		fuse_reply_err(req, (int)-n);
-		return;
-	}
-	command[strcspn(command, "\n")] = '\0';
-	pthread_mutex_lock(&k->lock);
-	if (!strcmp(command, "sync"))
-		k->command = COMMAND_SYNC;
-	else if (!strcmp(command, "refresh"))
-		k->command = COMMAND_REFRESH;
-	else if (!strcmp(command, "retry"))
-		k->command = COMMAND_RETRY;
-	else
-		n = -EINVAL;
-	k->started = k->done = false;
-	pthread_mutex_unlock(&k->lock);
-	if (n < 0)
-		fuse_reply_err(req, (int)-n);
-	else
-		fuse_reply_write(req, (size_t)n);
-}
-
 static void on_refreshed(void *ctx, int error)
 {
 	struct control *k = ctx;
@@ -275,111 +247,159 @@ static void on_refreshed(void *ctx, int error)
 		calls_wake(m->calls, CALL_WAIT_CONTROL, (uintptr_t)k, 0);
 }
 
-static void start_command(struct control *k, enum command command)
+static enum command command_named(const char *name)
+{
+	return !strcmp(name, "sync")	? COMMAND_SYNC :
+	       !strcmp(name, "refresh") ? COMMAND_REFRESH :
+	       !strcmp(name, "retry")	? COMMAND_RETRY :
+					  COMMAND_NONE;
+}
+
+/* 0, -EINVAL (no such command), -EBUSY (the refresh begun through this handle is not over). */
+static int start_command(struct control *k, enum command command)
 {
 	struct mount *m = k->m;
+	int r = command == COMMAND_NONE ? -EINVAL : 0;
 
-	if (command == COMMAND_SYNC) {
-		sync_flush(m->sync);
-	} else if (command == COMMAND_REFRESH) {
-		pthread_mutex_lock(&k->lock);
-		k->busy++;
+	pthread_mutex_lock(&k->lock);
+	if (!r && k->busy)
+		r = -EBUSY;
+	if (r < 0) {
 		pthread_mutex_unlock(&k->lock);
-		lister_refresh(m->lister, on_refreshed, k);
-	} else if (command == COMMAND_RETRY) {
-		unsigned n = sync_retry(m->sync, 0);
-
-		pthread_mutex_lock(&k->lock);
-		add_line_locked(k, "{\"done\":true,\"retried\":%u}\n", n);
-		k->done = true;
-		pthread_mutex_unlock(&k->lock);
+		return r;
 	}
+	k->command = command;
+	k->started = true;
+	k->done = k->told = false;
+	if (command == COMMAND_SYNC) {
+		k->mark = sync_mark(m->sync);
+	} else if (command == COMMAND_REFRESH) {
+		k->busy++;
+	} else {
+		add_line_locked(k, "{\"done\":true,\"retried\":%u}\n", sync_retry(m->sync, 0));
+		k->done = true;
+	}
+	pthread_mutex_unlock(&k->lock);
+	if (command == COMMAND_REFRESH)
+		lister_refresh(m->lister, on_refreshed, k);
+	return 0;
 }
 
-/* One line of progress; the last one when nothing is left that was pending at the start. */
-static void sync_progress(struct control *k)
+void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in, struct fuse_file_info *fi)
+{
+	struct control *k = control_of(fi->fh);
+	char command[COMMAND_MAX] = "";
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(command) - 1);
+	ssize_t n;
+	int error;
+
+	(void)m;
+	out.buf[0].mem = command;
+	n = fuse_buf_copy(&out, in, 0);
+	if (n < 0) {
+		fuse_reply_err(req, (int)-n);
+		return;
+	}
+	command[strcspn(command, "\n")] = '\0';
+	error = start_command(k, command_named(command));
+	if (error)
+		fuse_reply_err(req, -error);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+/* One line of progress; the last one when nothing is left that had changed at the start. */
+static void sync_progress_locked(struct control *k)
 {
 	struct sync_counts c;
-	enum engine_state state = engine_get_state(k->m->engine, NULL);
 
-	sync_get_counts(k->m->sync, &c);
-	pthread_mutex_lock(&k->lock);
-	if (!k->goal)
-		k->goal = c.done + c.uploads + c.renames + c.deletes + 1;
+	k->told = true;
 	/* a read-only mount sends nothing: what an earlier one left waits for a writable one */
-	k->done = sync_is_idle(&c) || c.done + 1 >= k->goal || k->m->options->read_only;
+	k->done = sync_passed(k->m->sync, k->mark, &c) || k->m->options->read_only;
 	add_line_locked(k,
-			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":%llu,\"sent\":%llu,"
-			"\"failed\":%llu,\"state\":\"%s\"}\n",
+			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":%llu,\"in_flight\":%llu,"
+			"\"sent\":%llu,\"bytes_sent\":%llu,\"failed\":%llu,\"state\":\"%s\"}\n",
 			k->done ? "true" : "false", (unsigned long long)c.uploads, (unsigned long long)c.renames,
-			(unsigned long long)c.deletes, (unsigned long long)c.bytes, (unsigned long long)c.done,
-			(unsigned long long)c.failed, status_state_name(state));
-	pthread_mutex_unlock(&k->lock);
+			(unsigned long long)c.deletes, (unsigned long long)c.bytes, (unsigned long long)c.in_flight,
+			(unsigned long long)c.done, (unsigned long long)c.bytes_sent, (unsigned long long)c.failed,
+			status_state(k->m));
 }
 
-/* lock held: hand out what there is. */
-static void reply_lines_unlock(struct call *c, struct control *k)
+/* lock held: hand out what there is, as much as was asked for. */
+static void reply_text_unlock(struct call *c, struct control *k)
 {
 	size_t n = k->len < c->len ? k->len : c->len;
-	char *lines = k->text;
+	char *out = n ? malloc(n) : NULL;
 
-	k->text = n < k->len ? strdup(lines + n) : strdup("");
-	k->len = k->text ? k->len - n : 0;
+	if (out) {
+		memcpy(out, k->text, n);
+		k->len -= n;
+		memmove(k->text, k->text + n, k->len + 1);
+	}
 	pthread_mutex_unlock(&k->lock);
-	fuse_reply_buf(c->req, lines, n);
-	free(lines);
+	if (n && !out) {
+		call_fail(c, ENOMEM);
+		return;
+	}
+	fuse_reply_buf(c->req, out, n);
+	free(out);
 	call_done(c);
 }
 
 static void read_command(struct call *c, struct control *k)
 {
-	enum command command;
 	bool start;
 
 	call_wait_for_ever(c);
 	pthread_mutex_lock(&k->lock);
-	command = k->command;
-	start = !k->started;
-	k->started = true;
+	start = k->command != COMMAND_NONE && !k->started;
 	pthread_mutex_unlock(&k->lock);
 	if (start)
-		start_command(k, command);
-	if (command == COMMAND_SYNC && !start)
-		sync_progress(k);
+		start_command(k, command_of(c->ino));
 	pthread_mutex_lock(&k->lock);
-	if (k->len || k->done || command == COMMAND_NONE) {
-		reply_lines_unlock(c, k);
+	/* one line for each time that a reader waited, so that nobody makes them faster than that */
+	if (k->command == COMMAND_SYNC && !k->len && !k->done && !c->error && (c->step || !k->told))
+		sync_progress_locked(k);
+	if (k->len || k->done || k->command == COMMAND_NONE) {
+		reply_text_unlock(c, k);
 		return;
 	}
 	if (c->error) {
+		int error = c->error;
+
 		pthread_mutex_unlock(&k->lock);
-		call_fail(c, c->error);
+		call_fail(c, error);
 		return;
 	}
+	c->step = 1;
 	call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);
 	pthread_mutex_unlock(&k->lock);
 }
 
 static void read_events(struct call *c, struct control *k)
 {
-	char *buffer = malloc(c->len ? c->len : 1);
-	size_t n;
+	struct events *events = c->m->events;
 
 	call_wait_for_ever(c);
-	if (!buffer || c->error) {
-		free(buffer);
-		call_fail(c, buffer ? c->error : ENOMEM);
-		return;
+	pthread_mutex_lock(&k->lock);
+	while (!k->len) {
+		char *text;
+		size_t len = events_read(events, &k->events_seq, &text);
+		int error = len && !text ? ENOMEM : c->error;
+
+		if (text) {
+			free(k->text);
+			k->text = text;
+			k->len = len;
+		} else if (error) {
+			pthread_mutex_unlock(&k->lock);
+			call_fail(c, error);
+			return;
+		} else if (events_wait(events, k->events_seq, c)) {
+			pthread_mutex_unlock(&k->lock);
+			return;
+		}
 	}
-	n = events_read(c->m->events, &k->events_seq, buffer, c->len);
-	if (n) {
-		fuse_reply_buf(c->req, buffer, n);
-		call_done(c);
-	} else {
-		/* an event between the look and the park is seen by the soft wake-up */
-		call_park_soft(c, CALL_WAIT_CONTROL, EVENTS_KEY, 1000);
-	}
-	free(buffer);
+	reply_text_unlock(c, k);
 }
 
 void control_read(struct call *c)

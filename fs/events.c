@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 
-/* A ring of JSON lines under one lock. */
+/* A ring of JSON lines under one lock, which is taken before that of the calls. */
 
 #include "events.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -48,8 +49,10 @@ void events_free(struct events *e)
 
 static void set_text(json_t *o, const char *key, const char *value)
 {
+	json_t *text = value && *value ? json_string(value) : NULL;
+
 	if (value && *value)
-		json_object_set_new(o, key, json_string(value) ? json_string(value) : json_string("(not UTF-8)"));
+		json_object_set_new(o, key, text ? text : json_string("(not UTF-8)"));
 }
 
 void events_add(struct events *e, const char *event, const char *path, const char *detail)
@@ -92,29 +95,41 @@ uint64_t events_next(struct events *e)
 	return next;
 }
 
-size_t events_read(struct events *e, uint64_t *seq, char *buffer, size_t size)
+size_t events_read(struct events *e, uint64_t *seq, char **ret_text)
 {
-	size_t used = 0;
+	char lost[80] = "";
+	size_t len = 0, used;
+	uint64_t first;
 
 	pthread_mutex_lock(&e->lock);
-	if (e->next - *seq > EVENTS_KEPT) {
-		int n = snprintf(buffer, size, "{\"event\":\"lost\",\"detail\":\"%llu events\"}\n",
-				 (unsigned long long)(e->next - *seq - EVENTS_KEPT));
+	first = e->next - *seq > EVENTS_KEPT ? e->next - EVENTS_KEPT : *seq;
+	if (first != *seq)
+		snprintf(lost, sizeof(lost), "{\"event\":\"lost\",\"detail\":\"%llu events\"}\n", (unsigned long long)(first - *seq));
+	used = strlen(lost);
+	for (uint64_t i = first; i < e->next; i++)
+		len += strlen(e->lines[i % EVENTS_KEPT]) + 1;
+	len += used;
+	*ret_text = len ? malloc(len + 1) : NULL;
+	if (*ret_text) {
+		char *to = *ret_text;
 
-		used = n > 0 && (size_t)n < size ? (size_t)n : 0;
-		*seq = e->next - EVENTS_KEPT;
-	}
-	while (*seq < e->next) {
-		const char *line = e->lines[*seq % EVENTS_KEPT];
-		size_t len = strlen(line);
-
-		if (used + len + 1 > size)
-			break;
-		memcpy(buffer + used, line, len);
-		buffer[used + len] = '\n';
-		used += len + 1;
-		++*seq;
+		memcpy(to, lost, used + 1);
+		for (to += used; first < e->next; first++)
+			to = stpcpy(stpcpy(to, e->lines[first % EVENTS_KEPT]), "\n");
+		*seq = e->next;
 	}
 	pthread_mutex_unlock(&e->lock);
-	return used;
+	return len;
+}
+
+bool events_wait(struct events *e, uint64_t seq, struct call *c)
+{
+	bool wait;
+
+	pthread_mutex_lock(&e->lock);
+	wait = e->next == seq;
+	if (wait)
+		call_park(c, CALL_WAIT_CONTROL, EVENTS_KEY);
+	pthread_mutex_unlock(&e->lock);
+	return wait;
 }

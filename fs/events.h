@@ -13,6 +13,7 @@
 
 #define EVENTS_KEPT 1024
 
+struct call;
 struct calls;
 struct events;
 
@@ -25,8 +26,14 @@ void events_add(struct events *e, const char *event, const char *path, const cha
 /* The number the next event will get: where a follower begins. */
 uint64_t events_next(struct events *e);
 
-/* Copy lines from number *@seq on into @buffer, as many whole ones as fit, and move *@seq. Returns the bytes. */
-size_t events_read(struct events *e, uint64_t *seq, char *buffer, size_t size);
+/*
+ * The lines from number *@seq on, malloc()ed in *@ret_text; moves *@seq. Returns their bytes, 0 = none (*@ret_text is NULL); with bytes but NULL
+ * there was no memory, and *@seq is where it was.
+ */
+size_t events_read(struct events *e, uint64_t *seq, char **ret_text);
+
+/* Park @c until there is an event number @seq. False: there is already, and @c runs on. */
+bool events_wait(struct events *e, uint64_t seq, struct call *c);
 
 /* The key followers park under (CALL_WAIT_CONTROL). */
 #define EVENTS_KEY 1

@@ -4,7 +4,10 @@
  * attachfs [-f] [-o opt,...] SOURCE MOUNTPOINT, or attachfs COMMAND ...: reads the command line, becomes a daemon, serves.
  *
  * In the background the parent waits until the mount is there, or the reason why not, and exits with it: nothing is reported to a terminal that has
- * gone. All threads are started in the child.
+ * gone. Until then the child shares its standard error, for what libfuse and fusermount3 have to say. All threads are started in the child.
+ *
+ * SIGTERM and SIGINT are blocked from before the fork on and wait for the signal thread, so none is lost while the daemon starts. The parent takes
+ * them itself; the child then finds nobody to tell that it is ready, and ends.
  */
 
 #include <errno.h>
@@ -15,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -58,13 +60,11 @@ static int check_mountpoint(const char *path, char *message, size_t size)
 	struct stat st;
 	int r = stat(path, &st) < 0 ? -errno : 0;
 
-	if (r == -ENOTCONN && umount2(path, MNT_DETACH) < 0) {
-		char command[MESSAGE_BYTES];
+	if (r == -ENOTCONN) {
+		char words[MESSAGE_BYTES / 2];
 
-		/* not root: the setuid helper may */
-		snprintf(command, sizeof(command), "%s", path);
-		if (commands_fusermount(command, true) != 0) {
-			snprintf(message, size, "'%s' holds a dead mount that cannot be removed: fusermount3 -u '%s'", path, path);
+		if (commands_unmount(path, true, words, sizeof(words)) < 0) {
+			snprintf(message, size, "'%s' holds a dead mount that cannot be removed: %s", path, words);
 			return r;
 		}
 	}
@@ -90,7 +90,11 @@ static void report_and_exit(int fd)
 {
 	char message[MESSAGE_BYTES];
 	ssize_t n, used = 0;
+	sigset_t all;
 
+	/* Ctrl-C ends the waiting */
+	sigfillset(&all);
+	pthread_sigmask(SIG_UNBLOCK, &all, NULL);
 	while (used < (ssize_t)sizeof(message) - 1 &&
 	       (n = read(fd, message + used, sizeof(message) - 1 - (size_t)used)) != 0) {
 		if (n < 0 && errno != EINTR)
@@ -126,20 +130,37 @@ static int go_background(void)
 	if (null >= 0) {
 		dup2(null, 0);
 		dup2(null, 1);
-		dup2(null, 2);
+		if (null > 2)
+			close(null);
 	}
 	if (chdir("/") < 0)
 		log_warning("cannot change to /: %s", strerror(errno));
 	return fds[1];
 }
 
-static void tell_parent(int fd, const char *message)
+static bool tell_parent(int fd, const char *message)
 {
+	bool told;
+
 	if (fd < 0)
-		return;
-	if (write(fd, message, strlen(message)) < 0)
+		return true;
+	told = write(fd, message, strlen(message)) >= 0;
+	if (!told)
 		log_warning("the starting process is gone");
 	close(fd);
+	return told;
+}
+
+/* From here on nobody reads what is said on standard error but the log, which has its own descriptor if it is a file. */
+static void leave_terminal(int parent)
+{
+	int null = parent >= 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
+
+	if (null >= 0) {
+		dup2(null, 2);
+		if (null > 2)
+			close(null);
+	}
 }
 
 /* ---- signals ---- */
@@ -153,6 +174,7 @@ struct signals {
 static void *signal_main(void *arg)
 {
 	struct signals *s = arg;
+	char words[MESSAGE_BYTES / 2];
 	int sig;
 
 	while (sigwait(&s->set, &sig) == 0) {
@@ -161,7 +183,8 @@ static void *signal_main(void *arg)
 		if (sig == SIGHUP)
 			continue;
 		log_info("signal %d: unmounting", sig);
-		commands_fusermount(s->m->options->mountpoint, true);
+		if (commands_unmount(s->m->options->mountpoint, true, words, sizeof(words)) < 0)
+			log_warning("%s", words);
 		mount_stop(s->m, STOP_GRACE_MS);
 	}
 	return NULL;
@@ -201,9 +224,11 @@ static int serve(const struct options *o, int parent, struct signals *signals)
 		mount_free(m);
 		return 1;
 	}
+	leave_terminal(parent);
 	log_info("mounted %s at %s, version %s", o->source, o->mountpoint, ATTACHFS_VERSION);
 	commands_notify_ready(o->source);
-	tell_parent(parent, "ok");
+	if (!tell_parent(parent, "ok"))
+		kill(getpid(), SIGTERM); /* whoever started it has stopped waiting */
 	r = mount_serve(m);
 	pthread_kill(signals->thread, SIGUSR1);
 	pthread_join(signals->thread, NULL);
@@ -331,9 +356,9 @@ static int run_mount(int argc, char **argv)
 	prctl(PR_SET_DUMPABLE, 0);
 	umask(0077);
 	block_signals(&signals);
-	if (!o.foreground)
-		parent = go_background();
-	r = serve(&o, parent, &signals);
+	if (!o.foreground && (parent = go_background()) < 0)
+		fprintf(stderr, "attachfs: cannot go into the background: %s\n", strerror(-parent));
+	r = o.foreground || parent >= 0 ? serve(&o, parent, &signals) : 1;
 	options_clear(&o);
 	return r;
 }

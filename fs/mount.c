@@ -17,6 +17,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "check.h"
 #include "events.h"
 #include "lister.h"
 #include "reader.h"
@@ -202,6 +203,18 @@ static void raise_limits(void)
 	}
 }
 
+/* Whether an earlier mount left something to show. */
+static bool knows_anything(struct mount *m)
+{
+	bool knows = false;
+
+	tree_lock(m->tree);
+	for (const struct node *n = m->tree->root->child_first; n && !knows; n = n->sibling_next)
+		knows = n->listed;
+	tree_unlock(m->tree);
+	return knows;
+}
+
 int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
 {
 	struct mount *m = calloc(1, sizeof(*m));
@@ -227,6 +240,8 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 		r = open_tree(m);
 	if (!r)
 		r = open_workers(m);
+	if (!r && !knows_anything(m))
+		r = check_first_mount(m->remote, o, message, size);
 	if (r < 0) {
 		if (!*message)
 			snprintf(message, size, "cannot start: %s", strerror(-r));
@@ -376,6 +391,9 @@ void mount_free(struct mount *m)
 	pool_free(m->disk_pool);
 	pool_free(m->pool);
 	notifier_free(m->notifier);
+	/* left open by programs that did not go when they were asked to */
+	while (m->handles)
+		handle_drop(m, m->handles);
 	sync_free(m->sync);
 	lister_free(m->lister);
 	reader_free(m->reader);

@@ -6,7 +6,7 @@
  * One mounted source: everything hangs off this handle, so that a process may hold several.
  *
  * Start: options -> pool -> ledger -> content store -> engine -> remote -> tree -> calls, reader, lister, sync -> kernel. No step needs the
- * network. End: kernel first, then the parked calls, sync (which says what is left), the engine, and the rest in reverse.
+ * network, but for the first mount of a source, which asks the server once. End: kernel first, then the parked calls, sync (which says what is left), the engine, and the rest in reverse.
  */
 
 #include <stdatomic.h>
@@ -45,6 +45,7 @@ struct mount {
 	struct sync *sync;
 	struct events *events;
 	struct fuse_session *session;
+	struct handle *handles;        /* tree->lock: open files */
 	char *ledger_path;
 	unsigned connection;           /* the kernel's number of it, for fusectl; 0 = not known */
 

@@ -36,6 +36,7 @@ static inline bool is_control(uint64_t ino)
 
 /* A regular file's handle. */
 struct handle {
+	struct handle *prev, *next; /* mount->handles */
 	struct node *node;     /* alive: the node counts its handles */
 	uint64_t version;      /* of the node's content when opened: another one now = stale */
 	int flags;
@@ -91,7 +92,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 /* A handle for @n, which counts it. tree->lock held. NULL without memory. */
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
-/* Never given to the kernel after all. */
+void handle_free_locked(struct mount *m, struct handle *h);
 void handle_drop(struct mount *m, struct handle *h);
 
 /* file.c: what is behind a file's name. */

@@ -4,7 +4,8 @@
  * Directories. A handle is a snapshot of node ids taken when reading starts (offset 0), so offsets stay good while entries come and go: a node that
  * left meanwhile is passed over, one that came is seen by the next reader, or after rewinddir().
  *
- * Offset 0 is the start, 1 follows ".", 2 follows "..", 2 + n follows the n-th node.
+ * Offset 0 is the start, 1 follows ".", 2 follows "..", 2 + n follows the n-th node. A directory's .by-id is read in the same way, but names its nodes
+ * by their remote ids.
  */
 
 #include "ops.h"
@@ -88,6 +89,7 @@ struct fill {
 	char *buffer;
 	size_t size, used;
 	bool plus;
+	bool by_id;        /* its .by-id */
 	uint64_t *counted; /* nodes whose kernel references were counted */
 	size_t n_counted;
 };
@@ -98,7 +100,9 @@ static bool add_dots(struct fill *f, const struct node *dir, const char *name, o
 	struct fuse_entry_param e = { 0 };
 	size_t size;
 
-	e.attr.st_ino = !strcmp(name, "..") && dir->parent ? dir->parent->id : dir->id;
+	e.attr.st_ino = f->by_id ? VIRTUAL_BY_ID | dir->id : dir->id;
+	if (!strcmp(name, ".."))
+		e.attr.st_ino = f->by_id || !dir->parent ? dir->id : dir->parent->id;
 	e.attr.st_mode = S_IFDIR;
 	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, name, &e, next) :
 			 fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, name, &e.attr, next);
@@ -133,6 +137,22 @@ static bool add_node(struct fill *f, struct node *n, off_t next)
 	return true;
 }
 
+/* tree->lock held. The same for its link in .by-id, which the kernel looks up when somebody wants it. */
+static bool add_link(struct fill *f, const struct node *n, off_t next)
+{
+	struct fuse_entry_param e = { .attr = { .st_ino = VIRTUAL_LINK | n->id, .st_mode = S_IFLNK } };
+	size_t size;
+
+	if (!n->known.rid)
+		return true;
+	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, n->known.rid, &e, next) :
+			 fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, n->known.rid, &e.attr, next);
+	if (size > f->size - f->used)
+		return false;
+	f->used += size;
+	return true;
+}
+
 static void fill_locked(struct fill *f, struct dir_handle *d, const struct node *dir, uint64_t off)
 {
 	if (off == 0 && !add_dots(f, dir, ".", 1))
@@ -142,7 +162,9 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 	for (size_t i = off > 2 ? off - 2 : 0; i < d->n; i++) {
 		struct node *n = tree_find_locked(f->m->tree, d->ids[i]);
 
-		if (n && n->parent == dir && !add_node(f, n, (off_t)i + 3))
+		if (!n || n->parent != dir)
+			continue;
+		if (f->by_id ? !add_link(f, n, (off_t)i + 3) : !add_node(f, n, (off_t)i + 3))
 			return;
 	}
 }
@@ -150,7 +172,7 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 static int read_tree_dir(struct call *c, struct fill *f)
 {
 	struct dir_handle *d = dir_of(c->fh);
-	struct node *dir = need_dir_locked(c, c->ino);
+	struct node *dir = need_dir_locked(c, c->ino & ~VIRTUAL_MASK);
 	int r = 0;
 
 	if (!dir)
@@ -168,7 +190,8 @@ static int read_tree_dir(struct call *c, struct fill *f)
 static void readdir_run(struct call *c)
 {
 	struct mount *m = c->m;
-	struct fill f = { .m = m, .req = c->req, .size = c->len, .plus = c->flags != 0 };
+	struct fill f = { .m = m, .req = c->req, .size = c->len, .plus = c->flags != 0,
+			  .by_id = is_virtual(c->ino) };
 	int r;
 
 	f.buffer = malloc(c->len);
@@ -229,8 +252,6 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 
 	if (is_control(ino))
 		read_control_dir(req, size, off, plus);
-	else if (is_virtual(ino))
-		fuse_reply_buf(req, NULL, 0); /* ids are looked up, not listed */
 	else
 		call_run(m->calls, &c);
 }

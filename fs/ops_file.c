@@ -23,9 +23,12 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 {
 	struct handle *h = calloc(1, sizeof(*h));
 
-	(void)m;
 	if (!h)
 		return NULL;
+	h->next = m->handles;
+	if (h->next)
+		h->next->prev = h;
+	m->handles = h;
 	h->node = n;
 	h->version = n->version;
 	h->flags = flags;
@@ -33,13 +36,24 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 	return h;
 }
 
+void handle_free_locked(struct mount *m, struct handle *h)
+{
+	if (h->prev)
+		h->prev->next = h->next;
+	else
+		m->handles = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+	h->node->n_open--;
+	file_close_locked(m, h->node);
+	free(h);
+}
+
 void handle_drop(struct mount *m, struct handle *h)
 {
 	tree_lock(m->tree);
-	h->node->n_open--;
-	file_close_locked(m, h->node);
+	handle_free_locked(m, h);
 	tree_unlock(m->tree);
-	free(h);
 }
 
 /* Only a writer's close commits: a reader's must not make half of somebody else's write the wanted content. */
@@ -83,12 +97,10 @@ static void open_run(struct call *c)
 		if (c->flags & O_TRUNC)
 			n->mtime_ns = n->ctime_ns = clock_real_ns();
 	} else if (h) {
-		n->n_open--;
-		file_close_locked(m, n);
+		handle_free_locked(m, h);
 	}
 	tree_unlock(m->tree);
 	if (error) {
-		free(h);
 		call_fail(c, error);
 		return;
 	}

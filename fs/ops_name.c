@@ -96,10 +96,10 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 		if (made)
 			tree_unlink_locked(m->tree, n);
 		if (h)
-			n->n_open--;
-		file_close_locked(m, n);
+			handle_free_locked(m, h);
+		else
+			tree_release_locked(m->tree, n);
 		tree_unlock(m->tree);
-		free(h);
 		call_fail(c, ENOMEM);
 		return;
 	}

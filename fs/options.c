@@ -350,6 +350,7 @@ static const struct row *find_row(const char *name)
 
 /* Spelling */
 
+#define SHORT_MIN    3 /* letters that may stand for a longer name */
 #define SPELLING_MAX 32
 
 static unsigned least(unsigned a, unsigned b, unsigned c)
@@ -398,7 +399,7 @@ static const char *suggest(const char *name)
 			break;
 	}
 	/* "token" is short for "token_file" */
-	for (size_t i = 0; !best && i < N_ROWS; i++)
+	for (size_t i = 0; !best && strlen(name) >= SHORT_MIN && i < N_ROWS; i++)
 		if (!strncmp(rows[i].name, name, strlen(name)) && rows[i].name[strlen(name)] == '_')
 			best = rows[i].name;
 	return best;

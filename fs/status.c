@@ -34,6 +34,15 @@ const char *status_state_name(enum engine_state state)
 	return "online";
 }
 
+const char *status_state(struct mount *m)
+{
+	char message[256];
+
+	if (remote_get_auth(m->remote, message) == REMOTE_AUTH_FAILED)
+		return "auth";
+	return status_state_name(engine_get_state(m->engine, NULL));
+}
+
 static json_t *text(const char *s)
 {
 	json_t *j = json_string(s);

@@ -11,6 +11,8 @@
 struct mount;
 
 const char *status_state_name(enum engine_state state);
+/* The state member of the status: "online", "offline", "throttled" or "auth". */
+const char *status_state(struct mount *m);
 
 /* One JSON object and a newline: the contract of .attachfs/status. */
 char *status_json(struct mount *m);

@@ -155,9 +155,7 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.name = n->shown, .content_differs = n->dirty && !n->gone, .content_local = content_local(s, n),
 		.mtime_differs = n->mtime_dirty, .size = n->size < 0 ? 0 : (uint64_t)n->size,
 		.busy = n->busy || waits, .parked = n->error != 0, .unknown = n->unknown, .open = n->n_open > 0,
-		.content_settled = content_settled(s, v, n), .after = n->after,
-		/* a new identity in the middle of a write would have to be told apart from the write: wait for the close */
-		.name_settled = v->names_settled && !node_being_written(n),
+		.content_settled = content_settled(s, v, n), .name_settled = v->names_settled, .after = n->after,
 		.alone = n->alone, .flight_record = node_flight_record(n), .flight_name = node_flight_name(n),
 	};
 	if (record)

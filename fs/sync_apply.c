@@ -408,8 +408,9 @@ static bool bisect(struct batch *b)
 
 	if (b->n < 2 || b->items[0].outcome != REMOTE_REFUSED)
 		return false;
-	for (size_t i = 1; i < b->n; i++)
-		if (b->items[i].outcome != REMOTE_REFUSED)
+	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
+	for (size_t i = 0; i < b->n; i++)
+		if (b->items[i].outcome != REMOTE_REFUSED || b->items[i].error == -EIO)
 			return false;
 	left = batch_part(b, 0, b->n / 2);
 	right = batch_part(b, b->n / 2, b->n - b->n / 2);

@@ -167,6 +167,7 @@ void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_fil
 static void on_text(void *ctx, int error, const char *text, size_t len, const char *message)
 {
 	struct text *t = ctx;
+	struct mount *m = t->m;
 	bool closed;
 
 	(void)message;
@@ -184,7 +185,7 @@ static void on_text(void *ctx, int error, const char *text, size_t len, const ch
 	if (closed)
 		text_free(t);
 	else
-		calls_wake(t->m->calls, CALL_WAIT_CONTROL, (uintptr_t)t, 0);
+		calls_wake(m->calls, CALL_WAIT_CONTROL, (uintptr_t)t, 0);
 }
 
 static void ask_text(struct text *t, uint64_t ino)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The pure parts of the PERSCOM client: every example of reference/perscom.md is read, every body
- * it shows is written, and what the traps say of names, times, links and errors is held to.
+ * The PERSCOM client. Its pure parts: every example of reference/perscom.md is read, every body
+ * it shows is written, and what the traps say of names, times, links and errors is held to. And its
+ * calls, with an engine, a pool and a clock that stand here: what is sent is looked at and answered
+ * by the test, on its own thread.
  */
 
 #include <errno.h>
@@ -120,6 +122,12 @@ static void test_a_list_of_users_is_read(void **state)
 	int64_t ns;
 
 	(void)state;
+	/* Without include=attachments a row says nothing of its files: no listing is made of it. */
+	assert_int_equal(
+		perscom_decode_page(&base, root, perscom_find_collection("users"), 0, &page), -EIO);
+	perscom_page_clear(&page);
+	json_object_set_new(json_array_get(json_object_get(root, "data"), 0), "attachments",
+			    json_array());
 	assert_int_equal(
 		perscom_decode_page(&base, root, perscom_find_collection("users"), 0, &page), 0);
 	assert_int_equal(page.n_records, 1);
@@ -491,6 +499,27 @@ static void test_tame_names_are_those_a_part_keeps(void **state)
 	assert_true(perscom_is_tame(longest));
 }
 
+static void test_a_part_has_the_name_when_it_is_tame_and_else_the_token(void **state)
+{
+	static const struct {
+		const char *name, *token, *part;
+	} rows[] = {
+		{"range-card.txt", NULL, "range-card.txt"},
+		{"range card (2).txt", "t0ken", "range card (2).txt"},
+		{"a/b.txt", "t0ken", "t0ken"},
+		{NULL, "original.bin", "original.bin"},
+		{NULL, NULL, "upload.bin"},
+		{"a/b.txt", "c/d", "upload.bin"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct remote_change item = change("7", rows[i].name);
+		item.token = rows[i].token;
+		assert_string_equal(perscom_part_filename(&item), rows[i].part);
+	}
+}
+
 static void test_filler_is_recognisable_and_has_the_size_asked_for(void **state)
 {
 	char filler[PERSCOM_CREATE_MIN];
@@ -777,6 +806,7 @@ static void test_outcomes_follow_from_what_is_known_to_have_happened(void **stat
 	/* A batch's 500 may be one entry's (P-11): divide; alone it may pass. */
 	assert_int_equal(judge(500, true, "{\"message\":\"Server Error\"}", PERSCOM_UPDATE, 5, &e),
 			 REMOTE_REFUSED);
+	assert_int_equal(e, -EINVAL);
 	assert_int_equal(judge(500, true, "{\"message\":\"Server Error\"}", PERSCOM_UPDATE, 1, &e),
 			 REMOTE_RETRY);
 	assert_int_equal(judge(413, true, NULL, PERSCOM_REPLACE, 1, &e), REMOTE_REFUSED);
@@ -847,6 +877,691 @@ static void test_files_are_copied_whole(void **state)
 	json_decref(root);
 }
 
+/* The engine, pool and clock of the tests below: one thread, no network. */
+
+#define SENT_MAX 32
+
+struct sent {
+	char *method, *url, *body, *part_filename;
+	bool (*head)(void *ctx, const struct transfer_head *head);
+	bool (*data)(void *ctx, const void *data, size_t len);
+	void (*done)(void *ctx, const struct transfer_result *result);
+	void *ctx;
+	bool cancelled, paused;
+	enum transfer_class class;
+};
+
+static struct {
+	int64_t now_ms;
+	struct sent sent[SENT_MAX];
+	size_t n_sent, n_answered;
+	int refuse;		/* what transfer_start() answers instead */
+	void (*on_start)(void); /* within transfer_start(), as another thread might */
+} world;
+
+static struct remote *remote;
+
+int64_t clock_mono_ms(void)
+{
+	return world.now_ms;
+}
+
+int64_t clock_real_ns(void)
+{
+	return 1772445600LL * CLOCK_NS_PER_S;
+}
+
+int pool_run(struct pool *pool, void (*job)(void *ctx), void *ctx)
+{
+	(void)pool;
+	job(ctx);
+	return 0;
+}
+
+int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint64_t *ret_id)
+{
+	(void)engine;
+	if (world.refuse < 0)
+		return world.refuse;
+	assert_true(world.n_sent < SENT_MAX);
+	struct sent *s = &world.sent[world.n_sent++];
+	*s = (struct sent){.method = strdup(spec->method),
+			   .url = strdup(spec->url),
+			   .body = strndup(spec->body ? spec->body : "", spec->body_len),
+			   .head = spec->headers_cb,
+			   .data = spec->data_cb,
+			   .done = spec->done_cb,
+			   .ctx = spec->ctx,
+			   .class = spec->class};
+	for (size_t i = 0; i < spec->n_parts; i++)
+		if (strcmp(spec->parts[i].name, "file") == 0)
+			s->part_filename = strdup(spec->parts[i].filename);
+	if (ret_id)
+		*ret_id = world.n_sent;
+	if (world.on_start)
+		world.on_start();
+	return 0;
+}
+
+void transfer_cancel(struct engine *engine, uint64_t id)
+{
+	(void)engine;
+	world.sent[id - 1].cancelled = true;
+}
+
+void transfer_pause(struct engine *engine, uint64_t id)
+{
+	(void)engine;
+	world.sent[id - 1].paused = true;
+}
+
+void transfer_resume(struct engine *engine, uint64_t id)
+{
+	(void)engine;
+	world.sent[id - 1].paused = false;
+}
+
+void transfer_set_class(struct engine *engine, uint64_t id, enum transfer_class class)
+{
+	(void)engine;
+	world.sent[id - 1].class = class;
+}
+
+static int begin_world(void **state)
+{
+	struct options options = {.system = OPTIONS_SYSTEM_PERSCOM,
+				  .base_url = (char *)"https://api.perscom.io/v2"};
+	char message[256];
+
+	(void)state;
+	memset(&world, 0, sizeof(world));
+	world.now_ms = 1000000;
+	setenv("ATTACHFS_TOKEN", "token-of-the-unit-test", 1);
+	return remote_new(&options, NULL, NULL, &remote, message, sizeof(message));
+}
+
+static int end_world(void **state)
+{
+	(void)state;
+	remote_free(remote);
+	for (size_t i = 0; i < world.n_sent; i++) {
+		free(world.sent[i].method);
+		free(world.sent[i].url);
+		free(world.sent[i].body);
+		free(world.sent[i].part_filename);
+	}
+	return world.n_sent == world.n_answered ? 0 : -1;
+}
+
+#define CALL_TEST(test) cmocka_unit_test_setup_teardown(test, begin_world, end_world)
+
+static struct sent *next_sent(const char *method, const char *url)
+{
+	assert_true(world.n_answered < world.n_sent);
+	struct sent *s = &world.sent[world.n_answered++];
+	assert_string_equal(s->method, method);
+	assert_string_equal(s->url, url);
+	return s;
+}
+
+static void answer_error(struct sent *s, int error, int status)
+{
+	struct transfer_result result = {.error = error, .status = status, .sent = true};
+
+	s->done(s->ctx, &result);
+}
+
+static void answer(struct sent *s, int status, const char *body)
+{
+	struct transfer_head head = {.status = status,
+				     .content_length = (int64_t)strlen(body),
+				     .range_total = -1,
+				     .content_type = "application/json",
+				     .content_encoding = "",
+				     .etag = "",
+				     .location = "",
+				     .last_modified_s = -1,
+				     .date_s = -1,
+				     .rate_limit = -1,
+				     .rate_remaining = -1};
+
+	s->head(s->ctx, &head);
+	if (*body != '\0')
+		s->data(s->ctx, body, strlen(body));
+	answer_error(s, 0, status);
+}
+
+static void count_done(void *ctx, int error, const char *message)
+{
+	int *calls = ctx;
+
+	(void)message;
+	assert_int_equal(error, 0);
+	++*calls;
+}
+
+#define UPDATE_URL "https://api.perscom.io/v2/attachments/batch"
+
+static void test_one_rename_goes_out_as_a_batch(void **state)
+{
+	struct remote_change item = change("78", "Range card B");
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(
+		remote->ops->update(remote, TRANSFER_WRITEBACK, &item, 1, count_done, &done), 0);
+	struct sent *s = next_sent("PATCH", UPDATE_URL);
+	assert_string_equal(s->body, "{\"resources\":{\"78\":{\"name\":\"Range card B\","
+				     "\"filename\":\"Range card B\"}}}");
+	answer(s, 200, batch_json);
+	assert_int_equal(done, 1);
+	assert_int_equal(item.outcome, REMOTE_DONE);
+	assert_string_equal(item.file.raw_name, "Range card B");
+	remote_file_clear(&item.file);
+}
+
+static void test_one_record_is_renamed_by_a_batch(void **state)
+{
+	struct remote_change item = change("7", "Live fire");
+	int done = 0;
+
+	(void)state;
+	item.collection = "events";
+	assert_int_equal(remote->ops->update_records(remote, TRANSFER_WRITEBACK, &item, 1,
+						     count_done, &done),
+			 0);
+	struct sent *s = next_sent("PATCH", "https://api.perscom.io/v2/events/batch");
+	assert_string_equal(s->body, "{\"resources\":{\"7\":{\"name\":\"Live fire\"}}}");
+	answer(s, 200, events_json);
+	assert_int_equal(done, 1);
+	assert_int_equal(item.outcome, REMOTE_DONE);
+}
+
+static void test_a_batch_of_one_has_the_outcomes_of_one(void **state)
+{
+	static const struct {
+		int status;
+		const char *body;
+		enum remote_outcome outcome;
+		int error;
+	} rows[] = {
+		{200, "{\"data\":[]}", REMOTE_GONE, -ENOENT},
+		{200, "{\"data\":{}}", REMOTE_RETRY, -EIO},
+		{200, "{}", REMOTE_RETRY, -EIO},
+		{200, "", REMOTE_RETRY, -EIO},
+		{200, "{\"data\":[{\"id\":[]},7,{}]}", REMOTE_GONE, -ENOENT},
+		{500, "{\"message\":\"Server Error\"}", REMOTE_RETRY, -EIO},
+		{422,
+		 "{\"error\":{\"errors\":{\"resources.78.name\":[\"must not be greater than 255 "
+		 "characters\"]}}}",
+		 REMOTE_REFUSED, -ENAMETOOLONG},
+		{403, "{}", REMOTE_REFUSED, -EACCES},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct remote_change item = change("78", "b");
+		int done = 0;
+		assert_int_equal(remote->ops->update(remote, TRANSFER_WRITEBACK, &item, 1,
+						     count_done, &done),
+				 0);
+		answer(next_sent("PATCH", UPDATE_URL), rows[i].status, rows[i].body);
+		assert_int_equal(done, 1);
+		assert_int_equal(item.outcome, rows[i].outcome);
+		assert_int_equal(item.error, rows[i].error);
+	}
+}
+
+static void test_an_item_that_never_left_is_not_done(void **state)
+{
+	struct remote_change items[] = {change("78", "a"), change("79", "b")};
+	int done = 0;
+
+	(void)state;
+	items[0].outcome = items[1].outcome = REMOTE_DONE;
+	world.refuse = -EMFILE;
+	assert_int_equal(
+		remote->ops->update(remote, TRANSFER_WRITEBACK, items, 2, count_done, &done),
+		-EMFILE);
+	assert_int_equal(items[0].outcome, REMOTE_RETRY);
+	assert_int_equal(
+		remote->ops->replace(remote, TRANSFER_WRITEBACK, items, 2, count_done, &done),
+		-EMFILE);
+	assert_int_equal(items[1].outcome, REMOTE_RETRY);
+	/* What a 422 left over, and cannot be sent again. */
+	world.refuse = 0;
+	assert_int_equal(
+		remote->ops->update(remote, TRANSFER_WRITEBACK, items, 2, count_done, &done), 0);
+	struct sent *s = next_sent("PATCH", UPDATE_URL);
+	world.refuse = -ECANCELED;
+	answer(s, 422, "{\"error\":{\"errors\":{\"resources.78.name\":[\"no\"]}}}");
+	assert_int_equal(done, 1);
+	assert_int_equal(items[0].outcome, REMOTE_REFUSED);
+	assert_int_equal(items[1].outcome, REMOTE_RETRY);
+	assert_int_equal(items[1].error, -ECANCELED);
+}
+
+static void test_a_replacement_is_uploaded_under_name_or_token(void **state)
+{
+	struct remote_change items[] = {change("77", "range card.txt"), change("77", NULL)};
+	int done = 0;
+
+	(void)state;
+	items[0].token = items[1].token = "t0ken.bin";
+	items[0].filler = items[1].filler = true;
+	assert_int_equal(
+		remote->ops->replace(remote, TRANSFER_WRITEBACK, items, 2, count_done, &done), 0);
+	struct sent *s = next_sent("POST", "https://api.perscom.io/v2/attachments/77");
+	assert_string_equal(s->part_filename, "range card.txt");
+	answer(s, 200, file_json);
+	s = next_sent("POST", "https://api.perscom.io/v2/attachments/77");
+	assert_string_equal(s->part_filename, "t0ken.bin");
+	assert_int_equal(done, 0);
+	answer(s, 200, "{\"data\":[]}");
+	assert_int_equal(done, 1);
+	assert_int_equal(items[0].outcome, REMOTE_DONE);
+	assert_int_equal(items[1].outcome, REMOTE_RETRY);
+	remote_file_clear(&items[0].file);
+}
+
+#define IDS_SEARCH(ids)                                                                            \
+	"{\"filters\":[{\"field\":\"id\",\"operator\":\"in\",\"value\":[" ids "]}],"               \
+	"\"sort\":[{\"field\":\"id\",\"direction\":\"asc\"}]}"
+
+/* One DELETE that the server says yes to; what follows it is the test's. */
+static void delete_one(struct remote_change *item, const char *id, int *done)
+{
+	char body[64];
+
+	*item = change(id, NULL);
+	item->collection = "users";
+	assert_int_equal(remote->ops->remove(remote, TRANSFER_WRITEBACK, item, 1, count_done, done),
+			 0);
+	struct sent *s = next_sent("DELETE", UPDATE_URL);
+	snprintf(body, sizeof(body), "{\"resources\":[%s]}", id);
+	assert_string_equal(s->body, body);
+	snprintf(body, sizeof(body), "{\"data\":[{\"id\":%s}]}", id);
+	answer(s, 200, body);
+}
+
+static struct sent *next_verification(unsigned n, const char *body)
+{
+	char url[128];
+
+	snprintf(url, sizeof(url), "https://api.perscom.io/v2/attachments/search?limit=%u", n);
+	struct sent *s = next_sent("POST", url);
+	assert_string_equal(s->body, body);
+	return s;
+}
+
+static void test_a_burst_of_deletes_is_verified_once(void **state)
+{
+	struct remote_change item;
+	int done = 0;
+
+	(void)state;
+	delete_one(&item, "1", &done);
+	answer(next_verification(1, IDS_SEARCH("1")), 200, "{\"data\":[]}");
+	assert_int_equal(done, 1);
+	for (int i = 2; i < 5; i++) {
+		char id[16];
+		snprintf(id, sizeof(id), "%d", i);
+		world.now_ms += 9000;
+		delete_one(&item, id, &done);
+		assert_int_equal(item.outcome, REMOTE_DONE);
+		assert_int_equal(done, i);
+	}
+	/* 30 s after the first: along with this one's, what the others deleted is asked for. */
+	world.now_ms += 3000;
+	delete_one(&item, "5", &done);
+	assert_int_equal(done, 4);
+	answer(next_verification(4, IDS_SEARCH("5,2,3,4")), 200, "{\"data\":[{\"id\":3}]}");
+	assert_int_equal(done, 5);
+	assert_int_equal(item.outcome, REMOTE_DONE);
+	/* 3 was kept: from now on each is verified. */
+	delete_one(&item, "6", &done);
+	answer(next_verification(1, IDS_SEARCH("6")), 200, "{\"data\":[]}");
+	delete_one(&item, "7", &done);
+	assert_int_equal(done, 7);
+}
+
+static void test_a_row_that_was_kept_is_refused_and_the_next_delete_verified(void **state)
+{
+	struct remote_change item;
+	int done = 0;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		delete_one(&item, "1", &done);
+		answer(next_verification(1, IDS_SEARCH("1")), 200, "{\"data\":[{\"id\":1}]}");
+		assert_int_equal(item.outcome, REMOTE_REFUSED);
+		assert_int_equal(item.error, -EIO);
+		assert_string_equal(item.message,
+				    "the server said yes but kept the file (its storage refused): "
+				    "try again later");
+	}
+	assert_int_equal(done, 3);
+}
+
+static void test_a_verification_that_fails_proves_nothing(void **state)
+{
+	struct remote_change item;
+	int done = 0;
+
+	(void)state;
+	delete_one(&item, "1", &done);
+	answer(next_verification(1, IDS_SEARCH("1")), 200, "{\"data\":{}}");
+	assert_int_equal(item.outcome, REMOTE_DONE);
+	world.now_ms += 30000;
+	delete_one(&item, "2", &done);
+	answer_error(next_verification(2, IDS_SEARCH("2,1")), -EHOSTDOWN, 0);
+	assert_int_equal(item.outcome, REMOTE_DONE);
+	world.now_ms += 30000;
+	delete_one(&item, "3", &done);
+	answer(next_verification(3, IDS_SEARCH("3,1,2")), 200, "{\"data\":[]}");
+	assert_int_equal(done, 3);
+}
+
+static void test_doubted_deletions_are_kept_until_a_verification_is_due(void **state)
+{
+	struct perscom_doubts *d = calloc(1, sizeof(*d));
+	char(*ids)[PERSCOM_ID_SIZE], id[PERSCOM_ID_SIZE];
+	size_t n;
+
+	(void)state;
+	assert_true(perscom_doubts_take(d, 5, &ids, &n));
+	assert_int_equal(n, 0);
+	free(ids);
+	for (int i = 0; i < PERSCOM_DOUBTS + 3; i++) {
+		snprintf(id, sizeof(id), "%d", i);
+		perscom_doubts_add(d, id);
+	}
+	assert_false(perscom_doubts_take(d, 30004, &ids, &n));
+	assert_true(perscom_doubts_take(d, 30005, &ids, &n));
+	assert_int_equal(n, PERSCOM_DOUBTS);
+	assert_string_equal(ids[0], "3");
+	snprintf(id, sizeof(id), "%d", PERSCOM_DOUBTS + 2);
+	assert_string_equal(ids[n - 1], id);
+	free(ids);
+	perscom_doubts_add(d, "999999999999999999");
+	assert_true(perscom_doubts_take(d, 90000, &ids, &n));
+	assert_int_equal(n, 1);
+	assert_string_equal(ids[0], "999999999999999999");
+	free(ids);
+	free(d);
+}
+
+struct polled {
+	int error;
+	bool changed;
+	char cursor[1024];
+};
+
+static void note_poll(void *ctx, int error, bool changed, const char *cursor)
+{
+	struct polled *polled = ctx;
+
+	polled->error = error;
+	polled->changed = changed;
+	snprintf(polled->cursor, sizeof(polled->cursor), "%s", cursor ? cursor : "");
+}
+
+static void poll_once(struct polled *polled, const char *resource)
+{
+	char url[128], cursor[1024];
+
+	snprintf(cursor, sizeof(cursor), "%s", polled->cursor);
+	assert_int_equal(
+		remote->ops->poll(remote, "users", *cursor ? cursor : NULL, note_poll, polled), 0);
+	snprintf(url, sizeof(url), "https://api.perscom.io/v2/%s/search?limit=1", resource);
+	answer(next_sent("POST", url), 200,
+	       "{\"data\":[{\"id\":9,\"created_at\":\"2020-01-01T00:00:00Z\"}],"
+	       "\"meta\":{\"total\":3}}");
+	assert_int_equal(polled->error, 0);
+}
+
+static void test_the_poll_says_changed_while_deletions_are_in_doubt(void **state)
+{
+	struct polled polled = {0};
+	struct remote_change item;
+	int done = 0;
+
+	(void)state;
+	poll_once(&polled, "attachments");
+	delete_one(&item, "1", &done);
+	answer(next_verification(1, IDS_SEARCH("1")), 200, "{\"data\":[]}");
+	poll_once(&polled, "users");
+	assert_false(polled.changed);
+	poll_once(&polled, "attachments");
+	assert_false(polled.changed);
+	delete_one(&item, "2", &done);
+	poll_once(&polled, "attachments");
+	assert_true(polled.changed);
+	poll_once(&polled, "users");
+	assert_false(polled.changed);
+	poll_once(&polled, "attachments");
+	assert_false(polled.changed);
+}
+
+/* listings */
+
+struct listed {
+	int pages, done, error;
+	char message[256];
+};
+
+static bool note_page(void *ctx, struct remote_record *records, size_t n_records,
+		      struct remote_file *files, size_t n_files)
+{
+	struct listed *listed = ctx;
+
+	(void)records;
+	(void)n_records;
+	(void)files;
+	(void)n_files;
+	listed->pages++;
+	return true;
+}
+
+static void note_listed(void *ctx, int error, const char *message)
+{
+	struct listed *listed = ctx;
+
+	listed->done++;
+	listed->error = error;
+	snprintf(listed->message, sizeof(listed->message), "%s", message);
+}
+
+#define TREE_URL "https://api.perscom.io/v2/users/search?include=attachments&limit=1000"
+
+static void begin_listing(struct listed *listed)
+{
+	struct remote_sink sink = {note_page, note_listed, listed};
+
+	*listed = (struct listed){.error = 1};
+	assert_int_equal(remote->ops->list_tree(remote, TRANSFER_INTERACTIVE, "users", &sink), 0);
+}
+
+#define META(total) "\"meta\":{\"total\":" total "}"
+static const char *const not_a_listing[] = {
+	"",
+	"{}",
+	"[]",
+	"7",
+	"null",
+	"\"data\"",
+	"<html><title>Welcome to the hotel</title></html>",
+	"{\"data\":[",
+	"{\"data\":{}," META("0") "}",
+	"{\"data\":null," META("0") "}",
+	"{\"data\":\"\"," META("0") "}",
+	"{" META("0") "}",
+	"{\"data\":[]}",
+	"{\"data\":[],\"meta\":{}}",
+	"{\"data\":[],\"meta\":{\"total\":\"0\"}}",
+	"{\"data\":[],\"meta\":[]}",
+	"{\"data\":[]," META("5") "}",
+	"{\"data\":[]," META("-5") "}",
+	"{\"data\":[{\"id\":13,\"attachments\":[]}]}",
+	"{\"data\":[{\"id\":13}]," META("1") "}",
+	"{\"data\":[{\"id\":13,\"attachments\":null}]," META("1") "}",
+	"{\"data\":[{\"id\":13,\"attachments\":{}}]," META("1") "}",
+	"{\"data\":[{\"id\":13,\"attachments\":[{}]}]," META("1") "}",
+	"{\"data\":[{\"id\":13,\"attachments\":[7]}]," META("1") "}",
+	"{\"data\":[{\"attachments\":[]}]," META("1") "}",
+	"{\"data\":[[]]," META("1") "}",
+	"{\"data\":[{\"id\":12,\"attachments\":[]}]," META("9") "}", /* no further than before */
+};
+
+static void test_a_listing_of_the_wrong_shape_never_ends_whole(void **state)
+{
+	static const char first[] = "{\"data\":[{\"id\":12,\"attachments\":[]}]," META("2") "}";
+	struct listed listed;
+
+	(void)state;
+	/* As the first page, but for the last of them; */
+	for (size_t i = 0; i + 1 < sizeof(not_a_listing) / sizeof(not_a_listing[0]); i++) {
+		begin_listing(&listed);
+		answer(next_sent("POST", TREE_URL), 200, not_a_listing[i]);
+		assert_int_equal(listed.done, 1);
+		assert_int_equal(listed.pages, 0);
+		assert_int_equal(listed.error, -EIO);
+		assert_non_null(strcasestr(listed.message, "not what perscom sends"));
+		if (world.n_sent == SENT_MAX - 2)
+			assert_true(end_world(NULL) == 0 && begin_world(NULL) == 0);
+	}
+	/* and as the second. */
+	for (size_t i = 0; i < sizeof(not_a_listing) / sizeof(not_a_listing[0]); i++) {
+		assert_true(end_world(NULL) == 0 && begin_world(NULL) == 0);
+		begin_listing(&listed);
+		answer(next_sent("POST", TREE_URL), 200, first);
+		assert_int_equal(listed.done, 0);
+		assert_int_equal(listed.pages, 1);
+		answer(next_sent("POST", TREE_URL), 200, not_a_listing[i]);
+		assert_int_equal(listed.done, 1);
+		assert_int_equal(listed.pages, 1);
+		assert_int_equal(listed.error, -EIO);
+	}
+	begin_listing(&listed);
+	answer(next_sent("POST", TREE_URL), 200, first);
+	answer(next_sent("POST", TREE_URL), 200,
+	       "{\"data\":[{\"id\":13,\"attachments\":[]}]," META("1") "}");
+	assert_int_equal(listed.done, 1);
+	assert_int_equal(listed.error, 0);
+	assert_int_equal(listed.pages, 2);
+}
+
+static void test_a_listing_that_breaks_off_never_ends_whole(void **state)
+{
+	static const char first[] = "{\"data\":[{\"id\":12,\"attachments\":[]}]," META("2") "}";
+	struct listed listed;
+
+	(void)state;
+	begin_listing(&listed);
+	answer(next_sent("POST", TREE_URL), 200, first);
+	answer_error(next_sent("POST", TREE_URL), -ECONNRESET, 200);
+	assert_int_equal(listed.error, -EIO);
+	begin_listing(&listed);
+	answer(next_sent("POST", TREE_URL), 200, first);
+	answer(next_sent("POST", TREE_URL), 503, "{}");
+	assert_int_equal(listed.error, -EIO);
+	begin_listing(&listed);
+	struct sent *s = next_sent("POST", TREE_URL);
+	world.refuse = -ECANCELED;
+	answer(s, 200, first);
+	assert_int_equal(listed.error, -ECANCELED);
+	assert_int_equal(listed.done, 1);
+}
+
+/* wishes */
+
+static uint64_t fetching;
+
+static bool note_begin(void *ctx, int64_t total, uint64_t offset)
+{
+	(void)ctx;
+	(void)total;
+	(void)offset;
+	return true;
+}
+
+static bool note_data(void *ctx, const void *data, size_t len)
+{
+	(void)ctx;
+	(void)data;
+	(void)len;
+	return true;
+}
+
+static void note_fetched(void *ctx, int error)
+{
+	*(int *)ctx = error;
+}
+
+static void begin_fetch(int *result)
+{
+	struct remote_file file = {.id = (char *)"77",
+				   .version = (char *)"v",
+				   .url = (char *)"https://files.example.net/v"};
+	struct remote_fetch_sink sink = {note_begin, note_data, note_fetched, result};
+
+	*result = 1;
+	/* Ids count from 1: the test's other thread needs it before it is told. */
+	fetching = 1;
+	assert_int_equal(remote->ops->fetch(remote, TRANSFER_PREFETCH, &file, "users", 0, 0, 0,
+					    &sink, &fetching),
+			 0);
+}
+
+static void end_fetch(struct sent *s, const int *result)
+{
+	answer_error(s, -ECANCELED, 0);
+	assert_int_equal(*result, -ECANCELED);
+}
+
+static void pause_and_resume(void)
+{
+	remote->ops->fetch_pause(remote, fetching);
+	remote->ops->fetch_resume(remote, fetching);
+}
+
+static void test_a_resume_in_the_middle_of_a_send_is_not_overtaken(void **state)
+{
+	int result;
+
+	(void)state;
+	world.on_start = pause_and_resume;
+	begin_fetch(&result);
+	struct sent *s = next_sent("GET", "https://files.example.net/v");
+	assert_false(s->paused);
+	remote->ops->fetch_pause(remote, fetching);
+	assert_true(s->paused);
+	remote->ops->fetch_resume(remote, fetching);
+	assert_false(s->paused);
+	end_fetch(s, &result);
+}
+
+static void pause_and_prefer(void)
+{
+	remote->ops->fetch_pause(remote, fetching);
+	remote->ops->fetch_set_class(remote, fetching, TRANSFER_INTERACTIVE);
+}
+
+static void test_what_is_wished_before_the_transfer_has_an_id_is_passed_on(void **state)
+{
+	int result;
+
+	(void)state;
+	world.on_start = pause_and_prefer;
+	begin_fetch(&result);
+	struct sent *s = next_sent("GET", "https://files.example.net/v");
+	assert_true(s->paused);
+	assert_int_equal(s->class, TRANSFER_INTERACTIVE);
+	remote->ops->fetch_cancel(remote, fetching);
+	assert_true(s->cancelled);
+	end_fetch(s, &result);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -869,6 +1584,7 @@ int main(void)
 		cmocka_unit_test(test_deletes_are_a_list_of_ids),
 		cmocka_unit_test(test_records_are_renamed_by_their_own_field),
 		cmocka_unit_test(test_tame_names_are_those_a_part_keeps),
+		cmocka_unit_test(test_a_part_has_the_name_when_it_is_tame_and_else_the_token),
 		cmocka_unit_test(test_filler_is_recognisable_and_has_the_size_asked_for),
 		cmocka_unit_test(test_times_are_read_in_every_form_servers_write),
 		cmocka_unit_test(test_what_is_no_time_is_refused),
@@ -884,6 +1600,20 @@ int main(void)
 		cmocka_unit_test(test_a_422_says_by_its_field_what_is_wrong),
 		cmocka_unit_test(test_a_422_of_a_batch_names_its_entries),
 		cmocka_unit_test(test_files_are_copied_whole),
+		cmocka_unit_test(test_doubted_deletions_are_kept_until_a_verification_is_due),
+		CALL_TEST(test_one_rename_goes_out_as_a_batch),
+		CALL_TEST(test_one_record_is_renamed_by_a_batch),
+		CALL_TEST(test_a_batch_of_one_has_the_outcomes_of_one),
+		CALL_TEST(test_an_item_that_never_left_is_not_done),
+		CALL_TEST(test_a_replacement_is_uploaded_under_name_or_token),
+		CALL_TEST(test_a_burst_of_deletes_is_verified_once),
+		CALL_TEST(test_a_row_that_was_kept_is_refused_and_the_next_delete_verified),
+		CALL_TEST(test_a_verification_that_fails_proves_nothing),
+		CALL_TEST(test_the_poll_says_changed_while_deletions_are_in_doubt),
+		CALL_TEST(test_a_listing_of_the_wrong_shape_never_ends_whole),
+		CALL_TEST(test_a_listing_that_breaks_off_never_ends_whole),
+		CALL_TEST(test_a_resume_in_the_middle_of_a_send_is_not_overtaken),
+		CALL_TEST(test_what_is_wished_before_the_transfer_has_an_id_is_passed_on),
 	};
 
 	return cmocka_run_group_tests(tests, make_base, clear_base);

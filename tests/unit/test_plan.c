@@ -944,8 +944,9 @@ static unsigned batches(unsigned n, unsigned limit)
 /*
  * The bound on an id-keyed server when all is settled at once: an upload per content that is not
  * there, and per rename over with bytes that are here; a filler per upload at most. Updates: a
- * batch of the moves, then one of the odd names that uploads left tame. Removes: a batch of those
- * that need not wait, one of those that wait for an update or an upload, which includes the
+ * batch of the moves, then batches of the odd names that uploads left tame: uploads arrive in two
+ * waves, what is sent directly and what follows a filler (P-1), and a wave may leave a batch begun.
+ * Removes: a batch of those that need not wait, one of those that wait for an update or an upload, which includes the
  * identities that adopting left.
  */
 static void check_bound(const struct model *m, const struct wishes *w)
@@ -959,7 +960,7 @@ static void check_bound(const struct model *m, const struct wishes *w)
 		fail_msg("%u uploads, %u fillers for %u contents", m->uploads, m->fillers,
 			 w->contents);
 	if (m->update_calls >
-	    batches(w->moves, m->caps.batch_update) + batches(w->odd, m->caps.batch_update) + 1)
+	    batches(w->moves, m->caps.batch_update) + batches(w->odd, m->caps.batch_update) + 2)
 		fail_msg("%u update calls for %u moves, %u odd names", m->update_calls, w->moves,
 			 w->odd);
 	if (m->remove_calls > batches(w->removals + again, m->caps.batch_remove) + 2)

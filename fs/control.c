@@ -66,6 +66,7 @@ static const struct {
 enum command { COMMAND_NONE, COMMAND_SYNC, COMMAND_REFRESH, COMMAND_RETRY };
 
 struct control {
+	struct opened opened;
 	pthread_mutex_t lock;
 	struct mount *m;
 	char *text;             /* lock: a picture, or the answer lines not read yet */
@@ -161,6 +162,11 @@ static bool is_stream(uint64_t ino)
 	return ino == CONTROL_CONTROL || ino == CONTROL_EVENTS || command_of(ino) != COMMAND_NONE;
 }
 
+static void control_left(struct mount *m, struct opened *o)
+{
+	control_release(m, (uintptr_t)o);
+}
+
 void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
 {
 	struct control *k;
@@ -188,8 +194,9 @@ void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_fil
 	fi->fh = (uintptr_t)k;
 	fi->direct_io = 1;
 	fi->nonseekable = is_stream(ino);
+	mount_opened_add(m, &k->opened, control_left);
 	if (fuse_reply_open(req, fi) < 0)
-		free_control(k);
+		control_release(m, fi->fh);
 }
 
 void control_release(struct mount *m, uint64_t fh)
@@ -197,7 +204,7 @@ void control_release(struct mount *m, uint64_t fh)
 	struct control *k = control_of(fh);
 	bool busy;
 
-	(void)m;
+	mount_opened_remove(m, &k->opened);
 	pthread_mutex_lock(&k->lock);
 	k->closed = true;
 	busy = k->busy > 0;
@@ -328,7 +335,7 @@ static void sync_progress_locked(struct control *k)
 static void reply_text_unlock(struct call *c, struct control *k)
 {
 	size_t n = k->len < c->len ? k->len : c->len;
-	char *out = n ? malloc(n) : NULL;
+	char *out = n ? malloc(n) : NULL; /* the kernel may have @k released before the reply returns */
 
 	if (out) {
 		memcpy(out, k->text, n);
@@ -402,6 +409,21 @@ static void read_events(struct call *c, struct control *k)
 	reply_text_unlock(c, k);
 }
 
+/* A copy: once the answer is out the handle may be released, before the write of the answer has returned. */
+void reply_copy(struct call *c, const char *text, size_t n)
+{
+	char *copy = malloc(n ? n : 1);
+
+	if (!copy) {
+		call_fail(c, ENOMEM);
+		return;
+	}
+	memcpy(copy, text, n);
+	fuse_reply_buf(c->req, copy, n);
+	free(copy);
+	call_done(c);
+}
+
 void control_read(struct call *c)
 {
 	struct control *k = control_of(c->fh);
@@ -417,6 +439,5 @@ void control_read(struct call *c)
 	}
 	if (c->off < k->len)
 		n = k->len - c->off < c->len ? k->len - c->off : c->len;
-	fuse_reply_buf(c->req, n ? k->text + c->off : NULL, n);
-	call_done(c);
+	reply_copy(c, n ? k->text + c->off : "", n);
 }

@@ -369,6 +369,49 @@ void mount_stop(struct mount *m, int64_t grace_ms)
 	}
 }
 
+void mount_opened_add_locked(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o))
+{
+	o->drop = drop;
+	o->prev = NULL;
+	o->next = m->opened;
+	if (o->next)
+		o->next->prev = o;
+	m->opened = o;
+}
+
+void mount_opened_remove_locked(struct mount *m, struct opened *o)
+{
+	if (o->prev)
+		o->prev->next = o->next;
+	else
+		m->opened = o->next;
+	if (o->next)
+		o->next->prev = o->prev;
+}
+
+void mount_opened_add(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o))
+{
+	tree_lock(m->tree);
+	mount_opened_add_locked(m, o, drop);
+	tree_unlock(m->tree);
+}
+
+void mount_opened_remove(struct mount *m, struct opened *o)
+{
+	tree_lock(m->tree);
+	mount_opened_remove_locked(m, o);
+	tree_unlock(m->tree);
+}
+
+/* No request is served any more, no call runs: what is still open was closed without our hearing of it, or its program did not go when asked. */
+static void drop_opened(struct mount *m)
+{
+	struct opened *o;
+
+	while (m->tree && (o = m->opened))
+		o->drop(m, o);
+}
+
 void mount_free(struct mount *m)
 {
 	if (!m)
@@ -377,6 +420,7 @@ void mount_free(struct mount *m)
 		notifier_attach(m->notifier, NULL);
 	/* what programs wait for is answered while the kernel still listens */
 	calls_stop(m->calls);
+	drop_opened(m);
 	if (m->session) {
 		/* only while it is ours for sure: the kernel gives the number of a gone connection to the next one */
 		if (atomic_load(&m->forced))
@@ -391,9 +435,6 @@ void mount_free(struct mount *m)
 	pool_free(m->disk_pool);
 	pool_free(m->pool);
 	notifier_free(m->notifier);
-	/* left open by programs that did not go when they were asked to */
-	while (m->handles)
-		handle_drop(m, m->handles);
 	sync_free(m->sync);
 	lister_free(m->lister);
 	reader_free(m->reader);

@@ -29,6 +29,16 @@ struct lister;
 struct sync;
 struct events;
 
+/*
+ * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE when it unmounts, so a mount knows its handles
+ * and lets go of what is left at the end.
+ */
+struct opened {
+	struct opened *prev, *next;
+	/* Not called while the kernel may still use the handle. */
+	void (*drop)(struct mount *m, struct opened *o);
+};
+
 struct mount {
 	const struct options *options; /* outlives the mount */
 	struct pool *pool;             /* answers and parses: short jobs */
@@ -45,7 +55,7 @@ struct mount {
 	struct sync *sync;
 	struct events *events;
 	struct fuse_session *session;
-	struct handle *handles;        /* tree->lock: open files */
+	struct opened *opened;         /* tree->lock: all handles */
 	char *ledger_path;
 	unsigned connection;           /* the kernel's number of it, for fusectl; 0 = not known */
 
@@ -74,6 +84,13 @@ void mount_stop(struct mount *m, int64_t grace_ms);
 
 /* Unmount, end all threads, free. What is not on the server yet stays in the ledger; says so in the log. NULL is fine. */
 void mount_free(struct mount *m);
+
+/* tree->lock held. */
+void mount_opened_add_locked(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o));
+void mount_opened_remove_locked(struct mount *m, struct opened *o);
+/* The same, taking the lock. */
+void mount_opened_add(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o));
+void mount_opened_remove(struct mount *m, struct opened *o);
 
 struct mount *mount_of_request(fuse_req_t req);
 

@@ -36,7 +36,7 @@ static inline bool is_control(uint64_t ino)
 
 /* A regular file's handle. */
 struct handle {
-	struct handle *prev, *next; /* mount->handles */
+	struct opened opened;
 	struct node *node;     /* alive: the node counts its handles */
 	uint64_t version;      /* of the node's content when opened: another one now = stale */
 	int flags;
@@ -126,9 +126,10 @@ int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st);
 void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino);
 void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
 void virtual_read(struct call *c);
-void virtual_release(uint64_t fh);
+void virtual_release(struct mount *m, uint64_t fh);
 
 /* control.c */
+void reply_copy(struct call *c, const char *text, size_t n);
 uint64_t control_lookup(uint64_t parent, const char *name); /* 0 = no such */
 int control_stat(const struct mount *m, uint64_t ino, struct stat *st);
 void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);

@@ -19,6 +19,7 @@
 #include "lister.h"
 
 struct dir_handle {
+	struct opened opened;
 	pthread_mutex_t lock;  /* programs may share a directory handle */
 	uint64_t *ids;
 	size_t n;
@@ -29,8 +30,19 @@ static struct dir_handle *dir_of(uint64_t fh)
 	return (struct dir_handle *)(uintptr_t)fh;
 }
 
+static void dir_left(struct mount *m, struct opened *o)
+{
+	struct dir_handle *d = (struct dir_handle *)o;
+
+	mount_opened_remove(m, o);
+	pthread_mutex_destroy(&d->lock);
+	free(d->ids);
+	free(d);
+}
+
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct mount *m = mount_of_request(req);
 	struct dir_handle *d = calloc(1, sizeof(*d));
 
 	if (!d) {
@@ -41,20 +53,16 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->fh = (uintptr_t)d;
 	fi->cache_readdir = 0;
 	(void)ino;
+	mount_opened_add(m, &d->opened, dir_left);
 	if (fuse_reply_open(req, fi) < 0)
-		op_releasedir(NULL, ino, fi);
+		dir_left(m, &d->opened);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct dir_handle *d = dir_of(fi->fh);
-
 	(void)ino;
-	pthread_mutex_destroy(&d->lock);
-	free(d->ids);
-	free(d);
-	if (req)
-		fuse_reply_err(req, 0);
+	dir_left(mount_of_request(req), &dir_of(fi->fh)->opened);
+	fuse_reply_err(req, 0);
 }
 
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

@@ -19,16 +19,29 @@
 
 /* ---- handles ---- */
 
+/* Only a writer's close commits: a reader's must not make half of somebody else's write the wanted content. */
+static bool may_write(const struct handle *h)
+{
+	return (h->flags & O_ACCMODE) != O_RDONLY || (h->flags & O_TRUNC);
+}
+
+static void handle_left(struct mount *m, struct opened *o)
+{
+	struct handle *h = (struct handle *)o;
+
+	/* unmounted in the ordinary way nobody had it open any more; else somebody was in the middle of it */
+	if (may_write(h) && !atomic_load(&m->forced))
+		file_commit(m, h->node);
+	handle_drop(m, h);
+}
+
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 {
 	struct handle *h = calloc(1, sizeof(*h));
 
 	if (!h)
 		return NULL;
-	h->next = m->handles;
-	if (h->next)
-		h->next->prev = h;
-	m->handles = h;
+	mount_opened_add_locked(m, &h->opened, handle_left);
 	h->node = n;
 	h->version = n->version;
 	h->flags = flags;
@@ -38,12 +51,7 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 
 void handle_free_locked(struct mount *m, struct handle *h)
 {
-	if (h->prev)
-		h->prev->next = h->next;
-	else
-		m->handles = h->next;
-	if (h->next)
-		h->next->prev = h->prev;
+	mount_opened_remove_locked(m, &h->opened);
 	h->node->n_open--;
 	file_close_locked(m, h->node);
 	free(h);
@@ -54,12 +62,6 @@ void handle_drop(struct mount *m, struct handle *h)
 	tree_lock(m->tree);
 	handle_free_locked(m, h);
 	tree_unlock(m->tree);
-}
-
-/* Only a writer's close commits: a reader's must not make half of somebody else's write the wanted content. */
-static bool may_write(const struct handle *h)
-{
-	return (h->flags & O_ACCMODE) != O_RDONLY || (h->flags & O_TRUNC);
 }
 
 /* Replaced on the server since it was opened: no mix of two versions. tree->lock held. */
@@ -139,7 +141,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (is_control(ino)) {
 		control_release(m, fi->fh);
 	} else if (is_virtual(ino)) {
-		virtual_release(fi->fh);
+		virtual_release(m, fi->fh);
 	} else {
 		/* a mapping may have been written after the close */
 		if (may_write(h))

@@ -122,6 +122,7 @@ void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino)
 /* ---- .record.json ---- */
 
 struct text {
+	struct opened opened;
 	pthread_mutex_t lock;
 	struct mount *m;
 	bool asked, there;  /* lock */
@@ -143,6 +144,11 @@ static void text_free(struct text *t)
 	free(t);
 }
 
+static void text_left(struct mount *m, struct opened *o)
+{
+	virtual_release(m, (uintptr_t)o);
+}
+
 void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
 {
 	struct text *t;
@@ -160,8 +166,9 @@ void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_fil
 	t->m = m;
 	fi->fh = (uintptr_t)t;
 	fi->direct_io = 1; /* its size is not known before it is read */
+	mount_opened_add(m, &t->opened, text_left);
 	if (fuse_reply_open(req, fi) < 0)
-		text_free(t);
+		virtual_release(m, fi->fh);
 }
 
 static void on_text(void *ctx, int error, const char *text, size_t len, const char *message)
@@ -235,15 +242,15 @@ void virtual_read(struct call *c)
 	}
 	if (c->off < t->len)
 		len = t->len - c->off < c->len ? t->len - c->off : c->len;
-	fuse_reply_buf(c->req, len ? t->data + c->off : NULL, len);
-	call_done(c);
+	reply_copy(c, len ? t->data + c->off : "", len);
 }
 
-void virtual_release(uint64_t fh)
+void virtual_release(struct mount *m, uint64_t fh)
 {
 	struct text *t = text_of(fh);
 	bool pending;
 
+	mount_opened_remove(m, &t->opened);
 	pthread_mutex_lock(&t->lock);
 	t->closed = true;
 	pending = t->asked && !t->there;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Bugs that reviewers found, one test each, so that they stay away: writes through descriptors while the
+Bugs that reviewers found, a test each, so that they stay away: writes through descriptors while the
 name, the id or the server's bytes change underneath, answers that come late or never, and programs
 that look at the worst moment.
 """

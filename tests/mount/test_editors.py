@@ -190,6 +190,8 @@ def test_vim_saves(drive, settings):
         "-N",
         "-es",
         "-c",
+        "set backupskip=",  # the default skips what lies below /tmp
+        "-c",
         f"set swapfile writebackup {settings}",
         "-c",
         "normal! Goa last line",
@@ -209,6 +211,8 @@ def test_vim_keeps_a_backup_when_told_so(drive):
         "NONE",
         "-N",
         "-es",
+        "-c",
+        "set backupskip=",  # the default skips what lies below /tmp
         "-c",
         "set backup backupdir=. backupcopy=no",
         "-c",
@@ -231,6 +235,8 @@ def test_vim_makes_a_new_file(drive):
         "NONE",
         "-N",
         "-es",
+        "-c",
+        "set backupskip=",  # the default skips what lies below /tmp
         "-c",
         "normal! ihello from vim",
         "-c",

@@ -21,11 +21,11 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define TABLE_FIRST    256 /* power of two */
+#define TABLE_FIRST	 256 /* power of two */
 #define CONNECTIONS_KEPT 512L
-#define HOSTS_TABLE    64  /* power of two */
-#define SLEEP_MAX_MS   60000
-#define UNTIL_SLACK_NS CLOCK_NS_PER_S /* a throttle prolonged by less is no news */
+#define HOSTS_TABLE	 64 /* power of two */
+#define SLEEP_MAX_MS	 60000
+#define UNTIL_SLACK_NS	 CLOCK_NS_PER_S /* a throttle prolonged by less is no news */
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
 static CURLcode curl_ready;

@@ -4,10 +4,11 @@
 
 /*
  * Inside the HTTP engine; nobody but api/engine_*.c includes this. The contract is
- *attachfs/transfer.h.
+ * attachfs/transfer.h.
  *
- *	engine.c           the handle, its thread and loop, the id table, transfer_*() from other
- *threads engine_transfer.c  a transfer from acceptance over tries, retries and redirects to done()
+ *	engine.c           the handle, its thread and loop, the id table, transfer_*() from
+ *	                   other threads
+ *	engine_transfer.c  a transfer from acceptance over tries, retries and redirects to done()
  *	engine_spec.c      checks and copies what transfer_start() was given
  *	engine_wire.c      one request on the wire: the curl easy handles and their options
  *	engine_answer.c    what comes back: head, body
@@ -19,7 +20,7 @@
  *	engine_url.c       which URLs are allowed, and whose they are
  *
  * Threads: everything belongs to the transfer thread, but for what engine->lock guards, and for
- *atomics. engine->lock is the only lock; nothing is called while it is held.
+ * atomics. engine->lock is the only lock; nothing is called while it is held.
  */
 
 #include <attachfs/transfer.h>
@@ -125,7 +126,7 @@ struct queue {
  *
  *	CLOSED    all may go; `failures` in a row are counted, any answer clears them
  *	OPEN      after 3; only one probe at a time, and not before probe_at_ms. An answer closes
- *it, a failed probe doubles the pause. What may not wait fails at once.
+ * it, a failed probe doubles the pause. What may not wait fails at once.
  */
 struct host {
 	struct host *next;	/* in engine->hosts */

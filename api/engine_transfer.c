@@ -8,11 +8,12 @@
  *	WAITING   its host has a slot           RUNNING
  *	RUNNING   answer or error, no retry     done
  *	RUNNING   redirect                      WAITING, at another host perhaps
- *	RUNNING   to be tried again             BACKOFF, or WAITING where the breaker does the
- *waiting BACKOFF   timer                         WAITING any       deadline, cancel, stall done
+ *	RUNNING   to be tried again             BACKOFF, or WAITING where the breaker waits
+ *	BACKOFF   timer                         WAITING
+ *	any       deadline, cancel, stall       done
  *
  * One timer serves deadline, stall and back-off: it is set to whichever comes first and looks again
- *when it fires.
+ * when it fires.
  */
 
 #include "engine.h"

@@ -3,13 +3,14 @@
 /*
  * What to do after a try: a pure function of what is known. Three questions, in this order:
  *
- *	1. May it be sent again at all? Not if an earlier sending may have been carried out and it
- *is not idempotent (P-22: a repeated POST makes a second file). A connection that was never made,
- *425, 429, and a 503 that says when to come back, mean that nothing was carried out.
- *	2. Is it worth it? A person waiting gets a few quick tries, so that a refusing host is told
- *within a second; background work goes on for ever. A 500 is the server's bug more often than a
- *passing weakness: two more tries and no more, for anyone, so that the caller can single out the
- *item that causes it (P-11).
+ *	1. May it be sent again at all? Not if an earlier sending may have been carried out and
+ *	   it is not idempotent (P-22: a repeated POST makes a second file). A connection that
+ *	   was never made, 425, 429, and a 503 that says when to come back, mean that nothing
+ *	   was carried out.
+ *	2. Is it worth it? A person waiting gets a few quick tries, so that a refusing host is
+ *	   told within a second; background work goes on for ever. A 500 is the server's bug
+ *	   more often than a passing weakness: two more tries and no more, for anyone, so that
+ *	   the caller can single out the item that causes it (P-11).
  *	3. Is there time? What cannot be sent before its deadline ends now, with what is known now.
  */
 

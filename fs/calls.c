@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Parked calls hang in a hash of wait lists. One lock guards all of it and is a leaf: nothing else is taken under it but the pool's own.
+ * Parked calls hang in a hash of wait lists. One lock guards all of it and is a leaf: nothing else
+ * is taken under it but the pool's own.
  *
- * libfuse calls the interrupt function with a lock of the request held and at any time, also while the request is being answered on another
- * thread. So it is given a number, not a pointer, and looks the number up among the calls that are still alive.
+ * libfuse calls the interrupt function with a lock of the request held and at any time, also while
+ * the request is being answered on another thread. So it is given a number, not a pointer, and
+ * looks the number up among the calls that are still alive.
  *
- * Deadlines: calls are few (hundreds) and due times nearly sorted, so the timer scans the wait lists at the earliest due time it knows.
+ * Deadlines: calls are few (hundreds) and due times nearly sorted, so the timer scans the wait
+ * lists at the earliest due time it knows.
  */
 
 #include "calls.h"
@@ -33,13 +36,13 @@ struct calls {
 	const int64_t timeout_ms;
 	void (*tick)(void *ctx);
 	void *tick_ctx;
-	struct call *waiting[BUCKETS];    /* lock: by wait and key */
+	struct call *waiting[BUCKETS];	  /* lock: by wait and key */
 	struct call *registered[BUCKETS]; /* lock: by id */
-	uint64_t next_id;                 /* lock */
-	int64_t next_due_ms;              /* lock */
-	unsigned parked, alive;           /* lock */
-	bool stop;                        /* lock: nothing parks any more */
-	bool timer_stop;                  /* lock */
+	uint64_t next_id;		  /* lock */
+	int64_t next_due_ms;		  /* lock */
+	unsigned parked, alive;		  /* lock */
+	bool stop;			  /* lock: nothing parks any more */
+	bool timer_stop;		  /* lock */
 };
 
 static size_t wait_bucket(enum call_wait wait, uint64_t key)
@@ -187,7 +190,8 @@ void calls_wake_bytes(struct calls *cs, uint64_t key, uint64_t off, uint64_t end
 	pthread_mutex_lock(&cs->lock);
 	for (struct call *c = cs->waiting[wait_bucket(CALL_WAIT_BYTES, key)]; c; c = next) {
 		next = c->wait_next;
-		if (c->wait != CALL_WAIT_BYTES || c->key != key || c->want_off < off || c->want_off >= end)
+		if (c->wait != CALL_WAIT_BYTES || c->key != key || c->want_off < off ||
+		    c->want_off >= end)
 			continue;
 		if (error || c->want_end <= end)
 			wake_locked(cs, c, error);
@@ -200,8 +204,10 @@ bool calls_wanted(struct calls *cs, uint64_t key, uint64_t off, uint64_t end)
 	bool wanted = false;
 
 	pthread_mutex_lock(&cs->lock);
-	for (struct call *c = cs->waiting[wait_bucket(CALL_WAIT_BYTES, key)]; c && !wanted; c = c->wait_next)
-		wanted = c->wait == CALL_WAIT_BYTES && c->key == key && c->want_off >= off && c->want_off < end;
+	for (struct call *c = cs->waiting[wait_bucket(CALL_WAIT_BYTES, key)]; c && !wanted;
+	     c = c->wait_next)
+		wanted = c->wait == CALL_WAIT_BYTES && c->key == key && c->want_off >= off &&
+			 c->want_off < end;
 	pthread_mutex_unlock(&cs->lock);
 	return wanted;
 }
@@ -325,7 +331,8 @@ static void *timer_main(void *arg)
 	return NULL;
 }
 
-int calls_new(struct pool *pool, int64_t timeout_ms, void (*tick)(void *ctx), void *ctx, struct calls **ret_calls)
+int calls_new(struct pool *pool, int64_t timeout_ms, void (*tick)(void *ctx), void *ctx,
+	      struct calls **ret_calls)
 {
 	struct calls *cs = calloc(1, sizeof(*cs));
 	pthread_condattr_t attr;
@@ -333,8 +340,12 @@ int calls_new(struct pool *pool, int64_t timeout_ms, void (*tick)(void *ctx), vo
 
 	if (!cs)
 		return -ENOMEM;
-	memcpy(cs, &(struct calls){ .pool = pool, .timeout_ms = timeout_ms, .tick = tick, .tick_ctx = ctx,
-				    .next_due_ms = INT64_MAX },
+	memcpy(cs,
+	       &(struct calls){.pool = pool,
+			       .timeout_ms = timeout_ms,
+			       .tick = tick,
+			       .tick_ctx = ctx,
+			       .next_due_ms = INT64_MAX},
 	       sizeof(*cs));
 	pthread_mutex_init(&cs->lock, NULL);
 	pthread_condattr_init(&attr);

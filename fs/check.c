@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Asks the remote one question after the other and prints a line for each; the answers come on other threads, so each is waited for. */
+/*
+ * Asks the remote one question after the other and prints a line for each; the answers come on
+ * other threads, so each is waited for.
+ */
 
 #include "check.h"
 
@@ -21,10 +24,10 @@
 struct answer {
 	pthread_mutex_t lock;
 	pthread_cond_t came;
-	bool there;              /* lock */
-	int error;               /* lock */
-	char message[512];       /* lock */
-	size_t records, files;   /* lock */
+	bool there;	       /* lock */
+	int error;	       /* lock */
+	char message[512];     /* lock */
+	size_t records, files; /* lock */
 };
 
 static void on_answer(void *ctx, int error, const char *message)
@@ -39,7 +42,8 @@ static void on_answer(void *ctx, int error, const char *message)
 	pthread_mutex_unlock(&a->lock);
 }
 
-static bool on_page(void *ctx, struct remote_record *records, size_t n_records, struct remote_file *files, size_t n_files)
+static bool on_page(void *ctx, struct remote_record *records, size_t n_records,
+		    struct remote_file *files, size_t n_files)
 {
 	struct answer *a = ctx;
 
@@ -69,7 +73,8 @@ static const char *remedy(int error)
 {
 	switch (error) {
 	case -EACCES:
-		return "check the token: token_file=, token_command= or ATTACHFS_TOKEN, and its scopes";
+		return "check the token: token_file=, token_command= or ATTACHFS_TOKEN, and its "
+		       "scopes";
 	case -EHOSTDOWN:
 		return "check the address, the network and proxy=";
 	case -ETIMEDOUT:
@@ -89,13 +94,14 @@ static bool report(const char *what, int error, const struct answer *a)
 		printf("ok    %s%s%s\n", what, *a->message ? ": " : "", a->message);
 		return true;
 	}
-	printf("FAIL  %s: %s%s%s\n      -> %s\n", what, strerror(-error), *a->message ? ": " : "", a->message, remedy(error));
+	printf("FAIL  %s: %s%s%s\n      -> %s\n", what, strerror(-error), *a->message ? ": " : "",
+	       a->message, remedy(error));
 	return false;
 }
 
 static bool check_collection(struct remote *r, struct answer *a, const char *name)
 {
-	struct remote_sink sink = { on_page, on_answer, a };
+	struct remote_sink sink = {on_page, on_answer, a};
 	char what[512];
 	int error;
 
@@ -106,7 +112,8 @@ static bool check_collection(struct remote *r, struct answer *a, const char *nam
 		error = await(a);
 	snprintf(what, sizeof(what), "list %s", name);
 	if (!report(what, error, a)) {
-		printf("      %zu records, %zu attachments came before that\n", a->records, a->files);
+		printf("      %zu records, %zu attachments came before that\n", a->records,
+		       a->files);
 		return false;
 	}
 	printf("      %zu records, %zu attachments\n", a->records, a->files);
@@ -115,15 +122,17 @@ static bool check_collection(struct remote *r, struct answer *a, const char *nam
 
 static bool check_all(struct remote *r, const struct options *o)
 {
-	struct answer a = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
-	char *list = strdup(o->collections ? o->collections : r->caps.default_collections), *save = NULL;
+	struct answer a = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
+	char *list = strdup(o->collections ? o->collections : r->caps.default_collections),
+	     *save = NULL;
 	int error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_answer, &a);
 	bool ok;
 
 	if (!error)
 		error = await(&a);
 	ok = report("server and credentials", error, &a);
-	for (char *name = ok && list ? strtok_r(list, ":", &save) : NULL; name; name = strtok_r(NULL, ":", &save))
+	for (char *name = ok && list ? strtok_r(list, ":", &save) : NULL; name;
+	     name = strtok_r(NULL, ":", &save))
 		ok = check_collection(r, &a, name) && ok;
 	free(list);
 	return ok;
@@ -131,9 +140,13 @@ static bool check_all(struct remote *r, const struct options *o)
 
 static int run_checks(const struct options *o)
 {
-	struct engine_config config = { .origin = o->base_url, .slots = o->slots, .cacert = o->cacert, .proxy = o->proxy,
-					.insecure_http = o->insecure_http, .connect_timeout_ms = 10000,
-					.stall_ms = (unsigned)(o->timeout_s * 1000) };
+	struct engine_config config = {.origin = o->base_url,
+				       .slots = o->slots,
+				       .cacert = o->cacert,
+				       .proxy = o->proxy,
+				       .insecure_http = o->insecure_http,
+				       .connect_timeout_ms = 10000,
+				       .stall_ms = (unsigned)(o->timeout_s * 1000)};
 	char message[1024] = "";
 	struct pool *pool = NULL;
 	struct engine *engine = NULL;
@@ -181,12 +194,17 @@ int check_run(int argc, char **argv)
 	for (int i = 1; i < argc && !r; i++) {
 		if (strncmp(argv[i], "-o", 2))
 			continue;
-		r = options_set_list(&o, argv[i][2] ? argv[i] + 2 : i + 1 < argc ? argv[++i] : "", message, sizeof(message));
+		r = options_set_list(&o,
+				     argv[i][2]	    ? argv[i] + 2
+				     : i + 1 < argc ? argv[++i]
+						    : "",
+				     message, sizeof(message));
 	}
 	if (!r)
 		r = options_finish(&o, message, sizeof(message));
 	if (!r)
-		r = log_open(o.log_file, o.log_file || o.log > LOG_LEVEL_INFO ? o.log : LOG_LEVEL_ERROR);
+		r = log_open(o.log_file,
+			     o.log_file || o.log > LOG_LEVEL_INFO ? o.log : LOG_LEVEL_ERROR);
 	if (r < 0) {
 		fprintf(stderr, "attachfs: %s\n", *message ? message : strerror(-r));
 		options_clear(&o);
@@ -238,7 +256,8 @@ static int await_first(struct first *f, char *message, size_t size)
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += CHECK_FIRST_MS / 1000;
 	pthread_mutex_lock(&f->answer.lock);
-	while (!f->answer.there && pthread_cond_timedwait(&f->answer.came, &f->answer.lock, &until) == 0)
+	while (!f->answer.there &&
+	       pthread_cond_timedwait(&f->answer.came, &f->answer.lock, &until) == 0)
 		;
 	there = f->answer.there;
 	f->abandoned = !there;
@@ -267,8 +286,10 @@ int check_first_mount(struct remote *r, const struct options *o, char *message, 
 		first_free(f);
 	else
 		error = await_first(f, words, sizeof(words));
-	if (error != -EHOSTDOWN && error != -EPROTO && !(error == -EACCES && remote_get_auth(r, auth) == REMOTE_AUTH_FAILED))
+	if (error != -EHOSTDOWN && error != -EPROTO &&
+	    !(error == -EACCES && remote_get_auth(r, auth) == REMOTE_AUTH_FAILED))
 		return 0;
-	snprintf(message, size, "%s: %s  -> %s", o->base_url, *words ? words : strerror(-error), remedy(error));
+	snprintf(message, size, "%s: %s  -> %s", o->base_url, *words ? words : strerror(-error),
+		 remedy(error));
 	return error;
 }

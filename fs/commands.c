@@ -60,7 +60,10 @@ static bool is_inside(const char *path, const char *dir)
 	return !strncmp(path, dir, len) && (!path[len] || path[len] == '/');
 }
 
-/* The attachfs mount that @path lies in, longest first; malloc()ed, NULL = none. With @exact also other filesystems, and only there. */
+/*
+ * The attachfs mount that @path lies in, longest first; malloc()ed, NULL = none. With @exact also
+ * other filesystems, and only there.
+ */
 static char *find_mount(const char *path, bool exact)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -70,10 +73,12 @@ static char *find_mount(const char *path, bool exact)
 		char dir[4096], type[256];
 		const char *dash = strstr(line, " - ");
 
-		if (sscanf(line, "%*s %*s %*s %*s %4095s", dir) != 1 || !dash || sscanf(dash, " - %255s", type) != 1)
+		if (sscanf(line, "%*s %*s %*s %*s %4095s", dir) != 1 || !dash ||
+		    sscanf(dash, " - %255s", type) != 1)
 			continue;
 		unescape(dir);
-		if (exact ? strcmp(path, dir) != 0 : strcmp(type, "fuse.attachfs") || !is_inside(path, dir))
+		if (exact ? strcmp(path, dir) != 0
+			  : strcmp(type, "fuse.attachfs") || !is_inside(path, dir))
 			continue;
 		if (!best || strlen(dir) >= strlen(best)) {
 			free(best);
@@ -119,7 +124,10 @@ static char *mount_of(const char *path)
 	char *full = absolute(path), *found = full ? find_mount(full, false) : NULL;
 
 	if (!found)
-		fprintf(stderr, "attachfs: '%s' is not in an attachfs mount  (mount | grep attachfs shows them)\n", path);
+		fprintf(stderr,
+			"attachfs: '%s' is not in an attachfs mount  (mount | grep attachfs shows "
+			"them)\n",
+			path);
 	free(full);
 	return found;
 }
@@ -133,8 +141,10 @@ static int open_control(const char *mountpoint, const char *name, int flags)
 	fd = open(path, flags | O_CLOEXEC);
 	if (fd < 0 && errno != EROFS)
 		fprintf(stderr, "attachfs: %s: %s%s\n", path, strerror(errno),
-			errno == ENOTCONN ? ": the daemon is gone; mount again, nothing that was closed is lost" :
-			errno == EACCES   ? ": only the user who mounted may ask" : "");
+			errno == ENOTCONN ? ": the daemon is gone; mount again, nothing that was "
+					    "closed is lost"
+			: errno == EACCES ? ": only the user who mounted may ask"
+					  : "");
 	return fd;
 }
 
@@ -193,7 +203,7 @@ static const char *text_of(const json_t *o, const char *key)
 
 static void print_size(const char *label, long long bytes, const char *end)
 {
-	const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
 	double value = (double)bytes;
 	size_t unit = 0;
 
@@ -207,7 +217,7 @@ static void print_size(const char *label, long long bytes, const char *end)
 /* "2026-01-05T09:00:00Z" as the time of day here. */
 static void clock_time(const char *utc, char out[static 16])
 {
-	struct tm tm = { 0 }, here;
+	struct tm tm = {0}, here;
 	time_t when;
 
 	out[0] = '\0';
@@ -227,12 +237,16 @@ static void print_status(const json_t *o)
 	if (until)
 		clock_time(until, at);
 	printf("source    %s\n", text_of(o, "source"));
-	printf("state     %s%s%s%s%s\n", text_of(o, "state"), *at ? " until " : "", at, message ? ": " : "", message ? message : "");
+	printf("state     %s%s%s%s%s\n", text_of(o, "state"), *at ? " until " : "", at,
+	       message ? ": " : "", message ? message : "");
 	printf("pending   %lld uploads (", number(o, "pending", "uploads"));
 	print_size("", number(o, "pending", "bytes"), ")");
-	printf(", %lld renames, %lld deletes\n", number(o, "pending", "renames"), number(o, "pending", "deletes"));
+	printf(", %lld renames, %lld deletes\n", number(o, "pending", "renames"),
+	       number(o, "pending", "deletes"));
 	printf("failed    %lld%s\n", number(o, NULL, "failed"),
-	       number(o, NULL, "failed") ? "   (cat .attachfs/failed says why; attachfs retry sends them again)" : "");
+	       number(o, NULL, "failed")
+		       ? "   (cat .attachfs/failed says why; attachfs retry sends them again)"
+		       : "");
 	print_size("cache     ", number(o, "cache", "bytes"), " of ");
 	print_size("", number(o, "cache", "limit"), ", ");
 	print_size("", number(o, "cache", "dirty"), " of it not on the server yet\n");
@@ -290,19 +304,19 @@ static int run_picture(int argc, char **argv)
 
 struct progress {
 	bool terminal;
-	bool impatient;       /* give up where nothing gets on: umount */
+	bool impatient;	      /* give up where nothing gets on: umount */
 	long long first_left; /* items pending at the start */
-	long long left;       /* ... and at the end */
+	long long left;	      /* ... and at the end */
 	long long failed;
 	bool done;
 	bool gave_up;
-	bool said_why;        /* ... it waits */
+	bool said_why; /* ... it waits */
 	char state[16];
 	char error[256];
 	/* patience */
-	long long moved[6];   /* the counts of the last line that told another one */
-	int64_t moved_ms;     /* when that was, or something was on its way */
-	int64_t offline_ms;   /* the first of the lines since then without a server, 0 = none */
+	long long moved[6]; /* the counts of the last line that told another one */
+	int64_t moved_ms;   /* when that was, or something was on its way */
+	int64_t offline_ms; /* the first of the lines since then without a server, 0 = none */
 };
 
 static long long left_of(const json_t *o)
@@ -330,18 +344,19 @@ static void draw_bar(struct progress *p, const json_t *o)
 
 static const char *why_it_waits(const char *state)
 {
-	return !strcmp(state, "offline") ? "the server cannot be reached" :
-	       !strcmp(state, "auth")	 ? "the server does not accept the credentials" :
-					   NULL;
+	return !strcmp(state, "offline") ? "the server cannot be reached"
+	       : !strcmp(state, "auth")	 ? "the server does not accept the credentials"
+					 : NULL;
 }
 
 /*
- * Whether to wait on. What is on its way may be long and is watched by the daemon, which gives up a transfer that stalls, and a server that throttles
- * has told until when; so both count as moving. Where there is no server they do not.
+ * Whether to wait on. What is on its way may be long and is watched by the daemon, which gives up a
+ * transfer that stalls, and a server that throttles has told until when; so both count as moving.
+ * Where there is no server they do not.
  */
 static void watch_it_move(struct progress *p, const json_t *o)
 {
-	const char *const keys[] = { "uploads", "renames", "deletes", "bytes", "sent", "bytes_sent" };
+	const char *const keys[] = {"uploads", "renames", "deletes", "bytes", "sent", "bytes_sent"};
 	int64_t now_ms = clock_mono_ms();
 	bool moved = !p->moved_ms;
 
@@ -355,7 +370,8 @@ static void watch_it_move(struct progress *p, const json_t *o)
 		p->offline_ms = now_ms;
 	if (moved || number(o, NULL, "in_flight") || !strcmp(p->state, "throttled"))
 		p->moved_ms = now_ms;
-	p->gave_up = !p->done && ((p->offline_ms && now_ms - p->offline_ms >= OFFLINE_MS) || now_ms - p->moved_ms >= STILL_MS);
+	p->gave_up = !p->done && ((p->offline_ms && now_ms - p->offline_ms >= OFFLINE_MS) ||
+				  now_ms - p->moved_ms >= STILL_MS);
 }
 
 static void take_line(struct progress *p, const char *line)
@@ -378,7 +394,8 @@ static void take_line(struct progress *p, const char *line)
 	else if (!p->terminal && !p->impatient)
 		puts(line), fflush(stdout);
 	if (!p->impatient && !p->done && !p->said_why && why_it_waits(p->state)) {
-		fprintf(stderr, "%sattachfs: %s; waiting\n", p->terminal ? "\n" : "", why_it_waits(p->state));
+		fprintf(stderr, "%sattachfs: %s; waiting\n", p->terminal ? "\n" : "",
+			why_it_waits(p->state));
 		p->said_why = true;
 	}
 	json_decref(o);
@@ -439,16 +456,21 @@ static int sync_mount(const char *mountpoint, struct progress *p)
 	if (p->gave_up)
 		return 1;
 	if (r < 0) {
-		fprintf(stderr, "attachfs: sync of '%s' was cut off: %s\n", mountpoint, strerror(-r));
+		fprintf(stderr, "attachfs: sync of '%s' was cut off: %s\n", mountpoint,
+			strerror(-r));
 		return 1;
 	}
 	if (p->failed) {
-		fprintf(stderr, "attachfs: %lld could not be sent and wait for you: see %s/.attachfs/failed, mend, then attachfs retry\n",
+		fprintf(stderr,
+			"attachfs: %lld could not be sent and wait for you: see "
+			"%s/.attachfs/failed, mend, then attachfs retry\n",
 			p->failed, mountpoint);
 		return 1;
 	}
 	if (p->left && p->done && is_read_only(mountpoint)) {
-		fprintf(stderr, "attachfs: '%s' is mounted read-only: %lld changes of an earlier mount wait for a writable one\n",
+		fprintf(stderr,
+			"attachfs: '%s' is mounted read-only: %lld changes of an earlier mount "
+			"wait for a writable one\n",
 			mountpoint, p->left);
 		return 1;
 	}
@@ -457,7 +479,7 @@ static int sync_mount(const char *mountpoint, struct progress *p)
 
 static int run_sync(int argc, char **argv)
 {
-	struct progress p = { .terminal = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO) };
+	struct progress p = {.terminal = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO)};
 	const char *path;
 	char *mountpoint;
 	int status = one_path(argc, argv, &path);
@@ -472,7 +494,7 @@ static int run_sync(int argc, char **argv)
 
 static int run_talk(int argc, char **argv)
 {
-	struct progress p = { .terminal = false };
+	struct progress p = {.terminal = false};
 	const char *path;
 	char *mountpoint;
 	int status = one_path(argc, argv, &path), r;
@@ -485,7 +507,9 @@ static int run_talk(int argc, char **argv)
 	r = talk(mountpoint, argv[0], &p);
 	if (r < 0)
 		fprintf(stderr, "attachfs: %s of '%s' was cut off: %s\n", argv[0], mountpoint,
-			r == -EPIPE || r == -ENOTCONN || r == -ECONNABORTED || r == -ECANCELED ? "the daemon is gone" : strerror(-r));
+			r == -EPIPE || r == -ENOTCONN || r == -ECONNABORTED || r == -ECANCELED
+				? "the daemon is gone"
+				: strerror(-r));
 	else if (*p.error)
 		fprintf(stderr, "attachfs: %s of '%s': %s\n", argv[0], mountpoint, p.error);
 	free(mountpoint);
@@ -515,11 +539,13 @@ static int run_fusermount(const char *mountpoint, bool lazy, char *words, size_t
 		dup2(null, 0);
 		dup2(null, 1);
 		dup2(fds[1], 2);
-		execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", mountpoint, (char *)NULL);
+		execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", mountpoint,
+		       (char *)NULL);
 		_exit(127);
 	}
 	close(fds[1]);
-	while (pid > 0 && used < size - 1 && (n = read(fds[0], words + used, size - 1 - used)) != 0) {
+	while (pid > 0 && used < size - 1 &&
+	       (n = read(fds[0], words + used, size - 1 - used)) != 0) {
 		if (n < 0 && errno != EINTR)
 			break;
 		used += n > 0 ? (size_t)n : 0;
@@ -534,8 +560,10 @@ static int run_fusermount(const char *mountpoint, bool lazy, char *words, size_t
 
 static int busy(char *message, size_t size, const char *mountpoint)
 {
-	snprintf(message, size, "'%s' is busy: a program has files open or its working directory there  (fuser -m '%s')", mountpoint,
-		 mountpoint);
+	snprintf(message, size,
+		 "'%s' is busy: a program has files open or its working directory there  (fuser -m "
+		 "'%s')",
+		 mountpoint, mountpoint);
 	return -EBUSY;
 }
 
@@ -557,10 +585,13 @@ int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t si
 	if (strstr(words, strerror(EBUSY)))
 		return busy(message, size, mountpoint);
 	if (status == 127) {
-		snprintf(message, size, "cannot unmount '%s': fusermount3 is not installed: apt-get install fuse3", mountpoint);
+		snprintf(message, size,
+			 "cannot unmount '%s': fusermount3 is not installed: apt-get install fuse3",
+			 mountpoint);
 		return -ENOENT;
 	}
-	snprintf(message, size, "cannot unmount '%s': %s", mountpoint, *words ? words : "fusermount3 failed");
+	snprintf(message, size, "cannot unmount '%s': %s", mountpoint,
+		 *words ? words : "fusermount3 failed");
 	return -EPERM;
 }
 
@@ -571,7 +602,8 @@ static void print_item(const char *line, const char *why)
 	const char *error = text_of(o, "error"), *message = text_of(o, "message");
 
 	if (*error)
-		fprintf(stderr, "  %-7s %s: %s%s%s\n", text_of(o, "what"), text_of(o, "path"), error, *message ? ": " : "", message);
+		fprintf(stderr, "  %-7s %s: %s%s%s\n", text_of(o, "what"), text_of(o, "path"),
+			error, *message ? ": " : "", message);
 	else if (o)
 		fprintf(stderr, "  %-7s %s: %s\n", text_of(o, "what"), text_of(o, "path"), why);
 	json_decref(o);
@@ -599,14 +631,15 @@ static void print_items(const char *mountpoint, const char *name, const char *wh
 
 static void print_left(const char *mountpoint, const char *why)
 {
-	fprintf(stderr, "attachfs: not everything is on the server; it is kept in the cache and sent at the next mount:\n");
+	fprintf(stderr, "attachfs: not everything is on the server; it is kept in the cache and "
+			"sent at the next mount:\n");
 	print_items(mountpoint, "pending", why ? why : "not sent yet");
 	print_items(mountpoint, "failed", "refused");
 }
 
 static bool is_alive(pid_t pid, int pidfd, int wait_ms)
 {
-	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+	struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
 
 	if (pidfd >= 0)
 		return poll(&pfd, 1, wait_ms) <= 0;
@@ -617,7 +650,10 @@ static bool is_alive(pid_t pid, int pidfd, int wait_ms)
 	return true;
 }
 
-/* The daemon of an unmounted directory goes on until its ledger is closed: wait for its lock to be free, so that a remount works at once. */
+/*
+ * The daemon of an unmounted directory goes on until its ledger is closed: wait for its lock to be
+ * free, so that a remount works at once.
+ */
 static void wait_for_daemon(pid_t pid, int pidfd)
 {
 	int64_t end_ms = clock_mono_ms() + DAEMON_END_MS;
@@ -625,7 +661,8 @@ static void wait_for_daemon(pid_t pid, int pidfd)
 	while (pid > 0 && clock_mono_ms() < end_ms && is_alive(pid, pidfd, 20))
 		;
 	if (pid > 0 && clock_mono_ms() >= end_ms)
-		fprintf(stderr, "attachfs: unmounted, but the daemon (process %d) goes on\n", (int)pid);
+		fprintf(stderr, "attachfs: unmounted, but the daemon (process %d) goes on\n",
+			(int)pid);
 }
 
 static pid_t daemon_of(const char *mountpoint)
@@ -639,7 +676,7 @@ static pid_t daemon_of(const char *mountpoint)
 
 static int umount_mount(const char *mountpoint)
 {
-	struct progress p = { .terminal = isatty(STDERR_FILENO), .impatient = true };
+	struct progress p = {.terminal = isatty(STDERR_FILENO), .impatient = true};
 	char message[WORDS_BYTES + 4096 + 64];
 	pid_t pid = daemon_of(mountpoint);
 	int status = 0, pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
@@ -684,16 +721,17 @@ static const struct {
 	const char *name, *arguments, *help;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "status", "[--json] PATH", "state, queue, cache and requests of a mount", run_status },
-	{ "sync", "PATH", "wait until everything written so far is on the server", run_sync },
-	{ "pending", "PATH", "what is still to be sent, a JSON line each", run_picture },
-	{ "failed", "PATH", "what the server refused, with its words", run_picture },
-	{ "retry", "PATH", "send what was refused again", run_talk },
-	{ "refresh", "PATH", "look for changes on the server now", run_talk },
-	{ "events", "PATH", "follow what happens, a JSON line each", run_picture },
-	{ "conflicts", "PATH", "copies kept because both sides changed", run_picture },
-	{ "umount", "PATH", "send everything, then unmount", run_umount },
-	{ "check", "[-o opt,...] SOURCE", "what works with these credentials, without mounting", run_check },
+	{"status", "[--json] PATH", "state, queue, cache and requests of a mount", run_status},
+	{"sync", "PATH", "wait until everything written so far is on the server", run_sync},
+	{"pending", "PATH", "what is still to be sent, a JSON line each", run_picture},
+	{"failed", "PATH", "what the server refused, with its words", run_picture},
+	{"retry", "PATH", "send what was refused again", run_talk},
+	{"refresh", "PATH", "look for changes on the server now", run_talk},
+	{"events", "PATH", "follow what happens, a JSON line each", run_picture},
+	{"conflicts", "PATH", "copies kept because both sides changed", run_picture},
+	{"umount", "PATH", "send everything, then unmount", run_umount},
+	{"check", "[-o opt,...] SOURCE", "what works with these credentials, without mounting",
+	 run_check},
 };
 
 bool commands_run(int argc, char **argv, int *ret_status)
@@ -711,7 +749,8 @@ void commands_print_help(FILE *f)
 {
 	fputs("commands (PATH: the mountpoint or anything below it):\n", f);
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-		fprintf(f, "  %-10s %-22s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+		fprintf(f, "  %-10s %-22s %s\n", commands[i].name, commands[i].arguments,
+			commands[i].help);
 }
 
 /* ---- systemd ---- */
@@ -719,7 +758,7 @@ void commands_print_help(FILE *f)
 void commands_notify_ready(const char *source)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
 	char text[512];
 	int fd;
 

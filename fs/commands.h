@@ -3,8 +3,9 @@
 #define ATTACHFS_FS_COMMANDS_H
 
 /*
- * The commands beside mounting: they find the mount a path lies in and talk to its daemon through .attachfs/, so they need nothing but the rights
- * of the person who mounted. Exit status: 0 done, 1 failed or something is parked, 2 wrong usage.
+ * The commands beside mounting: they find the mount a path lies in and talk to its daemon through
+ * .attachfs/, so they need nothing but the rights of the person who mounted. Exit status: 0 done, 1
+ * failed or something is parked, 2 wrong usage.
  */
 
 #include <stdbool.h>
@@ -15,8 +16,9 @@ bool commands_run(int argc, char **argv, int *ret_status);
 void commands_print_help(FILE *f);
 
 /*
- * Unmount, lazily if need be: by itself as root, else by fusermount3. 0, or with words for a person in @message: -EBUSY, -ENOENT (fusermount3 is not
- * installed), -EPERM (whatever else it says). Any thread.
+ * Unmount, lazily if need be: by itself as root, else by fusermount3. 0, or with words for a person
+ * in @message: -EBUSY, -ENOENT (fusermount3 is not installed), -EPERM (whatever else it says). Any
+ * thread.
  */
 int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t size);
 /* Whether something is mounted right there. */

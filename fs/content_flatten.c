@@ -3,14 +3,15 @@
  * From a chain to one file, and from the user's to the server's version.
  *
  * Each of the three may be cut off by a kill between any two system calls. What a row says stays
- *true until the one commit that replaces it:
+ * true until the one commit that replaces it:
  *
- *	flatten  fills gaps of the content's own file, which its row (ranges, base) does not look
- *at. The new row (complete) is put when the bytes are on the disk. merge    writes into the file of
- *a base that nothing but this content can reach any more (dropped, one reference, and the ledger on
- *disk knows it), only where the content's own ranges cover it. One commit then gives the content
- *the base's file, and makes the base's row a reminder to delete the content's old one. clean    is
- *one change of the row.
+ *	flatten  fills gaps of the content's own file, which its row (ranges, base) does not
+ *	         look at. The new row (complete) is put when the bytes are on the disk.
+ *	merge    writes into the file of a base that nothing but this content can reach any more
+ *	         (dropped, one reference, and the ledger on disk knows it), only where the
+ *	         content's own ranges cover it. One commit then gives the content the base's
+ *	         file, and makes the base's row a reminder to delete the content's old one.
+ *	clean    is one change of the row.
  *
  * So a start finds one state or the other and has nothing to redo but what it is asked for again.
  */

@@ -4,9 +4,11 @@
  *
  *	row              file                     becomes
  *	clean, complete  of its size              idle, evictable
- *	clean, else      any                      nothing; the file is deleted. Below a dirty one:
- *what its ranges say dirty            holds its ranges         idle, sealed dirty            does
- *not                 stays out of the store, row and file as they are; reported at every start
+ *	clean, else      any                      nothing; the file is deleted. Below a dirty
+ *	                                          one: what its ranges say
+ *	dirty            holds its ranges         idle, sealed
+ *	dirty            does not                 stays out of the store, row and file as they
+ *	                                          are; reported at every start
  *	dirty, suspect   of its hash              idle, sealed
  *	dirty, suspect   else                     row dropped, file to lost+found, reported
  *	dropped          any                      row and file deleted, unless below a wanted one
@@ -14,7 +16,7 @@
  *	none             else                     lost+found, reported
  *
  * Rows come by id, and a base is older than what lies over it, so one pass judges bases first. All
- *of it happens before anybody else knows the store: no locks.
+ * of it happens before anybody else knows the store: no locks.
  */
 #include "content_private.h"
 

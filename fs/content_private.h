@@ -16,13 +16,13 @@
  *	content_file.c     system calls on the backing files
  *
  * There may be a million contents, nearly all of them complete and unused. So what only a content
- *in use needs is apart (struct content_live), made with the first reference and freed with the
- *last, unless the content is not complete.
+ * in use needs is apart (struct content_live), made with the first reference and freed with the
+ * last, unless the content is not complete.
  *
  * Locks: content->live->lock, called the content's lock, from a dirty content down to its base;
- *then store->lock; then the ledger's. A field marked "content" below is guarded by the content's
- *lock while there are references, and by store->lock while there are none: nobody can hold the
- *content's lock then, and getting a reference takes store->lock.
+ * then store->lock; then the ledger's. A field marked "content" below is guarded by the content's
+ * lock while there are references, and by store->lock while there are none: nobody can hold the
+ * content's lock then, and getting a reference takes store->lock.
  */
 
 #include <pthread.h>

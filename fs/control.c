@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * .attachfs/: the mount as files. Reading status, metrics, pending, failed and conflicts gives a picture taken at open; events follows; control takes
- * one command line per handle and answers in JSON lines until it is done:
+ * .attachfs/: the mount as files. Reading status, metrics, pending, failed and conflicts gives a
+ * picture taken at open; events follows; control takes one command line per handle and answers in
+ * JSON lines until it is done:
  *
  *	sync            progress until all that was pending at the start is on the server; last line {"done":true,"failed":n}
  *	refresh         asks the server for changes now
  *	retry           sends parked items again
  *
- * A command begins when it is written; who only wants it done need not read the answer. All are owned by the mounting user, mode 0400 or 0600, and
- * read past the page cache. Streams are handed out in whatever pieces the reader asks for.
+ * A command begins when it is written; who only wants it done need not read the answer. All are
+ * owned by the mounting user, mode 0400 or 0600, and read past the page cache. Streams are handed
+ * out in whatever pieces the reader asks for.
  *
  * Order: control->lock, tree->lock, the locks of calls and events.
  */
@@ -41,7 +43,9 @@ enum control_ino {
 	CONTROL_METRICS,
 	CONTROL_CONTROL,
 	CONTROL_CONFLICTS,
-	/* the commands as files to read, not listed: control cannot be written in a read-only mount */
+	/*
+	 * the commands as files to read, not listed: control cannot be written in a read-only mount
+	 */
 	CONTROL_DO_SYNC,
 	CONTROL_DO_REFRESH,
 	CONTROL_DO_RETRY,
@@ -52,13 +56,16 @@ static const struct {
 	uint64_t ino;
 	mode_t mode;
 } entries[] = {
-	{ "status", CONTROL_STATUS, 0400 },     { "pending", CONTROL_PENDING, 0400 },
-	{ "failed", CONTROL_FAILED, 0400 },     { "events", CONTROL_EVENTS, 0400 },
-	{ "metrics", CONTROL_METRICS, 0400 },   { "control", CONTROL_CONTROL, 0600 },
-	{ "conflicts", CONTROL_CONFLICTS, 0400 },
-	{ "control.sync", CONTROL_DO_SYNC, 0400 },
-	{ "control.refresh", CONTROL_DO_REFRESH, 0400 },
-	{ "control.retry", CONTROL_DO_RETRY, 0400 },
+	{"status", CONTROL_STATUS, 0400},
+	{"pending", CONTROL_PENDING, 0400},
+	{"failed", CONTROL_FAILED, 0400},
+	{"events", CONTROL_EVENTS, 0400},
+	{"metrics", CONTROL_METRICS, 0400},
+	{"control", CONTROL_CONTROL, 0600},
+	{"conflicts", CONTROL_CONFLICTS, 0400},
+	{"control.sync", CONTROL_DO_SYNC, 0400},
+	{"control.refresh", CONTROL_DO_REFRESH, 0400},
+	{"control.retry", CONTROL_DO_RETRY, 0400},
 };
 
 #define LISTED_ENTRIES 7
@@ -69,15 +76,15 @@ struct control {
 	struct opened opened;
 	pthread_mutex_t lock;
 	struct mount *m;
-	char *text;             /* lock: a picture, or the answer lines not read yet */
+	char *text; /* lock: a picture, or the answer lines not read yet */
 	size_t len;
-	enum command command;   /* lock */
-	bool started, done;     /* lock */
-	bool told;              /* lock: sync gave its first line */
-	bool closed;            /* lock: a refresh still on its way frees it */
-	unsigned busy;          /* lock: callbacks that will come */
-	uint64_t mark;          /* lock; sync: what had changed when it began */
-	uint64_t events_seq;    /* lock */
+	enum command command; /* lock */
+	bool started, done;   /* lock */
+	bool told;	      /* lock: sync gave its first line */
+	bool closed;	      /* lock: a refresh still on its way frees it */
+	unsigned busy;	      /* lock: callbacks that will come */
+	uint64_t mark;	      /* lock; sync: what had changed when it began */
+	uint64_t events_seq;  /* lock */
 };
 
 static struct control *control_of(uint64_t fh)
@@ -110,7 +117,8 @@ int control_stat(const struct mount *m, uint64_t ino, struct stat *st)
 	st->st_uid = m->tree->uid;
 	st->st_gid = m->tree->gid;
 	st->st_nlink = 1;
-	st->st_mtim.tv_sec = st->st_ctim.tv_sec = st->st_atim.tv_sec = m->started_ns / CLOCK_NS_PER_S;
+	st->st_mtim.tv_sec = st->st_ctim.tv_sec = st->st_atim.tv_sec =
+		m->started_ns / CLOCK_NS_PER_S;
 	if (ino == CONTROL_DIR) {
 		st->st_mode = S_IFDIR | 0500;
 		st->st_nlink = 2;
@@ -151,10 +159,10 @@ static char *picture(struct mount *m, uint64_t ino)
 
 static enum command command_of(uint64_t ino)
 {
-	return ino == CONTROL_DO_SYNC	 ? COMMAND_SYNC :
-	       ino == CONTROL_DO_REFRESH ? COMMAND_REFRESH :
-	       ino == CONTROL_DO_RETRY	 ? COMMAND_RETRY :
-					   COMMAND_NONE;
+	return ino == CONTROL_DO_SYNC	   ? COMMAND_SYNC
+	       : ino == CONTROL_DO_REFRESH ? COMMAND_REFRESH
+	       : ino == CONTROL_DO_RETRY   ? COMMAND_RETRY
+					   : COMMAND_NONE;
 }
 
 static bool is_stream(uint64_t ino)
@@ -215,8 +223,8 @@ void control_release(struct mount *m, uint64_t fh)
 
 /* ---- commands ---- */
 
-__attribute__((format(printf, 2, 3)))
-static void add_line_locked(struct control *k, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void add_line_locked(struct control *k,
+								  const char *format, ...)
 {
 	char line[512], *bigger;
 	va_list ap;
@@ -256,10 +264,10 @@ static void on_refreshed(void *ctx, int error)
 
 static enum command command_named(const char *name)
 {
-	return !strcmp(name, "sync")	? COMMAND_SYNC :
-	       !strcmp(name, "refresh") ? COMMAND_REFRESH :
-	       !strcmp(name, "retry")	? COMMAND_RETRY :
-					  COMMAND_NONE;
+	return !strcmp(name, "sync")	  ? COMMAND_SYNC
+	       : !strcmp(name, "refresh") ? COMMAND_REFRESH
+	       : !strcmp(name, "retry")	  ? COMMAND_RETRY
+					  : COMMAND_NONE;
 }
 
 /* 0, -EINVAL (no such command), -EBUSY (the refresh begun through this handle is not over). */
@@ -292,7 +300,8 @@ static int start_command(struct control *k, enum command command)
 	return 0;
 }
 
-void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in, struct fuse_file_info *fi)
+void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in,
+		   struct fuse_file_info *fi)
 {
 	struct control *k = control_of(fi->fh);
 	char command[COMMAND_MAX] = "";
@@ -323,19 +332,22 @@ static void sync_progress_locked(struct control *k)
 	/* a read-only mount sends nothing: what an earlier one left waits for a writable one */
 	k->done = sync_passed(k->m->sync, k->mark, &c) || k->m->options->read_only;
 	add_line_locked(k,
-			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":%llu,\"in_flight\":%llu,"
+			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":"
+			"%llu,\"in_flight\":%llu,"
 			"\"sent\":%llu,\"bytes_sent\":%llu,\"failed\":%llu,\"state\":\"%s\"}\n",
-			k->done ? "true" : "false", (unsigned long long)c.uploads, (unsigned long long)c.renames,
-			(unsigned long long)c.deletes, (unsigned long long)c.bytes, (unsigned long long)c.in_flight,
-			(unsigned long long)c.done, (unsigned long long)c.bytes_sent, (unsigned long long)c.failed,
-			status_state(k->m));
+			k->done ? "true" : "false", (unsigned long long)c.uploads,
+			(unsigned long long)c.renames, (unsigned long long)c.deletes,
+			(unsigned long long)c.bytes, (unsigned long long)c.in_flight,
+			(unsigned long long)c.done, (unsigned long long)c.bytes_sent,
+			(unsigned long long)c.failed, status_state(k->m));
 }
 
 /* lock held: hand out what there is, as much as was asked for. */
 static void reply_text_unlock(struct call *c, struct control *k)
 {
 	size_t n = k->len < c->len ? k->len : c->len;
-	char *out = n ? malloc(n) : NULL; /* the kernel may have @k released before the reply returns */
+	char *out =
+		n ? malloc(n) : NULL; /* the kernel may have @k released before the reply returns */
 
 	if (out) {
 		memcpy(out, k->text, n);
@@ -363,7 +375,9 @@ static void read_command(struct call *c, struct control *k)
 	if (start)
 		start_command(k, command_of(c->ino));
 	pthread_mutex_lock(&k->lock);
-	/* one line for each time that a reader waited, so that nobody makes them faster than that */
+	/*
+	 * one line for each time that a reader waited, so that nobody makes them faster than that
+	 */
 	if (k->command == COMMAND_SYNC && !k->len && !k->done && !c->error && (c->step || !k->told))
 		sync_progress_locked(k);
 	if (k->len || k->done || k->command == COMMAND_NONE) {
@@ -409,7 +423,10 @@ static void read_events(struct call *c, struct control *k)
 	reply_text_unlock(c, k);
 }
 
-/* A copy: once the answer is out the handle may be released, before the write of the answer has returned. */
+/*
+ * A copy: once the answer is out the handle may be released, before the write of the answer has
+ * returned.
+ */
 void reply_copy(struct call *c, const char *text, size_t n)
 {
 	char *copy = malloc(n ? n : 1);

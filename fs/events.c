@@ -22,7 +22,7 @@ struct events {
 	pthread_mutex_t lock;
 	struct calls *calls;
 	char *lines[EVENTS_KEPT]; /* lock: number n is at n % EVENTS_KEPT */
-	uint64_t next;            /* lock */
+	uint64_t next;		  /* lock */
 };
 
 int events_new(struct calls *calls, struct events **ret_events)
@@ -104,7 +104,8 @@ size_t events_read(struct events *e, uint64_t *seq, char **ret_text)
 	pthread_mutex_lock(&e->lock);
 	first = e->next - *seq > EVENTS_KEPT ? e->next - EVENTS_KEPT : *seq;
 	if (first != *seq)
-		snprintf(lost, sizeof(lost), "{\"event\":\"lost\",\"detail\":\"%llu events\"}\n", (unsigned long long)(first - *seq));
+		snprintf(lost, sizeof(lost), "{\"event\":\"lost\",\"detail\":\"%llu events\"}\n",
+			 (unsigned long long)(first - *seq));
 	used = strlen(lost);
 	for (uint64_t i = first; i < e->next; i++)
 		len += strlen(e->lines[i % EVENTS_KEPT]) + 1;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * What is behind a file's name while it is open: its view (what reads and writes go to) and its feed (where missing bytes come from).
+ * What is behind a file's name while it is open: its view (what reads and writes go to) and its
+ * feed (where missing bytes come from).
  *
  *	view	NULL            empty, or not needed yet
  *		clean           the server's version
  *		dirty, SEALED   what a close promised, on its way to the server perhaps: never written again
  *		dirty, OPEN     what is being written now, over one of the above
  *
- * Only a close (or fsync) makes an OPEN one what the user wants, so a daemon killed in the middle of a write leaves what the last close promised.
+ * Only a close (or fsync) makes an OPEN one what the user wants, so a daemon killed in the middle
+ * of a write leaves what the last close promised.
  */
 
 #include "ops.h"
@@ -32,7 +34,8 @@ int file_view_locked(struct mount *m, struct node *n)
 	if (n->view || (!n->content && (n->dirty || !n->known.rid)))
 		return 0;
 	if (n->dirty)
-		return log_errno(-EIO, "'%s': its bytes are missing from the cache directory", n->shown);
+		return log_errno(-EIO, "'%s': its bytes are missing from the cache directory",
+				 n->shown);
 	if (!node_key(n, key))
 		return -EIO;
 	n->content = 0; /* it was evicted */
@@ -83,7 +86,9 @@ int file_empty_locked(struct mount *m, struct node *n)
 /* tree->lock held: @sealed is the view still, and becomes what the user wants. */
 static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 {
-	struct content *old = n->content && n->content != content_id(sealed) ? content_get(m->store, n->content) : NULL;
+	struct content *old = n->content && n->content != content_id(sealed)
+				      ? content_get(m->store, n->content)
+				      : NULL;
 
 	ledger_group_begin(m->ledger);
 	n->content = n->committed = content_id(sealed);
@@ -137,7 +142,8 @@ int file_commit(struct mount *m, struct node *n)
 		tree_unlock(m->tree);
 		return 0;
 	}
-	if (n->view && content_is_dirty(n->view) && content_id(n->view) > n->committed && !is_wanted(n, n->view))
+	if (n->view && content_is_dirty(n->view) && content_id(n->view) > n->committed &&
+	    !is_wanted(n, n->view))
 		c = content_ref(n->view);
 	else
 		changed = want_empty_locked(m, n);
@@ -146,7 +152,10 @@ int file_commit(struct mount *m, struct node *n)
 		r = content_seal(c); /* waits for writers of other handles: not under the lock */
 	if (c && !r) {
 		tree_lock(m->tree);
-		/* ids count up: a later close may have been quicker, and what it committed lies over this */
+		/*
+		 * ids count up: a later close may have been quicker, and what it committed lies
+		 * over this
+		 */
 		if (n->gone)
 			content_drop(c);
 		else if (content_id(c) > n->committed)
@@ -166,7 +175,8 @@ int file_commit(struct mount *m, struct node *n)
 int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 {
 	struct tree *t = m->tree;
-	struct node *record = tree_find_locked(t, n->known.record), *top = record ? record->parent : NULL;
+	struct node *record = tree_find_locked(t, n->known.record),
+		    *top = record ? record->parent : NULL;
 	struct content *now;
 	struct remote_file file;
 	char key[NODE_KEY_MAX];

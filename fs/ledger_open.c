@@ -77,7 +77,8 @@ static int take_lock(struct ledger *l, char *message, size_t size)
 		ssize_t got = pread(l->lock_fd, pid, sizeof pid - 1, 0);
 
 		pid[got > 0 ? got : 0] = '\0';
-		return fail(r, message, size, "%s: in use by another attachfs, process %s", l->path, pid);
+		return fail(r, message, size, "%s: in use by another attachfs, process %s", l->path,
+			    pid);
 	}
 	n = snprintf(pid, sizeof pid, "%ld", (long)getpid());
 	if (ftruncate(l->lock_fd, 0) < 0 || pwrite(l->lock_fd, pid, (size_t)n, 0) != n)

@@ -4,17 +4,17 @@
 
 /*
  * What the files of the ledger share: ledger.c queues and commits, ledger_open.c opens and closes
- *the database, ledger_rows.c turns rows into packed images and SQL, ledger_read.c reads them back,
- *ledger_check.c looks for rows that contradict each other.
+ * the database, ledger_rows.c turns rows into packed images and SQL, ledger_read.c reads them back,
+ * ledger_check.c looks for rows that contradict each other.
  *
  *	put --> queue (packed images) --leader--> one transaction --sync--> disk
  *	             committed <= queued            durable <= committed
  *
  * Two connections: `writer` belongs to the leader, `reader` to whoever holds read_lock. In WAL mode
- *readers and a passive checkpoint on the second connection never stop the first, which is why there
- *are two and why the locking mode is the normal one (EXCLUSIVE would save some microseconds a
- *commit, and make each checkpoint one everybody waits for). Who may open the file at all is decided
- *by flock() on "<path>-lock".
+ * readers and a passive checkpoint on the second connection never stop the first, which is why there
+ * are two and why the locking mode is the normal one (EXCLUSIVE would save some microseconds a
+ * commit, and make each checkpoint one everybody waits for). Who may open the file at all is decided
+ * by flock() on "<path>-lock".
  */
 
 #include <pthread.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * One struct watch per collection. What must be sent is decided under tree->lock and sent without it: the decision is a flag on the watch, or
- * on the node whose size is wanted, and lister_kick() turns flags into calls of the remote.
+ * One struct watch per collection. What must be sent is decided under tree->lock and sent without
+ * it: the decision is a flag on the watch, or on the node whose size is wanted, and lister_kick()
+ * turns flags into calls of the remote.
  */
 
 #include "lister.h"
@@ -28,16 +29,16 @@ struct refresh {
 
 struct watch {
 	struct lister *lister;
-	uint64_t collection;  /* node */
+	uint64_t collection; /* node */
 	char *name;
-	bool validated;       /* tree->lock, as all below: listed, or tried, in this mount */
-	bool wanted;          /* to be started by lister_kick() */
+	bool validated; /* tree->lock, as all below: listed, or tried, in this mount */
+	bool wanted;	/* to be started by lister_kick() */
 	bool listing, polling;
-	bool again;           /* something changed while a listing was under way: list once more */
-	int64_t began_ms;     /* of the first listing of this mount */
+	bool again;	  /* something changed while a listing was under way: list once more */
+	int64_t began_ms; /* of the first listing of this mount */
 	uint64_t mark;
-	char *cursor;         /* what the tree is as new as */
-	char *next_cursor;    /* ... will be, once the listing it asked for succeeded */
+	char *cursor;	   /* what the tree is as new as */
+	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
 	int64_t next_poll_ms;
 	struct refresh *refresh;
 };
@@ -48,7 +49,7 @@ struct probe {
 	char *version;
 	struct remote_file file;
 	char *collection;
-	bool first;           /* the one a program waits for */
+	bool first; /* the one a program waits for */
 	struct probe *next;
 };
 
@@ -57,7 +58,7 @@ struct lister {
 	struct watch *watches;
 	size_t n_watches;
 	struct probe *probes; /* tree->lock: to be sent */
-	bool kick;            /* tree->lock: a listing is to be started although nobody was parked for it */
+	bool kick; /* tree->lock: a listing is to be started although nobody was parked for it */
 };
 
 int lister_new(struct mount *m, struct lister **ret_lister)
@@ -76,8 +77,10 @@ int lister_new(struct mount *m, struct lister **ret_lister)
 		char key[300];
 
 		snprintf(key, sizeof(key), "cursor %s", n->shown);
-		l->watches[i] = (struct watch){ .lister = l, .collection = n->id, .name = strdup(n->shown),
-						.cursor = ledger_get_value(m->ledger, key, NULL) };
+		l->watches[i] = (struct watch){.lister = l,
+					       .collection = n->id,
+					       .name = strdup(n->shown),
+					       .cursor = ledger_get_value(m->ledger, key, NULL)};
 	}
 	tree_unlock(t);
 	if (!l->watches) {
@@ -144,11 +147,13 @@ static void refresh_part_done(struct refresh *f, int error)
 	free(f);
 }
 
-static bool on_page(void *ctx, struct remote_record *records, size_t n_records, struct remote_file *files, size_t n_files)
+static bool on_page(void *ctx, struct remote_record *records, size_t n_records,
+		    struct remote_file *files, size_t n_files)
 {
 	struct watch *w = ctx;
 
-	return tree_listing_page(w->lister->m->tree, w->mark, w->collection, records, n_records, files, n_files) == 0;
+	return tree_listing_page(w->lister->m->tree, w->mark, w->collection, records, n_records,
+				 files, n_files) == 0;
 }
 
 static void start_listing(struct watch *w, enum transfer_class class);
@@ -178,7 +183,8 @@ static void on_listed(void *ctx, int error, const char *message)
 	if (!error)
 		tree_listing_end(m->tree, w->mark, w->collection, 0);
 	else
-		log_warning("list %s: %s%s%s", w->name, strerror(-error), message && *message ? ": " : "", message ? message : "");
+		log_warning("list %s: %s%s%s", w->name, strerror(-error),
+			    message && *message ? ": " : "", message ? message : "");
 	tree_lock(m->tree);
 	top = tree_find_locked(m->tree, w->collection);
 	w->validated = true;
@@ -202,7 +208,7 @@ static void on_listed(void *ctx, int error, const char *message)
 static void start_listing(struct watch *w, enum transfer_class class)
 {
 	struct mount *m = w->lister->m;
-	struct remote_sink sink = { on_page, on_listed, w };
+	struct remote_sink sink = {on_page, on_listed, w};
 	int r;
 
 	w->mark = tree_listing_begin(m->tree);
@@ -238,7 +244,8 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *collectio
 		return true;
 	}
 	if (collection->listed)
-		call_park_soft(c, CALL_WAIT_LISTING, collection->id, LISTER_PATIENCE_MS - waited_ms);
+		call_park_soft(c, CALL_WAIT_LISTING, collection->id,
+			       LISTER_PATIENCE_MS - waited_ms);
 	else
 		call_park(c, CALL_WAIT_LISTING, collection->id);
 	return false;
@@ -302,7 +309,8 @@ void lister_tick(struct lister *l)
 		bool due;
 
 		tree_lock(l->m->tree);
-		due = w->validated && !w->listing && !w->polling && now >= w->next_poll_ms && l->m->remote->ops->poll;
+		due = w->validated && !w->listing && !w->polling && now >= w->next_poll_ms &&
+		      l->m->remote->ops->poll;
 		if (due)
 			w->polling = true;
 		tree_unlock(l->m->tree);
@@ -368,7 +376,8 @@ void lister_learned_size(struct mount *m, uint64_t node, const char *version, in
 
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, node);
-	if (n && n->known.version && version && !strcmp(n->known.version, version) && n->known.size != size) {
+	if (n && n->known.version && version && !strcmp(n->known.version, version) &&
+	    n->known.size != size) {
 		n->known.size = size;
 		if (!n->dirty && (!n->view || !content_is_dirty(n->view)))
 			n->size = size;
@@ -421,8 +430,9 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 		return true;
 	}
 	if (!top)
-		top = tree_find_locked(l->m->tree, n->known.record) ?
-			      node_collection(tree_find_locked(l->m->tree, n->known.record)) : NULL;
+		top = tree_find_locked(l->m->tree, n->known.record)
+			      ? node_collection(tree_find_locked(l->m->tree, n->known.record))
+			      : NULL;
 	if (!top) {
 		*ret_error = -EIO;
 		return true;
@@ -431,7 +441,8 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 		if (s != n && needs_probe(s))
 			add_probe_locked(l, s, top->shown, false);
 	if (needs_probe(n))
-		add_probe_locked(l, n, top->shown, true); /* last in, first out: it goes before its siblings */
+		add_probe_locked(l, n, top->shown,
+				 true); /* last in, first out: it goes before its siblings */
 	call_park(c, CALL_WAIT_SIZE, n->id);
 	return false;
 }
@@ -449,8 +460,9 @@ static void send_probes(struct lister *l)
 		int r;
 
 		next = p->next;
-		r = remote->ops->probe_size(remote, p->first ? TRANSFER_INTERACTIVE : TRANSFER_PREFETCH, &p->file,
-					    p->collection, 0, on_size, p);
+		r = remote->ops->probe_size(remote,
+					    p->first ? TRANSFER_INTERACTIVE : TRANSFER_PREFETCH,
+					    &p->file, p->collection, 0, on_size, p);
 		if (r < 0)
 			on_size(p, r, -1);
 	}

@@ -3,10 +3,12 @@
 #define ATTACHFS_FS_LISTER_H
 
 /*
- * Keeps the tree like the server: lists a collection when somebody first looks into it, polls what was listed, and learns sizes.
+ * Keeps the tree like the server: lists a collection when somebody first looks into it, polls what
+ * was listed, and learns sizes.
  *
- * Of a collection that the ledger knows from an earlier mount, the first look starts a fresh listing and waits for it a moment
- * (LISTER_PATIENCE_MS); where it does not come, what the ledger knows is shown.
+ * Of a collection that the ledger knows from an earlier mount, the first look starts a fresh
+ * listing and waits for it a moment (LISTER_PATIENCE_MS); where it does not come, what the ledger
+ * knows is shown.
  */
 
 #include <stdbool.h>
@@ -24,14 +26,14 @@ int lister_new(struct mount *m, struct lister **ret_lister);
 void lister_free(struct lister *l);
 
 /*
- * Make @collection's records known. True: they are (or as good as it gets), go on. False: @c was parked, or *@ret_error tells why it never
- * will be. tree->lock held.
+ * Make @collection's records known. True: they are (or as good as it gets), go on. False: @c was
+ * parked, or *@ret_error tells why it never will be. tree->lock held.
  */
 bool lister_need_locked(struct lister *l, struct call *c, struct node *collection, int *ret_error);
 
 /*
- * Make @n's size known, and its siblings' while at it. True: known, or *@ret_error says why not; false: @c was parked. tree->lock held; probes
- * are sent when it is released, by lister_kick().
+ * Make @n's size known, and its siblings' while at it. True: known, or *@ret_error says why not;
+ * false: @c was parked. tree->lock held; probes are sent when it is released, by lister_kick().
  */
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error);
 
@@ -44,7 +46,10 @@ void lister_learned_size(struct mount *m, uint64_t node, const char *version, in
 /* Once a second: polls that are due. */
 void lister_tick(struct lister *l);
 
-/* List everything that was listed, now. @done is called when all are through (on a pool thread, or at once). */
+/*
+ * List everything that was listed, now. @done is called when all are through (on a pool thread, or
+ * at once).
+ */
 void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx);
 
 #endif

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * attachfs [-f] [-o opt,...] SOURCE MOUNTPOINT, or attachfs COMMAND ...: reads the command line, becomes a daemon, serves.
+ * attachfs [-f] [-o opt,...] SOURCE MOUNTPOINT, or attachfs COMMAND ...: reads the command line,
+ * becomes a daemon, serves.
  *
- * In the background the parent waits until the mount is there, or the reason why not, and exits with it: nothing is reported to a terminal that has
- * gone. Until then the child shares its standard error, for what libfuse and fusermount3 have to say. All threads are started in the child.
+ * In the background the parent waits until the mount is there, or the reason why not, and exits
+ * with it: nothing is reported to a terminal that has gone. Until then the child shares its
+ * standard error, for what libfuse and fusermount3 have to say. All threads are started in the
+ * child.
  *
- * SIGTERM and SIGINT are blocked from before the fork on and wait for the signal thread, so none is lost while the daemon starts. The parent takes
- * them itself; the child then finds nobody to tell that it is ready, and ends.
+ * SIGTERM and SIGINT are blocked from before the fork on and wait for the signal thread, so none is
+ * lost while the daemon starts. The parent takes them itself; the child then finds nobody to tell
+ * that it is ready, and ends.
  */
 
 #include <errno.h>
@@ -35,7 +39,8 @@
 static void usage(FILE *f)
 {
 	fputs("usage: attachfs [-f] [-o opt,...] SOURCE MOUNTPOINT\n"
-	      "       attachfs [-f] [-o opt,...] NAME MOUNTPOINT        NAME: a section of the config file\n"
+	      "       attachfs [-f] [-o opt,...] NAME MOUNTPOINT        NAME: a section of the "
+	      "config file\n"
 	      "       attachfs COMMAND ...\n"
 	      "\n"
 	      "SOURCE is  perscom:https://api.perscom.io/v2 | rillsoft:https://host/api |\n"
@@ -54,7 +59,10 @@ static void usage(FILE *f)
 
 /* ---- the mountpoint ---- */
 
-/* A mount of ours whose daemon died answers ENOTCONN: take it away, or the new one would lie over it. */
+/*
+ * A mount of ours whose daemon died answers ENOTCONN: take it away, or the new one would lie over
+ * it.
+ */
 static int check_mountpoint(const char *path, char *message, size_t size)
 {
 	struct stat st;
@@ -64,7 +72,8 @@ static int check_mountpoint(const char *path, char *message, size_t size)
 		char words[MESSAGE_BYTES / 2];
 
 		if (commands_unmount(path, true, words, sizeof(words)) < 0) {
-			snprintf(message, size, "'%s' holds a dead mount that cannot be removed: %s", path, words);
+			snprintf(message, size,
+				 "'%s' holds a dead mount that cannot be removed: %s", path, words);
 			return r;
 		}
 	}
@@ -79,7 +88,10 @@ static int check_mountpoint(const char *path, char *message, size_t size)
 	else if (!S_ISDIR(st.st_mode))
 		r = -ENOTDIR, snprintf(message, size, "mountpoint '%s' is not a directory", path);
 	else if (commands_is_mounted(path))
-		r = -EBUSY, snprintf(message, size, "'%s' is busy: something is mounted there already: attachfs umount '%s'", path, path);
+		r = -EBUSY,
+		snprintf(message, size,
+			 "'%s' is busy: something is mounted there already: attachfs umount '%s'",
+			 path, path);
 	return r;
 }
 
@@ -104,7 +116,8 @@ static void report_and_exit(int fd)
 	message[used] = '\0';
 	if (!strcmp(message, "ok"))
 		exit(0);
-	fprintf(stderr, "attachfs: %s\n", used ? message : "the daemon died while starting: see its log");
+	fprintf(stderr, "attachfs: %s\n",
+		used ? message : "the daemon died while starting: see its log");
 	exit(1);
 }
 
@@ -151,7 +164,10 @@ static bool tell_parent(int fd, const char *message)
 	return told;
 }
 
-/* From here on nobody reads what is said on standard error but the log, which has its own descriptor if it is a file. */
+/*
+ * From here on nobody reads what is said on standard error but the log, which has its own
+ * descriptor if it is a file.
+ */
 static void leave_terminal(int parent)
 {
 	int null = parent >= 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
@@ -253,16 +269,20 @@ static int prepare(struct options *o, char *message, size_t size)
 		free(o->mountpoint);
 		o->mountpoint = real;
 	}
-	/* a log file named on the command line is relative to where it was typed: opened before the daemon moves to / */
+	/*
+	 * a log file named on the command line is relative to where it was typed: opened before the
+	 * daemon moves to /
+	 */
 	r = log_open(o->log_file, o->log);
 	if (r < 0)
-		snprintf(message, size, "cannot open the log file '%s': %s", o->log_file ? o->log_file : "", strerror(-r));
+		snprintf(message, size, "cannot open the log file '%s': %s",
+			 o->log_file ? o->log_file : "", strerror(-r));
 	return r;
 }
 
 /*
- * Options come before and after SOURCE and MOUNTPOINT, as mount(8) and people write them. A NAME's section is read first, so that the command
- * line wins.
+ * Options come before and after SOURCE and MOUNTPOINT, as mount(8) and people write them. A NAME's
+ * section is read first, so that the command line wins.
  */
 struct command_line {
 	const char *lists[64];
@@ -307,15 +327,22 @@ static int parse(int argc, char **argv, struct command_line *c, char *message, s
 		else if (!strcmp(a, "-f") || !strcmp(a, "--foreground"))
 			c->foreground = true;
 		else if (!strncmp(a, "-o", 2))
-			r = take_list(c, a[2] ? a + 2 : i + 1 < argc ? argv[++i] : NULL, message, size);
+			r = take_list(c,
+				      a[2]	     ? a + 2
+				      : i + 1 < argc ? argv[++i]
+						     : NULL,
+				      message, size);
 		else {
 			snprintf(message, size, "unknown argument '%s'  (attachfs --help)", a);
 			r = -EINVAL;
 		}
 	}
 	if (!r && c->n_words < 2) {
-		snprintf(message, size, c->n_words ? "where to mount '%s'?  attachfs [-o opt,...] SOURCE MOUNTPOINT" :
-						     "nothing to do%s: see attachfs --help", c->n_words ? c->words[0] : "");
+		snprintf(message, size,
+			 c->n_words
+				 ? "where to mount '%s'?  attachfs [-o opt,...] SOURCE MOUNTPOINT"
+				 : "nothing to do%s: see attachfs --help",
+			 c->n_words ? c->words[0] : "");
 		r = -EINVAL;
 	}
 	return r;
@@ -336,7 +363,7 @@ static int set_options(struct options *o, const struct command_line *c, char *me
 static int run_mount(int argc, char **argv)
 {
 	char message[MESSAGE_BYTES] = "";
-	struct command_line c = { 0 };
+	struct command_line c = {0};
 	struct signals signals;
 	struct options o;
 	int r = options_init(&o), parent = -1;

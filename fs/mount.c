@@ -23,20 +23,22 @@
 #include "reader.h"
 #include "sync.h"
 
-#define POOL_THREADS     4
-#define DISK_THREADS     2
+#define POOL_THREADS	 4
+#define DISK_THREADS	 2
 #define KERNEL_TIMEOUT_S 300.0
-#define DRAIN_MS         10000
-#define CONNECT_MS       10000
+#define DRAIN_MS	 10000
+#define CONNECT_MS	 10000
 
 static void on_state(void *ctx, enum engine_state state, int64_t until_real_ns)
 {
 	struct mount *m = ctx;
-	static const char *const words[] = { "online", "offline", "throttled" };
+	static const char *const words[] = {"online", "offline", "throttled"};
 
-	atomic_store(&m->throttled_until_ns, state == ENGINE_THROTTLED ? (uint64_t)until_real_ns : 0);
+	atomic_store(&m->throttled_until_ns,
+		     state == ENGINE_THROTTLED ? (uint64_t)until_real_ns : 0);
 	if (state == ENGINE_OFFLINE)
-		log_warning("network: the server cannot be reached: cached files are served, changes are queued");
+		log_warning("network: the server cannot be reached: cached files are served, "
+			    "changes are queued");
 	else if (state == ENGINE_ONLINE)
 		log_info("network: the server answers again");
 	if (m->events)
@@ -65,8 +67,9 @@ static uint64_t fnv(const char *text)
 }
 
 /*
- * One directory per source under cache_dir=, named so that a person knows it: perscom-api.example.org-0123456789abcdef. What is kept there
- * belongs to one server and one account's view of it.
+ * One directory per source under cache_dir=, named so that a person knows it:
+ * perscom-api.example.org-0123456789abcdef. What is kept there belongs to one server and one
+ * account's view of it.
  */
 static char *state_dir(const struct options *o)
 {
@@ -76,9 +79,10 @@ static char *state_dir(const struct options *o)
 
 	host = host ? host + 3 : o->base_url;
 	len = strcspn(host, "/");
-	snprintf(identity, sizeof(identity), "%s|%s|%s|%s", o->source, o->user ? o->user : "", o->client ? o->client : "",
-		 o->tenant ? o->tenant : "");
-	if (asprintf(&dir, "%s/%.*s-%016llx", o->cache_dir, (int)len, host, (unsigned long long)fnv(identity)) < 0)
+	snprintf(identity, sizeof(identity), "%s|%s|%s|%s", o->source, o->user ? o->user : "",
+		 o->client ? o->client : "", o->tenant ? o->tenant : "");
+	if (asprintf(&dir, "%s/%.*s-%016llx", o->cache_dir, (int)len, host,
+		     (unsigned long long)fnv(identity)) < 0)
 		return NULL;
 	return dir;
 }
@@ -112,13 +116,15 @@ static int make_dirs(const char *path)
 static int open_state(struct mount *m, char *message, size_t size)
 {
 	char *dir = state_dir(m->options);
-	struct content_config config = { .dir = dir, .limit_bytes = m->options->cache_size_bytes,
-					 .free_bytes = m->options->cache_free_bytes };
+	struct content_config config = {.dir = dir,
+					.limit_bytes = m->options->cache_size_bytes,
+					.free_bytes = m->options->cache_free_bytes};
 	int r = dir ? make_dirs(dir) : -ENOMEM;
 
 	if (r < 0) {
-		snprintf(message, size, "cannot make the cache directory '%s': %s  (option cache_dir=)", dir ? dir : "",
-			 strerror(-r));
+		snprintf(message, size,
+			 "cannot make the cache directory '%s': %s  (option cache_dir=)",
+			 dir ? dir : "", strerror(-r));
 		free(dir);
 		return r;
 	}
@@ -140,14 +146,21 @@ static int open_remote(struct mount *m, char *message, size_t size)
 {
 	const struct options *o = m->options;
 	struct engine_config config = {
-		.origin = o->base_url, .slots = o->slots, .cacert = o->cacert, .proxy = o->proxy,
-		.insecure_http = o->insecure_http, .connect_timeout_ms = CONNECT_MS,
-		.stall_ms = (unsigned)(o->timeout_s * 1000), .state_changed = on_state, .ctx = m,
+		.origin = o->base_url,
+		.slots = o->slots,
+		.cacert = o->cacert,
+		.proxy = o->proxy,
+		.insecure_http = o->insecure_http,
+		.connect_timeout_ms = CONNECT_MS,
+		.stall_ms = (unsigned)(o->timeout_s * 1000),
+		.state_changed = on_state,
+		.ctx = m,
 	};
 	int r = engine_new(&config, &m->engine);
 
 	if (r < 0) {
-		snprintf(message, size, "cannot start the HTTP engine for '%s': %s", o->base_url, strerror(-r));
+		snprintf(message, size, "cannot start the HTTP engine for '%s': %s", o->base_url,
+			 strerror(-r));
 		return r;
 	}
 	return remote_new(o, m->engine, m->pool, &m->remote, message, size);
@@ -169,7 +182,9 @@ static int open_tree(struct mount *m)
 	m->tree->root->gid = m->tree->gid;
 	r = tree_load(m->tree);
 	if (!r)
-		r = tree_set_collections(m->tree, o->collections ? o->collections : m->remote->caps.default_collections);
+		r = tree_set_collections(m->tree, o->collections
+							  ? o->collections
+							  : m->remote->caps.default_collections);
 	if (!r)
 		content_store_claimed(m->store);
 	return r;
@@ -257,9 +272,11 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 static char *fuse_option_string(const struct options *o)
 {
 	char *text = NULL;
-	int n = asprintf(&text, "fsname=%s,subtype=attachfs,default_permissions,nosuid,nodev%s%s%s%s%s", o->source,
-			 o->read_only ? ",ro" : "", o->allow_other ? ",allow_other" : "", o->noexec ? ",noexec" : "",
-			 o->fuse_options ? "," : "", o->fuse_options ? o->fuse_options : "");
+	int n = asprintf(&text,
+			 "fsname=%s,subtype=attachfs,default_permissions,nosuid,nodev%s%s%s%s%s",
+			 o->source, o->read_only ? ",ro" : "", o->allow_other ? ",allow_other" : "",
+			 o->noexec ? ",noexec" : "", o->fuse_options ? "," : "",
+			 o->fuse_options ? o->fuse_options : "");
 
 	return n < 0 ? NULL : text;
 }
@@ -275,7 +292,8 @@ static unsigned find_connection(const char *mountpoint)
 		char dir[4096];
 		unsigned minor;
 
-		if (sscanf(line, "%*s %*s %*u:%u %*s %4095s", &minor, dir) == 2 && !strcmp(dir, mountpoint))
+		if (sscanf(line, "%*s %*s %*u:%u %*s %4095s", &minor, dir) == 2 &&
+		    !strcmp(dir, mountpoint))
 			found = minor;
 	}
 	if (f)
@@ -284,8 +302,8 @@ static unsigned find_connection(const char *mountpoint)
 }
 
 /*
- * The kernel gives up on what nobody will answer any more. Without this a notification that waits in the kernel for such an answer would never
- * return, and neither would this process.
+ * The kernel gives up on what nobody will answer any more. Without this a notification that waits
+ * in the kernel for such an answer would never return, and neither would this process.
  */
 static void abort_connection(const struct mount *m)
 {
@@ -306,7 +324,7 @@ static void abort_connection(const struct mount *m)
 int mount_attach(struct mount *m, char *message, size_t size)
 {
 	char *text = fuse_option_string(m->options);
-	char *argv[] = { (char *)"attachfs", (char *)"-o", text, NULL };
+	char *argv[] = {(char *)"attachfs", (char *)"-o", text, NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
 	if (!text)
@@ -315,12 +333,14 @@ int mount_attach(struct mount *m, char *message, size_t size)
 	fuse_opt_free_args(&args);
 	free(text);
 	if (!m->session) {
-		snprintf(message, size, "the kernel's FUSE interface refused these mount options: %s",
+		snprintf(message, size,
+			 "the kernel's FUSE interface refused these mount options: %s",
 			 m->options->fuse_options ? m->options->fuse_options : "(none)");
 		return -EINVAL;
 	}
 	if (fuse_session_mount(m->session, m->options->mountpoint) != 0) {
-		snprintf(message, size, "cannot mount at '%s'  (is /dev/fuse there, and fuse3 installed?)",
+		snprintf(message, size,
+			 "cannot mount at '%s'  (is /dev/fuse there, and fuse3 installed?)",
 			 m->options->mountpoint);
 		fuse_session_destroy(m->session);
 		m->session = NULL;
@@ -344,7 +364,7 @@ int mount_serve(struct mount *m)
 	if (!config)
 		return -ENOMEM;
 	m->server = pthread_self();
-	sigaction(SIGUSR2, &(struct sigaction){ .sa_handler = on_wake_signal }, NULL);
+	sigaction(SIGUSR2, &(struct sigaction){.sa_handler = on_wake_signal}, NULL);
 	fuse_loop_cfg_set_clone_fd(config, 0);
 	r = fuse_session_loop_mt(m->session, config);
 	fuse_loop_cfg_destroy(config);
@@ -357,7 +377,7 @@ void mount_stop(struct mount *m, int64_t grace_ms)
 	int64_t end_ms = clock_mono_ms() + grace_ms;
 
 	while (!atomic_load(&m->served)) {
-		struct timespec pause = { .tv_nsec = 20 * 1000000 };
+		struct timespec pause = {.tv_nsec = 20 * 1000000};
 
 		if (clock_mono_ms() >= end_ms) {
 			/* libfuse looks at its flag only when its wait is interrupted */
@@ -369,7 +389,8 @@ void mount_stop(struct mount *m, int64_t grace_ms)
 	}
 }
 
-void mount_opened_add_locked(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o))
+void mount_opened_add_locked(struct mount *m, struct opened *o,
+			     void (*drop)(struct mount *m, struct opened *o))
 {
 	o->drop = drop;
 	o->prev = NULL;
@@ -389,7 +410,8 @@ void mount_opened_remove_locked(struct mount *m, struct opened *o)
 		o->next->prev = o->prev;
 }
 
-void mount_opened_add(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o))
+void mount_opened_add(struct mount *m, struct opened *o,
+		      void (*drop)(struct mount *m, struct opened *o))
 {
 	tree_lock(m->tree);
 	mount_opened_add_locked(m, o, drop);
@@ -403,7 +425,10 @@ void mount_opened_remove(struct mount *m, struct opened *o)
 	tree_unlock(m->tree);
 }
 
-/* No request is served any more, no call runs: what is still open was closed without our hearing of it, or its program did not go when asked. */
+/*
+ * No request is served any more, no call runs: what is still open was closed without our hearing of
+ * it, or its program did not go when asked.
+ */
 static void drop_opened(struct mount *m)
 {
 	struct opened *o;
@@ -422,7 +447,10 @@ void mount_free(struct mount *m)
 	calls_stop(m->calls);
 	drop_opened(m);
 	if (m->session) {
-		/* only while it is ours for sure: the kernel gives the number of a gone connection to the next one */
+		/*
+		 * only while it is ours for sure: the kernel gives the number of a gone connection
+		 * to the next one
+		 */
 		if (atomic_load(&m->forced))
 			abort_connection(m);
 		fuse_session_unmount(m->session);

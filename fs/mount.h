@@ -5,8 +5,10 @@
 /*
  * One mounted source: everything hangs off this handle, so that a process may hold several.
  *
- * Start: options -> pool -> ledger -> content store -> engine -> remote -> tree -> calls, reader, lister, sync -> kernel. No step needs the
- * network, but for the first mount of a source, which asks the server once. End: kernel first, then the parked calls, sync (which says what is left), the engine, and the rest in reverse.
+ * Start: options -> pool -> ledger -> content store -> engine -> remote -> tree -> calls, reader,
+ * lister, sync -> kernel. No step needs the network, but for the first mount of a source, which
+ * asks the server once. End: kernel first, then the parked calls, sync (which says what is left),
+ * the engine, and the rest in reverse.
  */
 
 #include <stdatomic.h>
@@ -30,8 +32,8 @@ struct sync;
 struct events;
 
 /*
- * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE when it unmounts, so a mount knows its handles
- * and lets go of what is left at the end.
+ * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE
+ * when it unmounts, so a mount knows its handles and lets go of what is left at the end.
  */
 struct opened {
 	struct opened *prev, *next;
@@ -41,8 +43,8 @@ struct opened {
 
 struct mount {
 	const struct options *options; /* outlives the mount */
-	struct pool *pool;             /* answers and parses: short jobs */
-	struct pool *disk_pool;        /* hashes and copies: long ones, nobody waits behind them */
+	struct pool *pool;	       /* answers and parses: short jobs */
+	struct pool *disk_pool;	       /* hashes and copies: long ones, nobody waits behind them */
 	struct ledger *ledger;
 	struct content_store *store;
 	struct engine *engine;
@@ -55,16 +57,16 @@ struct mount {
 	struct sync *sync;
 	struct events *events;
 	struct fuse_session *session;
-	struct opened *opened;         /* tree->lock: all handles */
+	struct opened *opened; /* tree->lock: all handles */
 	char *ledger_path;
-	unsigned connection;           /* the kernel's number of it, for fusectl; 0 = not known */
+	unsigned connection; /* the kernel's number of it, for fusectl; 0 = not known */
 
-	double timeout_kernel_s;       /* how long the kernel may believe entries and attributes */
+	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
 	_Atomic uint64_t throttled_until_ns; /* real clock, 0 = not */
 	int64_t started_ns;
-	pthread_t server;              /* the thread in mount_serve() */
-	_Atomic bool served;           /* mount_serve() is over */
-	_Atomic bool forced;           /* ... although programs still had files open */
+	pthread_t server;    /* the thread in mount_serve() */
+	_Atomic bool served; /* mount_serve() is over */
+	_Atomic bool forced; /* ... although programs still had files open */
 };
 
 /* @o outlives the mount. 0, or -errno with words for a person in @message. */
@@ -77,19 +79,24 @@ int mount_attach(struct mount *m, char *message, size_t size);
 int mount_serve(struct mount *m);
 
 /*
- * From a signal thread: wait until mount_serve() is over, which it is when the last program has left the unmounted directory; after @grace_ms make
- * it leave. Uses SIGUSR2.
+ * From a signal thread: wait until mount_serve() is over, which it is when the last program has
+ * left the unmounted directory; after @grace_ms make it leave. Uses SIGUSR2.
  */
 void mount_stop(struct mount *m, int64_t grace_ms);
 
-/* Unmount, end all threads, free. What is not on the server yet stays in the ledger; says so in the log. NULL is fine. */
+/*
+ * Unmount, end all threads, free. What is not on the server yet stays in the ledger; says so in the
+ * log. NULL is fine.
+ */
 void mount_free(struct mount *m);
 
 /* tree->lock held. */
-void mount_opened_add_locked(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o));
+void mount_opened_add_locked(struct mount *m, struct opened *o,
+			     void (*drop)(struct mount *m, struct opened *o));
 void mount_opened_remove_locked(struct mount *m, struct opened *o);
 /* The same, taking the lock. */
-void mount_opened_add(struct mount *m, struct opened *o, void (*drop)(struct mount *m, struct opened *o));
+void mount_opened_add(struct mount *m, struct opened *o,
+		      void (*drop)(struct mount *m, struct opened *o));
 void mount_opened_remove(struct mount *m, struct opened *o);
 
 struct mount *mount_of_request(fuse_req_t req);

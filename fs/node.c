@@ -41,8 +41,8 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 		return false;
 	/* what was sent for this name, perhaps a spelling that shows differently elsewhere */
 	names_to_server(n->shown, server);
-	if (!strcmp(k->name, server) && (!k->filename || !strcmp(k->filename, server) ||
-					 node_has_token(n, k->filename)))
+	if (!strcmp(k->name, server) &&
+	    (!k->filename || !strcmp(k->filename, server) || node_has_token(n, k->filename)))
 		return true;
 	node_known_shown(t, k, base);
 	if (!strcmp(n->shown, base))
@@ -54,9 +54,16 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 void known_take(struct known *k, struct remote_file *f, uint64_t record)
 {
 	*k = (struct known){
-		.rid = f->id, .record = record, .name = f->raw_name ? f->raw_name : f->name,
-		.filename = f->raw_filename, .version = f->version, .url = f->url, .media_type = f->media_type,
-		.size = f->size, .mtime_ns = f->mtime_ns, .ctime_ns = f->ctime_ns,
+		.rid = f->id,
+		.record = record,
+		.name = f->raw_name ? f->raw_name : f->name,
+		.filename = f->raw_filename,
+		.version = f->version,
+		.url = f->url,
+		.media_type = f->media_type,
+		.size = f->size,
+		.mtime_ns = f->mtime_ns,
+		.ctime_ns = f->ctime_ns,
 	};
 	if (f->raw_name)
 		free(f->name);
@@ -69,9 +76,17 @@ void known_borrow(const struct node *n, const char *record_rid, struct remote_fi
 	const struct known *k = &n->known;
 
 	*ret_file = (struct remote_file){
-		.id = k->rid, .record = (char *)record_rid, .name = k->name, .raw_name = k->name,
-		.raw_filename = k->filename, .version = k->version, .url = k->url, .media_type = k->media_type,
-		.size = k->size, .mtime_ns = k->mtime_ns, .ctime_ns = k->ctime_ns,
+		.id = k->rid,
+		.record = (char *)record_rid,
+		.name = k->name,
+		.raw_name = k->name,
+		.raw_filename = k->filename,
+		.version = k->version,
+		.url = k->url,
+		.media_type = k->media_type,
+		.size = k->size,
+		.mtime_ns = k->mtime_ns,
+		.ctime_ns = k->ctime_ns,
 	};
 }
 
@@ -108,8 +123,8 @@ bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const cha
 {
 	char *text = NULL;
 
-	if (asprintf(&text, "attachfs-%llx-%llx@%llx=%s", (unsigned long long)n->id, (unsigned long long)number,
-		     (unsigned long long)record, name) < 0)
+	if (asprintf(&text, "attachfs-%llx-%llx@%llx=%s", (unsigned long long)n->id,
+		     (unsigned long long)number, (unsigned long long)record, name) < 0)
 		return false;
 	free(n->token);
 	n->token = text;
@@ -191,7 +206,7 @@ int64_t node_size_locked(const struct node *n)
 
 static struct timespec to_timespec(int64_t ns)
 {
-	struct timespec ts = { .tv_sec = ns / CLOCK_NS_PER_S, .tv_nsec = ns % CLOCK_NS_PER_S };
+	struct timespec ts = {.tv_sec = ns / CLOCK_NS_PER_S, .tv_nsec = ns % CLOCK_NS_PER_S};
 
 	if (ts.tv_nsec < 0) {
 		ts.tv_sec--;
@@ -207,9 +222,11 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 
 	memset(st, 0, sizeof(*st));
 	st->st_ino = n->id;
-	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR & ~t->umask) :
-			    S_IFREG | (n->mode ? n->mode : MODE_FILE & ~t->umask);
-	/* a mode of 0 was set by somebody: told from "never set" by the bit above the permissions */
+	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR & ~t->umask)
+			  : S_IFREG | (n->mode ? n->mode : MODE_FILE & ~t->umask);
+	/*
+	 * a mode of 0 was set by somebody: told from "never set" by the bit above the permissions
+	 */
 	st->st_mode &= ~(mode_t)NODE_MODE_SET;
 	st->st_nlink = n->gone ? 0 : dir ? 2 : 1;
 	st->st_uid = n->uid;

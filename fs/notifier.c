@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * A linked list of what to say, one thread that says it. The list is short-lived: what the kernel does not cache it answers with -ENOENT,
- * which is no error.
+ * A linked list of what to say, one thread that says it. The list is short-lived: what the kernel
+ * does not cache it answers with -ENOENT, which is no error.
  */
 
 #include "notifier.h"
@@ -28,9 +28,9 @@ struct note {
 struct notifier {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct note *first, **last; /* lock */
+	struct note *first, **last;   /* lock */
 	struct fuse_session *session; /* lock */
-	bool stop;                  /* lock */
+	bool stop;		      /* lock */
 	pthread_t thread;
 };
 
@@ -40,12 +40,15 @@ static void say(struct fuse_session *session, const struct note *note)
 
 	switch (note->kind) {
 	case NOTE_ENTRY:
-		r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name, strlen(note->name));
+		r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name,
+						     strlen(note->name));
 		break;
 	case NOTE_DELETE:
-		r = fuse_lowlevel_notify_delete(session, note->parent, note->child, note->name, strlen(note->name));
+		r = fuse_lowlevel_notify_delete(session, note->parent, note->child, note->name,
+						strlen(note->name));
 		if (r == -ENOSYS || r == -ENOTEMPTY || r == -EBUSY)
-			r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name, strlen(note->name));
+			r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name,
+							     strlen(note->name));
 		break;
 	case NOTE_INODE:
 		/* a negative offset means attributes only */
@@ -143,7 +146,8 @@ void notifier_free(struct notifier *n)
 	free(n);
 }
 
-static void queue(struct notifier *n, enum note_kind kind, uint64_t parent, uint64_t child, const char *name, int pages)
+static void queue(struct notifier *n, enum note_kind kind, uint64_t parent, uint64_t child,
+		  const char *name, int pages)
 {
 	size_t len = name ? strlen(name) : 0;
 	struct note *note;
@@ -155,7 +159,8 @@ static void queue(struct notifier *n, enum note_kind kind, uint64_t parent, uint
 	}
 	note = malloc(sizeof(*note) + len + 1);
 	if (note) {
-		*note = (struct note){ .kind = kind, .parent = parent, .child = child, .pages = pages };
+		*note = (struct note){
+			.kind = kind, .parent = parent, .child = child, .pages = pages};
 		memcpy(note->name, name ? name : "", len + 1);
 		*n->last = note;
 		n->last = &note->next;
@@ -163,7 +168,8 @@ static void queue(struct notifier *n, enum note_kind kind, uint64_t parent, uint
 	}
 	pthread_mutex_unlock(&n->lock);
 	if (!note)
-		log_warning("notifier: out of memory: the kernel may show an old state until its timeout");
+		log_warning("notifier: out of memory: the kernel may show an old state until its "
+			    "timeout");
 }
 
 void notifier_entry(struct notifier *n, uint64_t parent, const char *name)

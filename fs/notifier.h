@@ -3,9 +3,9 @@
 #define ATTACHFS_FS_NOTIFIER_H
 
 /*
- * Tells the kernel what changed behind its back. One thread alone calls fuse_lowlevel_notify_*(), holding no lock while it does: the kernel
- * may wait there for an operation that one of our workers has yet to answer. The queueing functions never block and may be called under any
- * lock.
+ * Tells the kernel what changed behind its back. One thread alone calls fuse_lowlevel_notify_*(),
+ * holding no lock while it does: the kernel may wait there for an operation that one of our workers
+ * has yet to answer. The queueing functions never block and may be called under any lock.
  */
 
 #include <stdint.h>

@@ -15,7 +15,8 @@
 
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
-#define BACKGROUND  1024                /* parked reads are background requests for the kernel, whose default is 12 */
+#define BACKGROUND                                                                                 \
+	1024 /* parked reads are background requests for the kernel, whose default is 12 */
 #define REQUEST_BYTES (1u << 20)
 
 struct mount *mount_of_request(fuse_req_t req)
@@ -37,7 +38,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	}
 	if (conn->capable & FUSE_CAP_HANDLE_KILLPRIV)
 		conn->want |= FUSE_CAP_HANDLE_KILLPRIV;
-	/* locks are the kernel's own business (a daemon that blocks in them makes programs unkillable) */
+	/*
+	 * locks are the kernel's own business (a daemon that blocks in them makes programs
+	 * unkillable)
+	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
 }
@@ -113,7 +117,7 @@ struct node *need_dir_locked(struct call *c, uint64_t ino)
 static void lookup_run(struct call *c)
 {
 	struct mount *m = c->m;
-	struct fuse_entry_param none = { .entry_timeout = m->timeout_kernel_s };
+	struct fuse_entry_param none = {.entry_timeout = m->timeout_kernel_s};
 	struct node *dir, *n;
 
 	tree_lock(m->tree);
@@ -133,7 +137,7 @@ static void lookup_run(struct call *c)
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = lookup_run, .ino = parent, .name = (char *)name };
+	struct call c = {.m = m, .req = req, .op = lookup_run, .ino = parent, .name = (char *)name};
 
 	if (strlen(name) > NAMES_MAX) {
 		fuse_reply_err(req, ENAMETOOLONG);
@@ -142,7 +146,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (is_virtual(parent))
 		c.op = virtual_lookup_link;
 	if (is_control(parent)) {
-		struct fuse_entry_param e = { .ino = control_lookup(parent, name) };
+		struct fuse_entry_param e = {.ino = control_lookup(parent, name)};
 
 		if (!e.ino || control_stat(m, e.ino, &e.attr) < 0)
 			fuse_reply_err(req, ENOENT);
@@ -198,7 +202,7 @@ static void getattr_run(struct call *c)
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = getattr_run, .ino = ino };
+	struct call c = {.m = m, .req = req, .op = getattr_run, .ino = ino};
 	struct stat st;
 	int r;
 
@@ -228,8 +232,11 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct mount *m = mount_of_request(req);
 	struct content_usage usage;
-	struct statvfs st = { .f_bsize = BLOCK_BYTES, .f_frsize = BLOCK_BYTES, .f_bfree = FREE_BLOCKS, .f_bavail = FREE_BLOCKS,
-			      .f_namemax = NAMES_MAX };
+	struct statvfs st = {.f_bsize = BLOCK_BYTES,
+			     .f_frsize = BLOCK_BYTES,
+			     .f_bfree = FREE_BLOCKS,
+			     .f_bavail = FREE_BLOCKS,
+			     .f_namemax = NAMES_MAX};
 
 	(void)ino;
 	content_store_usage(m->store, &usage);

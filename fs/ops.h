@@ -3,9 +3,10 @@
 #define ATTACHFS_FS_OPS_H
 
 /*
- * The kernel's operations, by noun: ops.c (entries and attributes), ops_dir.c (directories), ops_name.c (create, remove, rename), ops_file.c (bytes),
- * ops_xattr.c, virtual.c (.by-id, .record.json), control.c (.attachfs). Each runs on a FUSE worker, or again on the pool after it was parked, and
- * never waits for the network.
+ * The kernel's operations, by noun: ops.c (entries and attributes), ops_dir.c (directories),
+ * ops_name.c (create, remove, rename), ops_file.c (bytes), ops_xattr.c, virtual.c (.by-id,
+ * .record.json), control.c (.attachfs). Each runs on a FUSE worker, or again on the pool after it
+ * was parked, and never waits for the network.
  */
 
 #include <errno.h>
@@ -37,10 +38,10 @@ static inline bool is_control(uint64_t ino)
 /* A regular file's handle. */
 struct handle {
 	struct opened opened;
-	struct node *node;     /* alive: the node counts its handles */
-	uint64_t version;      /* of the node's content when opened: another one now = stale */
+	struct node *node; /* alive: the node counts its handles */
+	uint64_t version;  /* of the node's content when opened: another one now = stale */
 	int flags;
-	bool error_told;       /* fsync reported the node's write-back error through this handle */
+	bool error_told; /* fsync reported the node's write-back error through this handle */
 };
 
 static inline struct handle *handle_of(uint64_t fh)
@@ -51,22 +52,24 @@ static inline struct handle *handle_of(uint64_t fh)
 /* ops.c */
 
 /*
- * Answer with the entry of @n: counts the kernel's reference under tree->lock, which is held on entry and released. Finishes @c.
+ * Answer with the entry of @n: counts the kernel's reference under tree->lock, which is held on
+ * entry and released. Finishes @c.
  */
 void reply_entry_unlock(struct call *c, struct node *n);
 void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_entry_param *e);
 /* One kernel reference more or less. tree->lock held / not held. */
 void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup);
 /*
- * The directory @ino, listed as far as lookups in it need. tree->lock is held on entry, and on return when it answers a node; else the lock is
- * released and @c is parked or answered.
+ * The directory @ino, listed as far as lookups in it need. tree->lock is held on entry, and on
+ * return when it answers a node; else the lock is released and @c is parked or answered.
  */
 struct node *need_dir_locked(struct call *c, uint64_t ino);
 
 /* ops_dir.c */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
-void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi);
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
@@ -76,19 +79,22 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
-void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
-	       unsigned int flags);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+	       const char *newname, unsigned int flags);
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
-void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi);
 
 /* ops_file.c */
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
-void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi);
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
+		  struct fuse_file_info *fi);
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
-void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+		  struct fuse_file_info *fi);
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 /* A handle for @n, which counts it. tree->lock held. NULL without memory. */
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
@@ -99,29 +105,38 @@ void handle_drop(struct mount *m, struct handle *h);
 
 /* Make sure that the node's view is there. 0, or -errno. tree->lock held. */
 int file_view_locked(struct mount *m, struct node *n);
-/* An OPEN dirty content to write to, referenced in *@ret_content; made over the view when it is sealed or clean. tree->lock held. */
+/*
+ * An OPEN dirty content to write to, referenced in *@ret_content; made over the view when it is
+ * sealed or clean. tree->lock held.
+ */
 int file_writable_locked(struct mount *m, struct node *n, struct content **ret_content);
 /* Start from nothing: O_TRUNC, truncate to 0. tree->lock held. */
 int file_empty_locked(struct mount *m, struct node *n);
 /*
- * What was written so far becomes what the user wants: seals, puts the row. Returns after the ledger's commit: 0 or -errno. No lock held.
+ * What was written so far becomes what the user wants: seals, puts the row. Returns after the
+ * ledger's commit: 0 or -errno. No lock held.
  */
 int file_commit(struct mount *m, struct node *n);
-/* Missing bytes of @clean will be asked for on behalf of @n. -ESTALE when the server has another version by now. tree->lock held. */
+/*
+ * Missing bytes of @clean will be asked for on behalf of @n. -ESTALE when the server has another
+ * version by now. tree->lock held.
+ */
 int file_feed_locked(struct mount *m, struct node *n, struct content *clean);
 /* The last handle went. tree->lock held. */
 void file_close_locked(struct mount *m, struct node *n);
 
 /* ops_attr.c */
-void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
-void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		struct fuse_file_info *fi);
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+		 int flags);
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* virtual.c */
 bool virtual_lookup_locked(struct call *c, struct node *dir); /* true: answered, lock released */
-void virtual_lookup_link(struct call *c);                      /* in .by-id */
+void virtual_lookup_link(struct call *c);		      /* in .by-id */
 int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st);
 void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino);
 void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
@@ -134,7 +149,8 @@ uint64_t control_lookup(uint64_t parent, const char *name); /* 0 = no such */
 int control_stat(const struct mount *m, uint64_t ino, struct stat *st);
 void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
 void control_read(struct call *c);
-void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in, struct fuse_file_info *fi);
+void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in,
+		   struct fuse_file_info *fi);
 void control_release(struct mount *m, uint64_t fh);
 /* The n-th entry of .attachfs/: NULL past the end. */
 const char *control_entry(size_t index, uint64_t *ret_ino);

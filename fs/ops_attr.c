@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Changing attributes, and extended attributes. What a server has no field for is kept in the ledger.
+ * Changing attributes, and extended attributes. What a server has no field for is kept in the
+ * ledger.
  */
 
 #include "ops.h"
@@ -33,12 +34,16 @@ static int64_t from_timespec(const struct timespec *ts)
 	return (int64_t)ts->tv_sec * CLOCK_NS_PER_S + ts->tv_nsec;
 }
 
-static int check_owner(const struct mount *m, const struct node *n, const struct stat *attr, int to_set)
+static int check_owner(const struct mount *m, const struct node *n, const struct stat *attr,
+		       int to_set)
 {
 	bool other_uid = (to_set & FUSE_SET_ATTR_UID) && attr->st_uid != n->uid;
 	bool other_gid = (to_set & FUSE_SET_ATTR_GID) && attr->st_gid != n->gid;
 
-	/* the kernel has checked the right to do so; where only one user is served, other owners make no sense */
+	/*
+	 * the kernel has checked the right to do so; where only one user is served, other owners
+	 * make no sense
+	 */
 	if ((other_uid || other_gid) && !m->options->allow_other)
 		return -EPERM;
 	return 0;
@@ -47,13 +52,18 @@ static int check_owner(const struct mount *m, const struct node *n, const struct
 static void set_times_locked(struct mount *m, struct node *n, const struct setattr *s, int64_t now)
 {
 	if (s->to_set & FUSE_SET_ATTR_ATIME)
-		n->atime_ns = s->to_set & FUSE_SET_ATTR_ATIME_NOW ? now : from_timespec(&s->attr.st_atim);
+		n->atime_ns =
+			s->to_set & FUSE_SET_ATTR_ATIME_NOW ? now : from_timespec(&s->attr.st_atim);
 	if (!(s->to_set & FUSE_SET_ATTR_MTIME))
 		return;
 	n->mtime_ns = s->to_set & FUSE_SET_ATTR_MTIME_NOW ? now : from_timespec(&s->attr.st_mtim);
-	/* the server keeps its own resolution and range (P-24); what it keeps already need not be sent */
+	/*
+	 * the server keeps its own resolution and range (P-24); what it keeps already need not be
+	 * sent
+	 */
 	if (n->kind == NODE_FILE && m->remote->caps.set_mtime && n->known.rid)
-		n->mtime_dirty = n->known.mtime_ns != n->mtime_ns - n->mtime_ns % m->remote->caps.mtime_resolution_ns;
+		n->mtime_dirty = n->known.mtime_ns !=
+				 n->mtime_ns - n->mtime_ns % m->remote->caps.mtime_resolution_ns;
 	n->name_ms = clock_mono_ms();
 }
 
@@ -184,10 +194,11 @@ static void setattr_run(struct call *c)
 		finish_setattr(c, n);
 }
 
-void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = setattr_run, .ino = ino, .fh = fi ? fi->fh : 0 };
+	struct call c = {.m = m, .req = req, .op = setattr_run, .ino = ino, .fh = fi ? fi->fh : 0};
 	struct setattr *s;
 
 	if (is_control(ino)) {
@@ -207,7 +218,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	*s = (struct setattr){ *attr, to_set };
+	*s = (struct setattr){*attr, to_set};
 	c.data = s;
 	call_run(m->calls, &c);
 }
@@ -232,7 +243,8 @@ static void hex(const uint8_t *bytes, size_t n, char *out)
 }
 
 /* One of our own: text into @value, false = no such (now). tree->lock held. */
-static bool own_value(struct tree *t, const struct node *n, const char *name, char *value, size_t size)
+static bool own_value(struct tree *t, const struct node *n, const char *name, char *value,
+		      size_t size)
 {
 	const struct known *k = &n->known;
 	uint8_t hash[LEDGER_HASH_BYTES];
@@ -260,7 +272,8 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	return *value != '\0';
 }
 
-static const char *const own_names[] = { "id", "version", "state", "url", "media_type", "xxh128", "error" };
+static const char *const own_names[] = {"id",	      "version", "state", "url",
+					"media_type", "xxh128",	 "error"};
 
 static void reply_value(fuse_req_t req, const void *value, size_t len, size_t size)
 {
@@ -304,7 +317,8 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	if (found)
 		reply_value(req, copy ? copy : value, len, size);
 	else
-		fuse_reply_err(req, is_user(name) || !strncmp(name, "security.", 9) ? ENODATA : EOPNOTSUPP);
+		fuse_reply_err(req, is_user(name) || !strncmp(name, "security.", 9) ? ENODATA
+										    : EOPNOTSUPP);
 	free(copy);
 }
 
@@ -350,7 +364,8 @@ static int may_change_xattr(fuse_ino_t ino, const char *name)
 	return 0;
 }
 
-void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+		 int flags)
 {
 	struct mount *m = mount_of_request(req);
 	struct node *n;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Directories. A handle is a snapshot of node ids taken when reading starts (offset 0), so offsets stay good while entries come and go: a node that
- * left meanwhile is passed over, one that came is seen by the next reader, or after rewinddir().
+ * Directories. A handle is a snapshot of node ids taken when reading starts (offset 0), so offsets
+ * stay good while entries come and go: a node that left meanwhile is passed over, one that came is
+ * seen by the next reader, or after rewinddir().
  *
- * Offset 0 is the start, 1 follows ".", 2 follows "..", 2 + n follows the n-th node. A directory's .by-id is read in the same way, but names its nodes
- * by their remote ids.
+ * Offset 0 is the start, 1 follows ".", 2 follows "..", 2 + n follows the n-th node. A directory's
+ * .by-id is read in the same way, but names its nodes by their remote ids.
  */
 
 #include "ops.h"
@@ -20,7 +21,7 @@
 
 struct dir_handle {
 	struct opened opened;
-	pthread_mutex_t lock;  /* programs may share a directory handle */
+	pthread_mutex_t lock; /* programs may share a directory handle */
 	uint64_t *ids;
 	size_t n;
 };
@@ -97,7 +98,7 @@ struct fill {
 	char *buffer;
 	size_t size, used;
 	bool plus;
-	bool by_id;        /* its .by-id */
+	bool by_id;	   /* its .by-id */
 	uint64_t *counted; /* nodes whose kernel references were counted */
 	size_t n_counted;
 };
@@ -105,15 +106,17 @@ struct fill {
 /* tree->lock held. False: the buffer is full. */
 static bool add_dots(struct fill *f, const struct node *dir, const char *name, off_t next)
 {
-	struct fuse_entry_param e = { 0 };
+	struct fuse_entry_param e = {0};
 	size_t size;
 
 	e.attr.st_ino = f->by_id ? VIRTUAL_BY_ID | dir->id : dir->id;
 	if (!strcmp(name, ".."))
 		e.attr.st_ino = f->by_id || !dir->parent ? dir->id : dir->parent->id;
 	e.attr.st_mode = S_IFDIR;
-	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, name, &e, next) :
-			 fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, name, &e.attr, next);
+	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used,
+						name, &e, next)
+		       : fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, name,
+					   &e.attr, next);
 	if (size > f->size - f->used)
 		return false;
 	f->used += size;
@@ -128,12 +131,17 @@ static bool add_node(struct fill *f, struct node *n, off_t next)
 
 	fill_entry_locked(f->m, n, &e);
 	if (!f->plus) {
-		size = fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, n->shown, &e.attr, next);
+		size = fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, n->shown,
+					 &e.attr, next);
 	} else {
-		/* without a size there is nothing to remember: a plain listing must not cost a call per file (P-4) */
+		/*
+		 * without a size there is nothing to remember: a plain listing must not cost a call
+		 * per file (P-4)
+		 */
 		if (node_size_locked(n) < 0)
 			e.ino = 0;
-		size = fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, n->shown, &e, next);
+		size = fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used,
+					      n->shown, &e, next);
 	}
 	if (size > f->size - f->used)
 		return false;
@@ -145,16 +153,21 @@ static bool add_node(struct fill *f, struct node *n, off_t next)
 	return true;
 }
 
-/* tree->lock held. The same for its link in .by-id, which the kernel looks up when somebody wants it. */
+/*
+ * tree->lock held. The same for its link in .by-id, which the kernel looks up when somebody wants
+ * it.
+ */
 static bool add_link(struct fill *f, const struct node *n, off_t next)
 {
-	struct fuse_entry_param e = { .attr = { .st_ino = VIRTUAL_LINK | n->id, .st_mode = S_IFLNK } };
+	struct fuse_entry_param e = {.attr = {.st_ino = VIRTUAL_LINK | n->id, .st_mode = S_IFLNK}};
 	size_t size;
 
 	if (!n->known.rid)
 		return true;
-	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, n->known.rid, &e, next) :
-			 fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, n->known.rid, &e.attr, next);
+	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used,
+						n->known.rid, &e, next)
+		       : fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used,
+					   n->known.rid, &e.attr, next);
 	if (size > f->size - f->used)
 		return false;
 	f->used += size;
@@ -198,8 +211,11 @@ static int read_tree_dir(struct call *c, struct fill *f)
 static void readdir_run(struct call *c)
 {
 	struct mount *m = c->m;
-	struct fill f = { .m = m, .req = c->req, .size = c->len, .plus = c->flags != 0,
-			  .by_id = is_virtual(c->ino) };
+	struct fill f = {.m = m,
+			 .req = c->req,
+			 .size = c->len,
+			 .plus = c->flags != 0,
+			 .by_id = is_virtual(c->ino)};
 	int r;
 
 	f.buffer = malloc(c->len);
@@ -236,14 +252,16 @@ static void read_control_dir(fuse_req_t req, size_t size, off_t off, int plus)
 	}
 	for (size_t i = (size_t)off;; i++) {
 		const char *name = i == 0 ? "." : i == 1 ? ".." : control_entry(i - 2, &ino);
-		struct fuse_entry_param e = { .attr = { .st_ino = i < 2 ? NODE_ID_ROOT : ino,
-							.st_mode = i < 2 ? S_IFDIR : S_IFREG } };
+		struct fuse_entry_param e = {.attr = {.st_ino = i < 2 ? NODE_ID_ROOT : ino,
+						      .st_mode = i < 2 ? S_IFDIR : S_IFREG}};
 		size_t entry;
 
 		if (!name)
 			break;
-		entry = plus ? fuse_add_direntry_plus(req, buffer + used, size - used, name, &e, (off_t)i + 1) :
-			       fuse_add_direntry(req, buffer + used, size - used, name, &e.attr, (off_t)i + 1);
+		entry = plus ? fuse_add_direntry_plus(req, buffer + used, size - used, name, &e,
+						      (off_t)i + 1)
+			     : fuse_add_direntry(req, buffer + used, size - used, name, &e.attr,
+						 (off_t)i + 1);
 		if (entry > size - used)
 			break;
 		used += entry;
@@ -252,11 +270,18 @@ static void read_control_dir(fuse_req_t req, size_t size, off_t off, int plus)
 	free(buffer);
 }
 
-static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, int plus)
+static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		     struct fuse_file_info *fi, int plus)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = readdir_run, .ino = ino, .fh = fi->fh, .off = (uint64_t)off, .len = size,
-			  .flags = plus };
+	struct call c = {.m = m,
+			 .req = req,
+			 .op = readdir_run,
+			 .ino = ino,
+			 .fh = fi->fh,
+			 .off = (uint64_t)off,
+			 .len = size,
+			 .flags = plus};
 
 	if (is_control(ino))
 		read_control_dir(req, size, off, plus);
@@ -269,7 +294,8 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	read_dir(req, ino, size, off, fi, 0);
 }
 
-void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
 {
 	read_dir(req, ino, size, off, fi, 1);
 }

@@ -19,7 +19,10 @@
 
 /* ---- handles ---- */
 
-/* Only a writer's close commits: a reader's must not make half of somebody else's write the wanted content. */
+/*
+ * Only a writer's close commits: a reader's must not make half of somebody else's write the wanted
+ * content.
+ */
 static bool may_write(const struct handle *h)
 {
 	return (h->flags & O_ACCMODE) != O_RDONLY || (h->flags & O_TRUNC);
@@ -29,7 +32,10 @@ static void handle_left(struct mount *m, struct opened *o)
 {
 	struct handle *h = (struct handle *)o;
 
-	/* unmounted in the ordinary way nobody had it open any more; else somebody was in the middle of it */
+	/*
+	 * unmounted in the ordinary way nobody had it open any more; else somebody was in the
+	 * middle of it
+	 */
 	if (may_write(h) && !atomic_load(&m->forced))
 		file_commit(m, h->node);
 	handle_drop(m, h);
@@ -84,14 +90,17 @@ static void open_run(struct call *c)
 	if (!n || n->kind != NODE_FILE)
 		error = n ? -EISDIR : -ENOENT;
 	/* a write needs to know where the old bytes end */
-	if (!error && writes && !(c->flags & O_TRUNC) && !lister_size_locked(m->lister, c, n, &error)) {
+	if (!error && writes && !(c->flags & O_TRUNC) &&
+	    !lister_size_locked(m->lister, c, n, &error)) {
 		tree_unlock(m->tree);
 		lister_kick(m->lister);
 		return;
 	}
 	if (!error) {
 		h = handle_new_locked(m, n, c->flags);
-		error = h ? (c->flags & O_TRUNC) && writes ? file_empty_locked(m, n) : file_view_locked(m, n) : -ENOMEM;
+		error = h ? (c->flags & O_TRUNC) && writes ? file_empty_locked(m, n)
+							   : file_view_locked(m, n)
+			  : -ENOMEM;
 	}
 	if (!error) {
 		fi->fh = (uintptr_t)h;
@@ -114,7 +123,7 @@ static void open_run(struct call *c)
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = open_run, .ino = ino, .flags = fi->flags };
+	struct call c = {.m = m, .req = req, .op = open_run, .ino = ino, .flags = fi->flags};
 
 	if (is_control(ino)) {
 		control_open(req, m, ino, fi);
@@ -161,9 +170,11 @@ struct reach {
 };
 
 /*
- * Where [off, off+len) is. 0: all of it, or up to the end of file, is local. -EAGAIN: *@ret_missing is not.
+ * Where [off, off+len) is. 0: all of it, or up to the end of file, is local. -EAGAIN: *@ret_missing
+ * is not.
  */
-static int map_reach(struct content *view, uint64_t off, uint64_t len, struct reach *s, struct content_extent *ret_missing)
+static int map_reach(struct content *view, uint64_t off, uint64_t len, struct reach *s,
+		     struct content_extent *ret_missing)
 {
 	s->n = 0;
 	s->len = 0;
@@ -227,7 +238,8 @@ static void reply_gathered(struct call *c, struct content *view, uint64_t len)
 	int r = buffer ? gather(view, c->off, buffer, len) : -ENOMEM;
 
 	if (r < 0) {
-		call_fail(c, log_errno(r, "cache: cannot read node %llu", (unsigned long long)c->ino));
+		call_fail(c,
+			  log_errno(r, "cache: cannot read node %llu", (unsigned long long)c->ino));
 	} else {
 		fuse_reply_buf(c->req, buffer, len);
 		call_done(c);
@@ -251,7 +263,8 @@ static void reply_reach(struct call *c, struct content *view, const struct reach
 }
 
 /* Park for what is missing; true when it was. */
-static bool park_missing(struct call *c, struct node *n, const struct content_extent *missing, int *ret_error)
+static bool park_missing(struct call *c, struct node *n, const struct content_extent *missing,
+			 int *ret_error)
 {
 	struct mount *m = c->m;
 	struct content *clean = missing->clean;
@@ -261,10 +274,14 @@ static bool park_missing(struct call *c, struct node *n, const struct content_ex
 	tree_unlock(m->tree);
 	if (*ret_error)
 		return false;
-	return reader_park(m->reader, c, clean, missing->clean_off, missing->clean_off + missing->len, ret_error);
+	return reader_park(m->reader, c, clean, missing->clean_off,
+			   missing->clean_off + missing->len, ret_error);
 }
 
-/* The kernel asks again at once for a readahead that failed: it must not wait for a whole deadline once more. */
+/*
+ * The kernel asks again at once for a readahead that failed: it must not wait for a whole deadline
+ * once more.
+ */
 static void reader_timed_out(struct call *c, struct node *n)
 {
 	struct mount *m = c->m;
@@ -274,7 +291,9 @@ static void reader_timed_out(struct call *c, struct node *n)
 	feed = n->feed ? content_ref(n->feed) : NULL;
 	tree_unlock(m->tree);
 	if (feed)
-		reader_failed(m->reader, feed, -ETIMEDOUT, c->want_off - c->want_off % CONTENT_BLOCK_BYTES, c->want_end + (1u << 20));
+		reader_failed(m->reader, feed, -ETIMEDOUT,
+			      c->want_off - c->want_off % CONTENT_BLOCK_BYTES,
+			      c->want_end + (1u << 20));
 	content_unref(feed);
 }
 
@@ -282,9 +301,9 @@ static void read_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct handle *h = handle_of(c->fh);
-	struct content_extent missing = { .where = CONTENT_END };
+	struct content_extent missing = {.where = CONTENT_END};
 	struct content *view;
-	struct reach s = { .n = 0 };
+	struct reach s = {.n = 0};
 	int r = c->error == -EAGAIN ? 0 : c->error;
 
 	if (r == -ETIMEDOUT)
@@ -314,7 +333,13 @@ static void read_run(struct call *c)
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = read_run, .ino = ino, .fh = fi->fh, .off = (uint64_t)off, .len = size };
+	struct call c = {.m = m,
+			 .req = req,
+			 .op = read_run,
+			 .ino = ino,
+			 .fh = fi->fh,
+			 .off = (uint64_t)off,
+			 .len = size};
 
 	if (is_control(ino))
 		c.op = control_read;
@@ -341,7 +366,8 @@ static ssize_t write_content(struct content *c, struct fuse_bufvec *in, off_t of
 	return n;
 }
 
-void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
+		  struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
 	struct node *n;
@@ -362,7 +388,8 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 			break;
 		done = write_content(c, in, off, size);
 		content_unref(c);
-	} while (done == -EROFS); /* sealed by another handle's close in between: a new one over it */
+	} while (done ==
+		 -EROFS); /* sealed by another handle's close in between: a new one over it */
 	if (done < 0) {
 		fuse_reply_err(req, (int)-done);
 		return;
@@ -410,7 +437,7 @@ static int told_error(struct mount *m, struct handle *h)
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh };
+	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
 	int r;
 
 	if (is_control(ino) || is_virtual(ino)) {
@@ -431,7 +458,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh };
+	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
 	int r;
 
 	(void)datasync;
@@ -450,7 +477,8 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 		call_run(m->calls, &c);
 }
 
-void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+		  struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
 	struct node *n;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Creating, removing and renaming: changes of the wanted half, answered when the ledger has them. What they mean for the server is the plan's
- * business.
+ * Creating, removing and renaming: changes of the wanted half, answered when the ledger has them.
+ * What they mean for the server is the plan's business.
  */
 
 #include "ops.h"
@@ -48,7 +48,8 @@ static int check_name(const struct mount *m, const struct node *dir, const char 
 		return -EPERM; /* files live in records only */
 	if (!strcmp(name, ".by-id") || !strcmp(name, ".record.json"))
 		return -EEXIST;
-	if (strlen(name) > NAMES_MAX || (m->remote->caps.name_max && characters(name) > m->remote->caps.name_max))
+	if (strlen(name) > NAMES_MAX ||
+	    (m->remote->caps.name_max && characters(name) > m->remote->caps.name_max))
 		return -ENAMETOOLONG;
 	return 0;
 }
@@ -62,7 +63,8 @@ static void touch_dir_locked(struct mount *m, struct node *dir)
 
 /* ---- create ---- */
 
-static struct node *new_file_locked(struct mount *m, struct node *dir, const char *name, const struct create *a)
+static struct node *new_file_locked(struct mount *m, struct node *dir, const char *name,
+				    const struct create *a)
 {
 	struct node *n = tree_new_node_locked(m->tree, NODE_FILE, dir, name);
 
@@ -114,7 +116,9 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 	call_done(c);
 }
 
-/* A node without a handle: what mknod makes is there for good. tree->lock held on entry, released. */
+/*
+ * A node without a handle: what mknod makes is there for good. tree->lock held on entry, released.
+ */
 static void reply_mknod_unlock(struct call *c, struct node *n)
 {
 	struct mount *m = c->m;
@@ -168,12 +172,18 @@ static void create_run(struct call *c)
 	}
 }
 
-static void start_create(fuse_req_t req, fuse_ino_t parent, const char *name, const struct create *args)
+static void start_create(fuse_req_t req, fuse_ino_t parent, const char *name,
+			 const struct create *args)
 {
 	struct mount *m = mount_of_request(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct create *a = malloc(sizeof(*a));
-	struct call c = { .m = m, .req = req, .op = create_run, .ino = parent, .name = (char *)name, .data = a };
+	struct call c = {.m = m,
+			 .req = req,
+			 .op = create_run,
+			 .ino = parent,
+			 .name = (char *)name,
+			 .data = a};
 
 	if (!a || is_virtual(parent) || is_control(parent)) {
 		free(a);
@@ -186,9 +196,10 @@ static void start_create(fuse_req_t req, fuse_ino_t parent, const char *name, co
 	call_run(m->calls, &c);
 }
 
-void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi)
 {
-	start_create(req, parent, name, &(struct create){ .fi = *fi, .mode = mode });
+	start_create(req, parent, name, &(struct create){.fi = *fi, .mode = mode});
 }
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -197,7 +208,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	if (!S_ISREG(mode))
 		fuse_reply_err(req, EPERM);
 	else
-		start_create(req, parent, name, &(struct create){ .mode = mode, .node_only = true });
+		start_create(req, parent, name, &(struct create){.mode = mode, .node_only = true});
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -274,7 +285,8 @@ static void unlink_run(struct call *c)
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);
 	if (!n)
-		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM : -ENOENT;
+		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM
+										   : -ENOENT;
 	else if (n->kind != NODE_FILE)
 		r = -EISDIR;
 	else
@@ -286,7 +298,7 @@ static void unlink_run(struct call *c)
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = unlink_run, .ino = parent, .name = (char *)name };
+	struct call c = {.m = m, .req = req, .op = unlink_run, .ino = parent, .name = (char *)name};
 
 	if (is_virtual(parent) || is_control(parent))
 		fuse_reply_err(req, EPERM);
@@ -315,17 +327,19 @@ static void renamed_locked(struct mount *m, struct node *n)
 	tree_changed_locked(m->tree, n);
 }
 
-static int check_rename_file(struct mount *m, const struct node *n, const struct node *dir, const struct node *target,
-			     const char *name)
+static int check_rename_file(struct mount *m, const struct node *n, const struct node *dir,
+			     const struct node *target, const char *name)
 {
 	if (target && target->kind != NODE_FILE)
 		return -EISDIR;
-	if (n->known.rid && !m->remote->caps.move_between_collections && n->parent->parent != dir->parent)
+	if (n->known.rid && !m->remote->caps.move_between_collections &&
+	    n->parent->parent != dir->parent)
 		return -EXDEV;
 	return check_name(m, dir, name);
 }
 
-static int check_rename_record(struct mount *m, const struct node *n, const struct node *dir, const struct node *target)
+static int check_rename_record(struct mount *m, const struct node *n, const struct node *dir,
+			       const struct node *target)
 {
 	if (n->kind != NODE_RECORD || dir != n->parent || !m->remote->caps.rename_records)
 		return -EPERM;
@@ -356,8 +370,8 @@ static int exchange_locked(struct mount *m, struct node *a, struct node *b)
 	return r;
 }
 
-static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target, const char *name,
-			 unsigned flags)
+static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target,
+			 const char *name, unsigned flags)
 {
 	struct node *old_dir = n->parent;
 	int r;
@@ -366,7 +380,8 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 		return -EEXIST;
 	if ((flags & RENAME_EXCHANGE) && !target)
 		return -ENOENT;
-	r = n->kind == NODE_FILE ? check_rename_file(m, n, dir, target, name) : check_rename_record(m, n, dir, target);
+	r = n->kind == NODE_FILE ? check_rename_file(m, n, dir, target, name)
+				 : check_rename_record(m, n, dir, target);
 	if (r < 0 || target == n)
 		return r;
 	if (flags & RENAME_EXCHANGE)
@@ -392,8 +407,9 @@ struct rename {
 static void rename_run(struct call *c);
 
 /*
- * Renamed before it was closed the first time: what is written so far is committed first, or the ledger would know of the file it replaces being
- * gone but not of this one. tree->lock held on entry, released.
+ * Renamed before it was closed the first time: what is written so far is committed first, or the
+ * ledger would know of the file it replaces being gone but not of this one. tree->lock held on
+ * entry, released.
  */
 static void commit_then_rename_unlock(struct call *c, struct node *n)
 {
@@ -432,21 +448,24 @@ static void rename_run(struct call *c)
 		return;
 	}
 	if (!n)
-		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM : -ENOENT;
+		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM
+										   : -ENOENT;
 	else
-		r = rename_locked(m, n, to, tree_child_locked(m->tree, to, a->name), a->name, a->flags);
+		r = rename_locked(m, n, to, tree_child_locked(m->tree, to, a->name), a->name,
+				  a->flags);
 	tree_unlock(m->tree);
 	finish_name(c, r);
 }
 
-void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
-	       unsigned int flags)
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+	       const char *newname, unsigned int flags)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = { .m = m, .req = req, .op = rename_run, .ino = parent, .name = (char *)name };
+	struct call c = {.m = m, .req = req, .op = rename_run, .ino = parent, .name = (char *)name};
 	struct rename *a;
 
-	if (is_virtual(parent) || is_control(parent) || is_virtual(newparent) || is_control(newparent)) {
+	if (is_virtual(parent) || is_control(parent) || is_virtual(newparent) ||
+	    is_control(newparent)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}

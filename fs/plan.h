@@ -38,8 +38,8 @@ struct plan_item {
 	uint64_t known_record; /* for a record: its collection */
 	uint64_t known_collection;
 	const char *known_name; /* as shown in the mount: equal means same; NULL unless known */
-	bool known_name_exact;  /* the server's fields are what the wanted name asks for (P-15) */
-	bool known_filler;      /* the server's bytes are our filler */
+	bool known_name_exact;	/* the server's fields are what the wanted name asks for (P-15) */
+	bool known_filler;	/* the server's bytes are our filler */
 
 	/* wanted */
 	bool gone;
@@ -52,18 +52,18 @@ struct plan_item {
 	uint64_t size;
 
 	/* between */
-	bool busy;            /* a call for it is on its way */
-	bool parked;          /* refused; waits for the user */
-	bool unknown;         /* outcome of its last call unknown: must be looked at first */
-	bool open;            /* a program has it open: a gone one's bytes may be needed yet */
+	bool busy;	      /* a call for it is on its way */
+	bool parked;	      /* refused; waits for the user */
+	bool unknown;	      /* outcome of its last call unknown: must be looked at first */
+	bool open;	      /* a program has it open: a gone one's bytes may be needed yet */
 	bool content_settled; /* settle time over: content may be sent */
 	bool name_settled;    /* names, deletes may be sent */
-	uint64_t after;       /* gone: that node's content goes first; 0 = none */
-	bool alone;           /* bisecting: send it in a call of its own */
+	uint64_t after;	      /* gone: that node's content goes first; 0 = none */
+	bool alone;	      /* bisecting: send it in a call of its own */
 	/*
-	 * Where a busy or unknown call puts it: the user may have renamed it meanwhile. The record is
-	 * what LOOK lists (0: known_record when gone, else record); the name (NULL: puts
-	 * it nowhere new) keeps others off where names are unique.
+	 * Where a busy or unknown call puts it: the user may have renamed it meanwhile. The record
+	 * is what LOOK lists (0: known_record when gone, else record); the name (NULL: puts it
+	 * nowhere new) keeps others off where names are unique.
 	 */
 	uint64_t flight_record;
 	const char *flight_name;

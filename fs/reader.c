@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Feeds and streams: see reader.h. A stream is owned by its feed's list until its done(); the remote calls it back by pointer, so it is freed
- * in done() and nowhere else. A feed is freed when it is closed and its last stream is done.
+ * Feeds and streams: see reader.h. A stream is owned by its feed's list until its done(); the
+ * remote calls it back by pointer, so it is freed in done() and nowhere else. A feed is freed when
+ * it is closed and its last stream is done.
  */
 
 #include "reader.h"
@@ -19,24 +20,24 @@
 #include "mount.h"
 #include "window.h"
 
-#define IDLE_MS        3000
-#define REMEMBER_MS    1000 /* a failed readahead is asked again by the kernel at once */
-#define RECENT_ENDS    8
+#define IDLE_MS	    3000
+#define REMEMBER_MS 1000 /* a failed readahead is asked again by the kernel at once */
+#define RECENT_ENDS 8
 
 struct stream {
 	struct stream *next;
 	struct feed *feed;
-	uint64_t fetch_id;       /* reader->lock; 0 until the remote said so */
-	uint64_t start, pos;     /* reader->lock: [start, pos) has arrived */
-	uint64_t end;            /* asked for up to here; UINT64_MAX = to the end of the content */
-	uint64_t limit;          /* pause when pos gets there; UINT64_MAX = never */
+	uint64_t fetch_id;   /* reader->lock; 0 until the remote said so */
+	uint64_t start, pos; /* reader->lock: [start, pos) has arrived */
+	uint64_t end;	     /* asked for up to here; UINT64_MAX = to the end of the content */
+	uint64_t limit;	     /* pause when pos gets there; UINT64_MAX = never */
 	uint64_t window;
 	enum transfer_class class;
-	int64_t used_ms;         /* a reader wanted something of it */
+	int64_t used_ms; /* a reader wanted something of it */
 	bool paused, cancelled;
-	bool sending;            /* fetch() has not returned yet, its id is not known */
-	bool over;               /* done() came while sending: the sender frees it */
-	int refused;             /* why we ended it ourselves */
+	bool sending; /* fetch() has not returned yet, its id is not known */
+	bool over;    /* done() came while sending: the sender frees it */
+	int refused;  /* why we ended it ourselves */
 };
 
 struct all_waiter {
@@ -46,18 +47,18 @@ struct all_waiter {
 };
 
 struct feed {
-	struct feed *next;       /* reader->feeds */
+	struct feed *next; /* reader->feeds */
 	struct reader *reader;
 	struct content *content; /* referenced */
 	struct remote_file file; /* copies */
 	char *collection;
 	uint64_t node;
-	unsigned opens;          /* reader->lock, as everything below */
+	unsigned opens; /* reader->lock, as everything below */
 	struct stream *streams;
 	struct all_waiter *all;
 	uint64_t ends[RECENT_ENDS]; /* where bounded ranges ended: a read there goes forward */
 	unsigned next_end;
-	int error;               /* of the last stream that failed, for its range and a moment only */
+	int error; /* of the last stream that failed, for its range and a moment only */
 	uint64_t error_off, error_end;
 	int64_t error_until_ms;
 	bool finishing;
@@ -120,8 +121,8 @@ static struct feed *feed_if_unused_locked(struct reader *r, struct feed *f)
 	return f;
 }
 
-static struct feed *feed_new(struct reader *r, struct content *c, const struct remote_file *file, const char *collection,
-			     uint64_t node)
+static struct feed *feed_new(struct reader *r, struct content *c, const struct remote_file *file,
+			     const char *collection, uint64_t node)
 {
 	struct feed *f = calloc(1, sizeof(*f));
 
@@ -142,7 +143,8 @@ static struct feed *feed_new(struct reader *r, struct content *c, const struct r
 	return f;
 }
 
-int reader_open(struct reader *r, struct content *c, const struct remote_file *file, const char *collection, uint64_t node)
+int reader_open(struct reader *r, struct content *c, const struct remote_file *file,
+		const char *collection, uint64_t node)
 {
 	struct feed *f;
 	int ret = 0;
@@ -196,7 +198,8 @@ static void note_error_locked(struct feed *f, int error, uint64_t off, uint64_t 
 
 static int noted_error_locked(const struct feed *f, uint64_t off)
 {
-	bool holds = f->error && clock_mono_ms() < f->error_until_ms && off >= f->error_off && off < f->error_end;
+	bool holds = f->error && clock_mono_ms() < f->error_until_ms && off >= f->error_off &&
+		     off < f->error_end;
 
 	return holds ? f->error : 0;
 }
@@ -221,7 +224,8 @@ static bool on_begin(void *ctx, int64_t total, uint64_t offset)
 	struct reader *r = f->reader;
 
 	if (total >= 0 && content_set_size(f->content, (uint64_t)total) < 0) {
-		log_warning("reader: '%s' has another size now: it was replaced on the server", f->file.name);
+		log_warning("reader: '%s' has another size now: it was replaced on the server",
+			    f->file.name);
 		pthread_mutex_lock(&r->lock);
 		s->refused = -ESTALE;
 		pthread_mutex_unlock(&r->lock);
@@ -231,7 +235,10 @@ static bool on_begin(void *ctx, int64_t total, uint64_t offset)
 		lister_learned_size(r->m, f->node, f->file.version, total);
 	pthread_mutex_lock(&r->lock);
 	if (offset != s->pos) {
-		/* a server without Range sends everything from the start: take it all, it is one stream */
+		/*
+		 * a server without Range sends everything from the start: take it all, it is one
+		 * stream
+		 */
 		s->start = s->pos = offset;
 		s->end = UINT64_MAX;
 		s->limit = UINT64_MAX;
@@ -348,7 +355,10 @@ static void on_done(void *ctx, int error)
 		unused = feed_if_unused_locked(r, f);
 	pthread_mutex_unlock(&r->lock);
 
-	/* those who waited for bytes this stream did not bring look again: they start another, or hear the error */
+	/*
+	 * those who waited for bytes this stream did not bring look again: they start another, or
+	 * hear the error
+	 */
 	if (error == -ECANCELED)
 		error = 0;
 	if (error)
@@ -386,18 +396,19 @@ static void start_stream_failed(struct feed *f, struct stream *s, int error)
 }
 
 /*
- * Not under the lock: the remote may call back at once, even end it. The stream is in the feed's list already, so nobody starts it again, and
- * it holds the feed until it was sent.
+ * Not under the lock: the remote may call back at once, even end it. The stream is in the feed's
+ * list already, so nobody starts it again, and it holds the feed until it was sent.
  */
 static void send_stream(struct feed *f, struct stream *s)
 {
 	struct reader *r = f->reader;
 	const struct remote_ops *ops = r->m->remote->ops;
-	struct remote_fetch_sink sink = { on_begin, on_data, on_done, s };
+	struct remote_fetch_sink sink = {on_begin, on_data, on_done, s};
 	uint64_t id = 0, len = s->end == UINT64_MAX ? 0 : s->end - s->start;
 	struct feed *unused;
 	bool over;
-	int error = ops->fetch(r->m->remote, s->class, &f->file, f->collection, s->start, len, 0, &sink, &id);
+	int error = ops->fetch(r->m->remote, s->class, &f->file, f->collection, s->start, len, 0,
+			       &sink, &id);
 
 	if (error < 0)
 		start_stream_failed(f, s, error);
@@ -420,14 +431,22 @@ static void send_stream(struct feed *f, struct stream *s)
 		feed_free(unused);
 }
 
-static struct stream *new_stream_locked(struct feed *f, uint64_t start, uint64_t end, uint64_t limit)
+static struct stream *new_stream_locked(struct feed *f, uint64_t start, uint64_t end,
+					uint64_t limit)
 {
 	struct stream *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
-	*s = (struct stream){ .next = f->streams, .feed = f, .start = start, .pos = start, .end = end, .limit = limit,
-			      .window = READER_WINDOW_MIN, .used_ms = clock_mono_ms(), .sending = true };
+	*s = (struct stream){.next = f->streams,
+			     .feed = f,
+			     .start = start,
+			     .pos = start,
+			     .end = end,
+			     .limit = limit,
+			     .window = READER_WINDOW_MIN,
+			     .used_ms = clock_mono_ms(),
+			     .sending = true};
 	f->streams = s;
 	f->opens++; /* until it was sent */
 	return s;
@@ -437,7 +456,8 @@ static struct stream *new_stream_locked(struct feed *f, uint64_t start, uint64_t
 static struct stream *stream_for_locked(struct feed *f, uint64_t off)
 {
 	for (struct stream *s = f->streams; s; s = s->next)
-		if (!s->cancelled && off >= s->start && window_reaches(s->pos, s->end, s->limit, s->window, off))
+		if (!s->cancelled && off >= s->start &&
+		    window_reaches(s->pos, s->end, s->limit, s->window, off))
 			return s;
 	return NULL;
 }
@@ -469,18 +489,26 @@ static bool goes_forward_locked(const struct feed *f, uint64_t off)
 static struct stream *plan_stream_locked(struct feed *f, uint64_t off, uint64_t end)
 {
 	int64_t size = content_size(f->content);
-	struct window_wish w = { .off = off, .end = end, .size = size, .forward = goes_forward_locked(f, off),
-				 .whole_bytes = READER_WHOLE_BYTES, .min_bytes = READER_WINDOW_MIN };
+	struct window_wish w = {.off = off,
+				.end = end,
+				.size = size,
+				.forward = goes_forward_locked(f, off),
+				.whole_bytes = READER_WHOLE_BYTES,
+				.min_bytes = READER_WINDOW_MIN};
 	struct window_range range;
 
-	if (!content_next_missing(f->content, size >= 0 && (uint64_t)size <= READER_WHOLE_BYTES ? 0 : off - off % CONTENT_BLOCK_BYTES,
+	if (!content_next_missing(f->content,
+				  size >= 0 && (uint64_t)size <= READER_WHOLE_BYTES
+					  ? 0
+					  : off - off % CONTENT_BLOCK_BYTES,
 				  &w.missing, &w.missing_end))
 		w.missing = off, w.missing_end = end;
 	window_decide(&w, &range);
 	return new_stream_locked(f, range.start, range.end, range.limit);
 }
 
-bool reader_park(struct reader *r, struct call *call, struct content *clean, uint64_t off, uint64_t end, int *ret_error)
+bool reader_park(struct reader *r, struct call *call, struct content *clean, uint64_t off,
+		 uint64_t end, int *ret_error)
 {
 	struct content_extent extent;
 	struct stream *s, *fresh = NULL;
@@ -559,7 +587,8 @@ static void start_missing(struct feed *f)
 		send_stream(f, s);
 }
 
-void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void *ctx, int error), void *ctx)
+void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void *ctx, int error),
+		      void *ctx)
 {
 	struct all_waiter *w = malloc(sizeof(*w));
 	struct feed *f;
@@ -567,7 +596,7 @@ void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void
 	pthread_mutex_lock(&r->lock);
 	f = content_get_user(clean);
 	if (f && w) {
-		*w = (struct all_waiter){ f->all, done, ctx };
+		*w = (struct all_waiter){f->all, done, ctx};
 		f->all = w;
 	}
 	pthread_mutex_unlock(&r->lock);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Gathers numbers from everywhere under their own locks, one after the other, and prints them with jansson. */
+/*
+ * Gathers numbers from everywhere under their own locks, one after the other, and prints them with
+ * jansson.
+ */
 
 #include "status.h"
 
@@ -57,12 +60,13 @@ static void add_endpoint(void *ctx, const struct engine_counter *c)
 
 static json_t *requests(struct mount *m)
 {
-	struct engine_counter total = { 0 };
+	struct engine_counter total = {0};
 	json_t *by = json_object();
 
 	engine_count(m->engine, add_endpoint, by, &total);
 	return json_pack("{s:I, s:I, s:I, s:o}", "total", (json_int_t)total.requests, "bytes_sent",
-			 (json_int_t)total.bytes_sent, "bytes_received", (json_int_t)total.bytes_received, "by_endpoint", by);
+			 (json_int_t)total.bytes_sent, "bytes_received",
+			 (json_int_t)total.bytes_received, "by_endpoint", by);
 }
 
 static void set_until(json_t *o, int64_t until_ns)
@@ -104,13 +108,15 @@ char *status_json(struct mount *m)
 	sync_get_counts(m->sync, &c);
 	content_store_usage(m->store, &u);
 	set_state(m, o);
-	json_object_set_new(o, "pending", json_pack("{s:I, s:I, s:I, s:I}", "uploads", (json_int_t)c.uploads, "renames",
-						    (json_int_t)c.renames, "deletes", (json_int_t)c.deletes, "bytes",
-						    (json_int_t)c.bytes));
+	json_object_set_new(o, "pending",
+			    json_pack("{s:I, s:I, s:I, s:I}", "uploads", (json_int_t)c.uploads,
+				      "renames", (json_int_t)c.renames, "deletes",
+				      (json_int_t)c.deletes, "bytes", (json_int_t)c.bytes));
 	json_object_set_new(o, "failed", json_integer((json_int_t)c.failed));
-	json_object_set_new(o, "cache", json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)u.bytes, "limit",
-						  (json_int_t)u.limit_bytes, "dirty", (json_int_t)u.dirty_bytes, "lost",
-						  (json_int_t)u.lost_files));
+	json_object_set_new(o, "cache",
+			    json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)u.bytes, "limit",
+				      (json_int_t)u.limit_bytes, "dirty", (json_int_t)u.dirty_bytes,
+				      "lost", (json_int_t)u.lost_files));
 	json_object_set_new(o, "requests", requests(m));
 	json_object_set_new(o, "parked_calls", json_integer(calls_parked(m->calls)));
 	json_object_set_new(o, "source", text(m->options->source));
@@ -128,18 +134,20 @@ char *status_json(struct mount *m)
 
 static void print_endpoint(void *ctx, const struct engine_counter *c)
 {
-	fprintf(ctx, "attachfs_requests_total{endpoint=\"%s\"} %llu\n", c->endpoint, (unsigned long long)c->requests);
+	fprintf(ctx, "attachfs_requests_total{endpoint=\"%s\"} %llu\n", c->endpoint,
+		(unsigned long long)c->requests);
 }
 
-static void print_metric(FILE *f, const char *name, const char *kind, const char *help, uint64_t value)
+static void print_metric(FILE *f, const char *name, const char *kind, const char *help,
+			 uint64_t value)
 {
-	fprintf(f, "# HELP attachfs_%s %s\n# TYPE attachfs_%s %s\nattachfs_%s %llu\n", name, help, name, kind, name,
-		(unsigned long long)value);
+	fprintf(f, "# HELP attachfs_%s %s\n# TYPE attachfs_%s %s\nattachfs_%s %llu\n", name, help,
+		name, kind, name, (unsigned long long)value);
 }
 
 char *status_metrics(struct mount *m)
 {
-	struct engine_counter total = { 0 };
+	struct engine_counter total = {0};
 	struct sync_counts c;
 	struct content_usage u;
 	char *out = NULL;
@@ -158,13 +166,19 @@ char *status_metrics(struct mount *m)
 	print_metric(f, "pending_bytes", "gauge", "bytes to upload", c.bytes);
 	print_metric(f, "failed", "gauge", "items that wait for the user", c.failed);
 	print_metric(f, "cache_bytes", "gauge", "bytes in the content store", u.bytes);
-	print_metric(f, "cache_limit_bytes", "gauge", "what the content store may hold", u.limit_bytes);
-	print_metric(f, "cache_dirty_bytes", "gauge", "bytes in it that the server does not have", u.dirty_bytes);
-	print_metric(f, "parked_calls", "gauge", "calls of programs that wait for the network", calls_parked(m->calls));
-	fputs("# HELP attachfs_requests_total HTTP requests sent\n# TYPE attachfs_requests_total counter\n", f);
+	print_metric(f, "cache_limit_bytes", "gauge", "what the content store may hold",
+		     u.limit_bytes);
+	print_metric(f, "cache_dirty_bytes", "gauge", "bytes in it that the server does not have",
+		     u.dirty_bytes);
+	print_metric(f, "parked_calls", "gauge", "calls of programs that wait for the network",
+		     calls_parked(m->calls));
+	fputs("# HELP attachfs_requests_total HTTP requests sent\n# TYPE attachfs_requests_total "
+	      "counter\n",
+	      f);
 	engine_count(m->engine, print_endpoint, f, &total);
 	print_metric(f, "sent_bytes_total", "counter", "body bytes sent", total.bytes_sent);
-	print_metric(f, "received_bytes_total", "counter", "body bytes received", total.bytes_received);
+	print_metric(f, "received_bytes_total", "counter", "body bytes received",
+		     total.bytes_received);
 	fclose(f);
 	return out;
 }
@@ -173,7 +187,8 @@ char *status_metrics(struct mount *m)
 
 static json_t *path_of(const struct tree *t, const struct node *n)
 {
-	const struct node *dir = n->parent ? n->parent : tree_find_locked((struct tree *)t, n->known.record);
+	const struct node *dir =
+		n->parent ? n->parent : tree_find_locked((struct tree *)t, n->known.record);
 	char path[1024];
 
 	if (dir && dir->parent && dir->parent != t->root)
@@ -219,7 +234,7 @@ char *status_items(struct mount *m, bool parked)
 {
 	char *out = NULL;
 	size_t size;
-	struct items i = { m->tree, open_memstream(&out, &size) };
+	struct items i = {m->tree, open_memstream(&out, &size)};
 
 	if (!i.f)
 		return NULL;
@@ -241,7 +256,8 @@ char *status_conflicts(struct mount *m)
 		for (const struct node *dir = top->child_first; dir; dir = dir->sibling_next)
 			for (const struct node *n = dir->child_first; n; n = n->sibling_next)
 				if (strstr(n->shown, " (conflict "))
-					print_json(f, json_pack("{s:o}", "path", path_of(m->tree, n)));
+					print_json(f,
+						   json_pack("{s:o}", "path", path_of(m->tree, n)));
 	tree_unlock(m->tree);
 	fclose(f);
 	return out;

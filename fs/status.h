@@ -2,7 +2,10 @@
 #ifndef ATTACHFS_FS_STATUS_H
 #define ATTACHFS_FS_STATUS_H
 
-/* The mount in words: what the control files show. All return malloc()ed text, NULL without memory. Any thread, no lock held. */
+/*
+ * The mount in words: what the control files show. All return malloc()ed text, NULL without memory.
+ * Any thread, no lock held.
+ */
 
 #include <stdbool.h>
 

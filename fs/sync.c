@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * When to send what. The thread sleeps until something changes or settles, builds the plan's view of the sync list, and starts what the plan
- * allows. A burst of changes is planned once: after a plan the thread rests for a few times as long as the plan took.
+ * When to send what. The thread sleeps until something changes or settles, builds the plan's view
+ * of the sync list, and starts what the plan allows. A burst of changes is planned once: after a
+ * plan the thread rests for a few times as long as the plan took.
  */
 
 #include "sync.h"
@@ -18,11 +19,11 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS   150  /* names and deletes: so long after the last of them */
-#define NAME_MOST_MS   2000 /* ... or the first */
-#define IDLE_SLEEP_MS  60000
-#define REST_MS        10
-#define MAX_UPLOADS    64   /* more would only wait in the engine's queue */
+#define NAME_IDLE_MS  150  /* names and deletes: so long after the last of them */
+#define NAME_MOST_MS  2000 /* ... or the first */
+#define IDLE_SLEEP_MS 60000
+#define REST_MS	      10
+#define MAX_UPLOADS   64 /* more would only wait in the engine's queue */
 
 void sync_wake(struct sync *s)
 {
@@ -64,7 +65,10 @@ static void due_at(struct view *v, int64_t ms)
 		v->next_ms = ms;
 }
 
-/* Names and deletes go in bursts (a shell loop of mv): wait until the burst is over, but not for ever. */
+/*
+ * Names and deletes go in bursts (a shell loop of mv): wait until the burst is over, but not for
+ * ever.
+ */
 static void settle_names(struct sync *s, struct view *v)
 {
 	int64_t newest = 0, oldest = INT64_MAX;
@@ -77,16 +81,19 @@ static void settle_names(struct sync *s, struct view *v)
 		if (n->name_ms < oldest)
 			oldest = n->name_ms;
 	}
-	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS || v->now_ms - oldest >= NAME_MOST_MS;
+	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS ||
+			   v->now_ms - oldest >= NAME_MOST_MS;
 	if (!v->names_settled)
-		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS : oldest + NAME_MOST_MS);
+		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS
+									: oldest + NAME_MOST_MS);
 }
 
 static bool content_settled(struct sync *s, struct view *v, const struct node *n)
 {
 	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
 
-	if (s->draining || n->sealed_ms <= s->flush_ms || s->m->options->write == OPTIONS_WRITE_THROUGH)
+	if (s->draining || n->sealed_ms <= s->flush_ms ||
+	    s->m->options->write == OPTIONS_WRITE_THROUGH)
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))
@@ -146,17 +153,33 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		due_at(v, n->retry_at_ms);
 	v->nodes[v->n++] = n;
 	*i = (struct plan_item){
-		.node = n->id, .is_record = record, .known = n->known.rid != NULL, .known_record = n->known.record,
+		.node = n->id,
+		.is_record = record,
+		.known = n->known.rid != NULL,
+		.known_record = n->known.record,
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
 		.known_name = known_name(s, v, n),
 		.known_name_exact = !node_has_token(n, n->known.filename),
-		.known_filler = n->known.filler, .gone = n->gone, .local = n->local,
-		.record = n->parent ? n->parent->id : 0, .collection = record || !n->parent ? 0 : collection_id(t, n->parent->id),
-		.name = n->shown, .content_differs = n->dirty && !n->gone, .content_local = content_local(s, n),
-		.mtime_differs = n->mtime_dirty, .size = n->size < 0 ? 0 : (uint64_t)n->size,
-		.busy = n->busy || waits, .parked = n->error != 0, .unknown = n->unknown, .open = n->n_open > 0,
-		.content_settled = content_settled(s, v, n), .name_settled = v->names_settled, .after = n->after,
-		.alone = n->alone, .flight_record = node_flight_record(n), .flight_name = node_flight_name(n),
+		.known_filler = n->known.filler,
+		.gone = n->gone,
+		.local = n->local,
+		.record = n->parent ? n->parent->id : 0,
+		.collection = record || !n->parent ? 0 : collection_id(t, n->parent->id),
+		.name = n->shown,
+		.content_differs = n->dirty && !n->gone,
+		.content_local = content_local(s, n),
+		.mtime_differs = n->mtime_dirty,
+		.size = n->size < 0 ? 0 : (uint64_t)n->size,
+		.busy = n->busy || waits,
+		.parked = n->error != 0,
+		.unknown = n->unknown,
+		.open = n->n_open > 0,
+		.content_settled = content_settled(s, v, n),
+		.name_settled = v->names_settled,
+		.after = n->after,
+		.alone = n->alone,
+		.flight_record = node_flight_record(n),
+		.flight_name = node_flight_name(n),
 	};
 	if (record)
 		i->collection = n->parent ? n->parent->id : 0;
@@ -166,7 +189,7 @@ static int view_build(struct sync *s, struct view *v)
 {
 	struct tree *t = s->m->tree;
 
-	*v = (struct view){ .now_ms = clock_mono_ms(), .next_ms = INT64_MAX };
+	*v = (struct view){.now_ms = clock_mono_ms(), .next_ms = INT64_MAX};
 	v->items = calloc(t->n_sync + 1, sizeof(*v->items));
 	v->nodes = calloc(t->n_sync + 1, sizeof(*v->nodes));
 	if (!v->items || !v->nodes)
@@ -192,7 +215,8 @@ static bool is_upload(enum plan_kind kind)
 	return kind == PLAN_CREATE || kind == PLAN_REPLACE;
 }
 
-static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v, bool *again)
+static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call,
+		       const struct view *v, bool *again)
 {
 	for (size_t i = call->first; i < call->first + call->n; i++) {
 		const struct plan_entry *e = &p->entries[i];
@@ -212,7 +236,8 @@ static void mark_busy(struct sync *s, struct node *n)
 	s->in_flight++;
 }
 
-static void take_look(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v, struct todo *todo)
+static void take_look(struct sync *s, const struct plan *p, const struct plan_call *call,
+		      const struct view *v, struct todo *todo)
 {
 	const struct node *first = v->nodes[p->entries[call->first].item];
 
@@ -223,7 +248,8 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 		mark_busy(s, v->nodes[p->entries[i].item]);
 }
 
-static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call, const struct view *v, struct todo *todo)
+static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call,
+		      const struct view *v, struct todo *todo)
 {
 	switch (call->kind) {
 	case PLAN_FORGET:
@@ -236,7 +262,8 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 	case PLAN_FETCH:
 		if (todo->n_fetches < sizeof(todo->fetches) / sizeof(todo->fetches[0])) {
 			mark_busy(s, v->nodes[p->entries[call->first].item]);
-			todo->fetches[todo->n_fetches++] = v->nodes[p->entries[call->first].item]->id;
+			todo->fetches[todo->n_fetches++] =
+				v->nodes[p->entries[call->first].item]->id;
 		}
 		return;
 	case PLAN_CREATE:
@@ -278,12 +305,12 @@ static int64_t plan_once(struct sync *s)
 {
 	struct tree *t = s->m->tree;
 	struct view v;
-	struct plan plan = { 0 };
-	struct todo todo = { 0 };
+	struct plan plan = {0};
+	struct todo todo = {0};
 	int r;
 
 	tree_lock(t);
-	r = t->n_sync ? view_build(s, &v) : (v = (struct view){ .next_ms = INT64_MAX }, 0);
+	r = t->n_sync ? view_build(s, &v) : (v = (struct view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
 	for (size_t i = 0; !r && i < plan.n_calls; i++) {
@@ -325,7 +352,7 @@ static void sleep_until(struct sync *s, int64_t mono_ms)
 static void rest(int64_t planned_ms)
 {
 	int64_t ms = REST_MS + 4 * planned_ms;
-	struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
 
 	nanosleep(&ts, NULL);
 }
@@ -413,7 +440,8 @@ static bool may_still_send(struct sync *s)
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
 	for (const struct node *n = s->m->tree->sync_first; n && !may; n = n->sync_next)
-		may = what_differs(n) && !n->error && !node_being_written(n) && n->retry_at_ms <= now;
+		may = what_differs(n) && !n->error && !node_being_written(n) &&
+		      n->retry_at_ms <= now;
 	tree_unlock(s->m->tree);
 	return may;
 }
@@ -431,7 +459,7 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 		n->retry_at_ms = 0; /* one more try for all */
 	tree_unlock(s->m->tree);
 	for (;;) {
-		struct timespec pause = { .tv_nsec = 20 * 1000000 };
+		struct timespec pause = {.tv_nsec = 20 * 1000000};
 
 		sync_get_counts(s, &c);
 		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || !may_still_send(s))
@@ -446,9 +474,11 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 	pthread_join(s->thread, NULL);
 	s->started = false;
 	if (c.uploads + c.renames + c.deletes + c.failed)
-		log_warning("sync: kept for the next mount: %llu uploads (%llu bytes), %llu renames, %llu deletes, %llu failed",
-			    (unsigned long long)c.uploads, (unsigned long long)c.bytes, (unsigned long long)c.renames,
-			    (unsigned long long)c.deletes, (unsigned long long)c.failed);
+		log_warning("sync: kept for the next mount: %llu uploads (%llu bytes), %llu "
+			    "renames, %llu deletes, %llu failed",
+			    (unsigned long long)c.uploads, (unsigned long long)c.bytes,
+			    (unsigned long long)c.renames, (unsigned long long)c.deletes,
+			    (unsigned long long)c.failed);
 }
 
 void sync_free(struct sync *s)
@@ -512,7 +542,7 @@ static void count_node(const struct node *n, struct sync_counts *c)
 
 void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
 {
-	struct sync_counts c = { 0 };
+	struct sync_counts c = {0};
 
 	tree_lock(s->m->tree);
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
@@ -552,7 +582,8 @@ bool sync_is_idle(const struct sync_counts *c)
 	return !c->uploads && !c->renames && !c->deletes && !c->in_flight;
 }
 
-void sync_each(struct sync *s, bool parked, void (*each)(void *ctx, const struct node *n, const char *what), void *ctx)
+void sync_each(struct sync *s, bool parked,
+	       void (*each)(void *ctx, const struct node *n, const char *what), void *ctx)
 {
 	tree_lock(s->m->tree);
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)

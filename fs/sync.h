@@ -3,11 +3,13 @@
 #define ATTACHFS_FS_SYNC_H
 
 /*
- * Brings to the server what the user wants. One thread looks at the nodes whose halves differ (tree->sync list), has plan.c make calls of the
- * differences, and sends them; outcomes arrive on pool threads, change the known halves, and wake the thread to plan again.
+ * Brings to the server what the user wants. One thread looks at the nodes whose halves differ
+ * (tree->sync list), has plan.c make calls of the differences, and sends them; outcomes arrive on
+ * pool threads, change the known halves, and wake the thread to plan again.
  *
- * A node with a call on its way is *busy*: it stays out of the next plans until its outcome. Before a create leaves, its row says so in the
- * ledger (flight), because its outcome is unknown should the daemon die (P-22).
+ * A node with a call on its way is *busy*: it stays out of the next plans until its outcome. Before
+ * a create leaves, its row says so in the ledger (flight), because its outcome is unknown should
+ * the daemon die (P-22).
  *
  *	differs --settled--> planned --> busy --DONE--> equal
  *	   ^                               |--RETRY--> backs off, planned again
@@ -27,26 +29,35 @@ struct sync;
 
 struct sync_counts {
 	uint64_t uploads, renames, deletes; /* nodes that differ, parked ones not counted */
-	uint64_t bytes;                     /* to upload */
-	uint64_t failed;                    /* parked */
+	uint64_t bytes;			    /* to upload */
+	uint64_t failed;		    /* parked */
 	uint64_t in_flight;
-	uint64_t done;                      /* nodes brought to the server since the mount began */
-	uint64_t bytes_sent;                /* of contents, acknowledged */
+	uint64_t done;	     /* nodes brought to the server since the mount began */
+	uint64_t bytes_sent; /* of contents, acknowledged */
 };
 
 int sync_new(struct mount *m, struct sync **ret_sync);
 int sync_start(struct sync *s);
-/* Send without waiting for settle times; at most @drain_ms. Then end the thread; calls on their way finish or are cancelled by the engine. */
+/*
+ * Send without waiting for settle times; at most @drain_ms. Then end the thread; calls on their way
+ * finish or are cancelled by the engine.
+ */
 void sync_stop(struct sync *s, int64_t drain_ms);
 /* The engine and the pool are gone already. */
 void sync_free(struct sync *s);
 
 /* What differs now does not wait for its settle time any more. */
 void sync_flush(struct sync *s);
-/* Try parked items again, and those that back off; @node 0 = all. Returns how many. tree->lock not held. */
+/*
+ * Try parked items again, and those that back off; @node 0 = all. Returns how many. tree->lock not
+ * held.
+ */
 unsigned sync_retry(struct sync *s, uint64_t node);
 
-/* Flush, and remember where: sync_passed() tells when nothing that had changed by then is left to send (parked items do not count). */
+/*
+ * Flush, and remember where: sync_passed() tells when nothing that had changed by then is left to
+ * send (parked items do not count).
+ */
 uint64_t sync_mark(struct sync *s);
 bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts);
 
@@ -54,9 +65,13 @@ void sync_get_counts(struct sync *s, struct sync_counts *ret_counts);
 bool sync_is_idle(const struct sync_counts *c);
 
 /* Hand each pending (or, with @parked, each parked) node to @each under tree->lock. */
-void sync_each(struct sync *s, bool parked, void (*each)(void *ctx, const struct node *n, const char *what), void *ctx);
+void sync_each(struct sync *s, bool parked,
+	       void (*each)(void *ctx, const struct node *n, const char *what), void *ctx);
 
-/* One node, at once: write=through, fsync=remote. tree->lock held; true = it is on the server already, *@ret_error < 0: parked. */
+/*
+ * One node, at once: write=through, fsync=remote. tree->lock held; true = it is on the server
+ * already, *@ret_error < 0: parked.
+ */
 bool sync_node_locked(struct sync *s, struct node *n, int *ret_error);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Outcomes. Each item of a call that came back changes its node's known half (or does not), under one hold of tree->lock; whatever differs still
- * or again is planned anew.
+ * Outcomes. Each item of a call that came back changes its node's known half (or does not), under
+ * one hold of tree->lock; whatever differs still or again is planned anew.
  */
 
 #include <errno.h>
@@ -44,15 +44,17 @@ void sync_back_off_locked(struct sync *s, struct node *n)
 	n->tries++;
 	/* full jitter: a thousand files refused together do not come back together */
 	s->random = s->random * 1664525u + 1013904223u;
-	n->retry_at_ms = clock_mono_ms() + most / 4 + (int64_t)(s->random % (uint32_t)(most * 3 / 4 + 1));
+	n->retry_at_ms =
+		clock_mono_ms() + most / 4 + (int64_t)(s->random % (uint32_t)(most * 3 / 4 + 1));
 }
 
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message)
 {
 	n->error = error ? error : -EIO;
 	node_set_string(&n->message, message);
-	log_warning("sync: '%s' waits for you: %s%s%s  (attachfs retry, after mending it)", n->shown, strerror(-n->error),
-		    message && *message ? ": " : "", message ? message : "");
+	log_warning("sync: '%s' waits for you: %s%s%s  (attachfs retry, after mending it)",
+		    n->shown, strerror(-n->error), message && *message ? ": " : "",
+		    message ? message : "");
 	events_add(s->m->events, "failed", n->shown, message);
 }
 
@@ -105,7 +107,8 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 		return r;
 	ledger_group_begin(t->ledger);
 	tree_swap_known_locked(t, n, ghost);
-	n->known_seq = ghost->known_seq = ++t->seq; /* a listing under way saw them the other way round */
+	n->known_seq = ghost->known_seq =
+		++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
 	ghost->name_ms = 0;
 	/* a parked deletion does not keep the new content from taking the place */
@@ -118,7 +121,9 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 
 /* ---- what a call brought ---- */
 
-/* A listing may have shown the result of our create before its answer came: that node is ours then. */
+/*
+ * A listing may have shown the result of our create before its answer came: that node is ours then.
+ */
 static void drop_double(struct tree *t, struct node *n, const char *rid)
 {
 	struct node *other = tree_by_rid_locked(t, 0, rid);
@@ -139,7 +144,10 @@ static void drop_double(struct tree *t, struct node *n, const char *rid)
 	tree_release_locked(t, other);
 }
 
-/* The server's spelling is not what was asked for: follow it, or the rename would be sent for ever (P-15, P-18). */
+/*
+ * The server's spelling is not what was asked for: follow it, or the rename would be sent for ever
+ * (P-15, P-18).
+ */
 static void follow_spelling(struct tree *t, struct node *n, const struct remote_change *c)
 {
 	char server[3 * NAMES_MAX + 1], shown[NAMES_MAX + 1];
@@ -177,7 +185,10 @@ static uint64_t record_of(struct tree *t, const struct remote_change *c, const s
 	return dir ? dir->id : n->known.rid ? n->known.record : node_flight_record(n);
 }
 
-/* The uploaded bytes are the server's now; unless the user wrote again meanwhile, the node is clean. */
+/*
+ * The uploaded bytes are the server's now; unless the user wrote again meanwhile, the node is
+ * clean.
+ */
 static void content_arrived(struct batch *b, struct node *n)
 {
 	char key[NODE_KEY_MAX];
@@ -196,11 +207,15 @@ static void apply_mtime(const struct sync *s, struct node *n, const struct remot
 {
 	const struct remote_caps *caps = &s->m->remote->caps;
 
-	n->mtime_dirty = caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns && n->known.mtime_ns != REMOTE_TIME_NONE &&
+	n->mtime_dirty = caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns &&
+			 n->known.mtime_ns != REMOTE_TIME_NONE &&
 			 n->known.mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
 }
 
-/* Where the server cannot rename or replace, the node was created anew: what it was before is to be removed now. */
+/*
+ * Where the server cannot rename or replace, the node was created anew: what it was before is to be
+ * removed now.
+ */
 static void leave_ghost(struct tree *t, struct node *n)
 {
 	struct node *ghost;
@@ -301,7 +316,8 @@ static void apply_done(struct batch *b, struct node *n, struct remote_change *c)
 	}
 	s->bytes_sent += b->kind == PLAN_CREATE || b->kind == PLAN_REPLACE ? c->size : 0;
 	if (!c->file.id)
-		sync_back_off_locked(s, n); /* an answer without an object: look again by the next listing */
+		sync_back_off_locked(
+			s, n); /* an answer without an object: look again by the next listing */
 	else if (b->kind == PLAN_CREATE)
 		created(b, n, c);
 	else
@@ -319,7 +335,8 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 		return;
 	}
 	if (b->kind == PLAN_CREATE) {
-		sync_park_locked(b->sync, n, -ENOENT, c->message[0] ? c->message : "the record is gone from the server");
+		sync_park_locked(b->sync, n, -ENOENT,
+				 c->message[0] ? c->message : "the record is gone from the server");
 		return;
 	}
 	if (b->kind == PLAN_UPDATE_RECORDS) {
@@ -334,7 +351,9 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 		return;
 	}
 	if (node_is_changed_here(n)) {
-		log_warning("conflict: '%s' was deleted on the server and changed here: ours is kept", n->shown);
+		log_warning(
+			"conflict: '%s' was deleted on the server and changed here: ours is kept",
+			n->shown);
 		tree_part_locked(t, n);
 		return;
 	}
@@ -388,9 +407,11 @@ static void apply_item(struct batch *b, size_t i, int error)
 		sync_park_locked(s, n, c->error, c->message);
 		break;
 	case REMOTE_RETRY:
-		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error), c->message);
+		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error),
+			  c->message);
 		if (b->kind == PLAN_REPLACE)
-			n->flight = LEDGER_FLIGHT_REPLACE; /* it may have arrived: a new version there is no news until we know */
+			n->flight =
+				LEDGER_FLIGHT_REPLACE; /* it may have arrived: a new version there is no news until we know */
 		sync_back_off_locked(s, n);
 		break;
 	case REMOTE_UNKNOWN:
@@ -419,7 +440,8 @@ static bool bisect(struct batch *b)
 		batch_free(right);
 		return false;
 	}
-	log_info("sync: a call for %zu files was refused: halving it: %s", b->n, b->items[0].message);
+	log_info("sync: a call for %zu files was refused: halving it: %s", b->n,
+		 b->items[0].message);
 	batch_send(left);
 	batch_send(right);
 	return true;
@@ -456,7 +478,8 @@ struct look {
 	bool failed;
 };
 
-static bool on_look_page(void *ctx, struct remote_record *records, size_t n_records, struct remote_file *files, size_t n_files)
+static bool on_look_page(void *ctx, struct remote_record *records, size_t n_records,
+			 struct remote_file *files, size_t n_files)
 {
 	struct look *l = ctx;
 	struct remote_file *all = realloc(l->files, (l->n + n_files + 1) * sizeof(*all));
@@ -476,7 +499,8 @@ static bool on_look_page(void *ctx, struct remote_record *records, size_t n_reco
 }
 
 /*
- * Whether @f is what a create of @n left there: under its token, or under the name it was sent, made since then, and nobody else's.
+ * Whether @f is what a create of @n left there: under its token, or under the name it was sent,
+ * made since then, and nobody else's.
  */
 static bool is_ours(struct tree *t, const struct node *n, const struct remote_file *f)
 {
@@ -486,9 +510,10 @@ static bool is_ours(struct tree *t, const struct node *n, const struct remote_fi
 		return false;
 	if (node_has_token(n, f->raw_filename))
 		return true;
-	return sent && !strcmp(name, sent) && (f->ctime_ns == REMOTE_TIME_NONE ||
-					 f->ctime_ns >= n->flight_since_ns - 120 * CLOCK_NS_PER_S || n->mtime_ns / CLOCK_NS_PER_S ==
-					 f->ctime_ns / CLOCK_NS_PER_S);
+	return sent && !strcmp(name, sent) &&
+	       (f->ctime_ns == REMOTE_TIME_NONE ||
+		f->ctime_ns >= n->flight_since_ns - 120 * CLOCK_NS_PER_S ||
+		n->mtime_ns / CLOCK_NS_PER_S == f->ctime_ns / CLOCK_NS_PER_S);
 }
 
 static void resolve_unknown(struct look *l, struct node *n)
@@ -505,7 +530,10 @@ static void resolve_unknown(struct look *l, struct node *n)
 		log_info("sync: '%s' had arrived, though its answer was lost", n->shown);
 		leave_ghost(t, n);
 		known_take(&k, &l->files[i], l->record);
-		/* which of our contents arrived is not told: send what is wanted once more, onto the same id */
+		/*
+		 * which of our contents arrived is not told: send what is wanted once more, onto
+		 * the same id
+		 */
 		k.filler = true;
 		tree_set_known_locked(t, n, &k);
 		n->known_seq = ++t->seq;
@@ -564,7 +592,7 @@ void sync_look(struct sync *s, uint64_t record)
 {
 	struct remote *r = s->m->remote;
 	struct look *l = calloc(1, sizeof(*l));
-	struct remote_sink sink = { on_look_page, look_done, l };
+	struct remote_sink sink = {on_look_page, look_done, l};
 	char *collection = NULL, *rid = NULL;
 	struct node *dir;
 	int ret = -ENOENT;

@@ -17,16 +17,16 @@ struct sync {
 	pthread_t thread;
 	bool started;
 
-	pthread_mutex_t lock;      /* leaf: the thread's wake-up */
+	pthread_mutex_t lock; /* leaf: the thread's wake-up */
 	pthread_cond_t wake;
-	bool woken, stop;          /* lock */
+	bool woken, stop; /* lock */
 
-	int64_t flush_ms;          /* tree->lock: what changed up to here is settled */
-	bool draining;             /* tree->lock: everything is settled */
-	unsigned uploads;          /* tree->lock: creates and replaces on their way */
-	unsigned in_flight;        /* tree->lock: nodes busy with a call */
+	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
+	bool draining;		   /* tree->lock: everything is settled */
+	unsigned uploads;	   /* tree->lock: creates and replaces on their way */
+	unsigned in_flight;	   /* tree->lock: nodes busy with a call */
 	uint64_t done, bytes_sent; /* tree->lock */
-	uint64_t next_token;       /* tree->lock */
+	uint64_t next_token;	   /* tree->lock */
 	uint32_t random;
 };
 
@@ -41,16 +41,20 @@ struct batch {
 	char **strings;
 	size_t n_strings;
 	/* uploads */
-	struct content *content;   /* referenced; NULL = empty */
-	uint64_t content_id;       /* what the node wanted when this was sent */
+	struct content *content; /* referenced; NULL = empty */
+	uint64_t content_id;	 /* what the node wanted when this was sent */
 	int fd;
 	bool set_mtime;
 };
 
 void sync_wake(struct sync *s);
 
-/* Plan entries -> calls. tree->lock held; the nodes become busy. The batch is to be sent by batch_send() without the lock. */
-struct batch *batch_new_locked(struct sync *s, const struct plan *plan, const struct plan_call *call, struct node *const *nodes);
+/*
+ * Plan entries -> calls. tree->lock held; the nodes become busy. The batch is to be sent by
+ * batch_send() without the lock.
+ */
+struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
+			       const struct plan_call *call, struct node *const *nodes);
 void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * From a planned call to the remote's: copies of what must be sent, so that the tree may go on changing meanwhile. An upload's bytes are first
- * brought into one file (content_flatten) and compared with what the server has, on a pool thread.
+ * From a planned call to the remote's: copies of what must be sent, so that the tree may go on
+ * changing meanwhile. An upload's bytes are first brought into one file (content_flatten) and
+ * compared with what the server has, on a pool thread.
  */
 
 #include <errno.h>
@@ -53,7 +54,10 @@ static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
 	return b;
 }
 
-/* A copy that lives as long as the batch; NULL stays NULL, and without memory too, which fails the call harmlessly. */
+/*
+ * A copy that lives as long as the batch; NULL stays NULL, and without memory too, which fails the
+ * call harmlessly.
+ */
 static const char *keep(struct batch *b, const char *text)
 {
 	char *copy = text ? strdup(text) : NULL;
@@ -63,7 +67,8 @@ static const char *keep(struct batch *b, const char *text)
 	return copy;
 }
 
-static void fill_place(struct batch *b, struct remote_change *c, struct tree *t, const struct node *n)
+static void fill_place(struct batch *b, struct remote_change *c, struct tree *t,
+		       const struct node *n)
 {
 	const struct node *dir = n->parent ? n->parent : tree_find_locked(t, n->known.record);
 
@@ -84,8 +89,11 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 	b->nodes[i] = n->id;
 	n->busy = true;
 	s->in_flight++;
-	*c = (struct remote_change){ .mtime_ns = REMOTE_TIME_NONE, .fd = -1, .filler = e->filler, .move = e->set_record,
-				     .file.size = -1 };
+	*c = (struct remote_change){.mtime_ns = REMOTE_TIME_NONE,
+				    .fd = -1,
+				    .filler = e->filler,
+				    .move = e->set_record,
+				    .file.size = -1};
 	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.rid);
 	c->version = b->kind == PLAN_REPLACE ? keep(b, n->known.version) : NULL;
 	fill_place(b, c, s->m->tree, n);
@@ -93,20 +101,27 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 		names_to_server(e->name ? e->name : n->shown, server);
 		c->name = keep(b, server);
 	}
-	/* every change sets the server's time to now unless it is sent along: a file's time must not jump */
-	if (s->m->remote->caps.set_mtime && b->kind != PLAN_REMOVE && b->kind != PLAN_UPDATE_RECORDS)
+	/*
+	 * every change sets the server's time to now unless it is sent along: a file's time must
+	 * not jump
+	 */
+	if (s->m->remote->caps.set_mtime && b->kind != PLAN_REMOVE &&
+	    b->kind != PLAN_UPDATE_RECORDS)
 		c->mtime_ns = n->mtime_ns;
 }
 
 /* Survives as a part's file name on every server. */
 static bool is_plain(const char *name)
 {
-	return name && *name && !name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")];
+	return name && *name &&
+	       !name[strspn(name,
+			    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")];
 }
 
 /*
- * An upload sets the server's file name to the part's. A file with a label of its own (P-31) keeps both names; any other is uploaded under its
- * name, or where that would not survive, under a token, and renamed afterwards (P-15).
+ * An upload sets the server's file name to the part's. A file with a label of its own (P-31) keeps
+ * both names; any other is uploaded under its name, or where that would not survive, under a token,
+ * and renamed afterwards (P-15).
  */
 static void fill_part_name(struct batch *b, struct node *n)
 {
@@ -115,14 +130,15 @@ static void fill_part_name(struct batch *b, struct node *n)
 	uint64_t record = n->parent ? n->parent->id : k->record;
 	char token[64];
 
-	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) && is_plain(k->filename) &&
-	    !node_has_token(n, k->filename)) {
+	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) &&
+	    is_plain(k->filename) && !node_has_token(n, k->filename)) {
 		c->token = keep(b, k->filename);
 		return;
 	}
 	if (!c->name)
 		c->name = keep(b, k->name);
-	if (c->name && node_set_flight(n, ++b->sync->next_token, record, c->name) && node_token(n, token))
+	if (c->name && node_set_flight(n, ++b->sync->next_token, record, c->name) &&
+	    node_token(n, token))
 		c->token = keep(b, token);
 }
 
@@ -138,14 +154,16 @@ static void fill_upload(struct batch *b, struct node *n)
 	tree_put_locked(s->m->tree, n);
 }
 
-struct batch *batch_new_locked(struct sync *s, const struct plan *plan, const struct plan_call *call, struct node *const *nodes)
+struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
+			       const struct plan_call *call, struct node *const *nodes)
 {
 	struct batch *b = batch_alloc(s, call->kind, call->n);
 
 	if (!b)
 		return NULL;
 	for (size_t i = 0; i < call->n; i++)
-		fill_item(b, i, &plan->entries[call->first + i], nodes[plan->entries[call->first + i].item]);
+		fill_item(b, i, &plan->entries[call->first + i],
+			  nodes[plan->entries[call->first + i].item]);
 	if (call->kind == PLAN_CREATE || call->kind == PLAN_REPLACE)
 		fill_upload(b, nodes[plan->entries[call->first].item]);
 	return b;
@@ -162,8 +180,14 @@ struct batch *batch_part(struct batch *b, size_t first, size_t n)
 
 		part->nodes[i] = b->nodes[first + i];
 		part->items[i] = (struct remote_change){
-			.collection = keep(part, c->collection), .record = keep(part, c->record), .id = keep(part, c->id),
-			.name = keep(part, c->name), .mtime_ns = c->mtime_ns, .move = c->move, .fd = -1, .file.size = -1,
+			.collection = keep(part, c->collection),
+			.record = keep(part, c->record),
+			.id = keep(part, c->id),
+			.name = keep(part, c->name),
+			.mtime_ns = c->mtime_ns,
+			.move = c->move,
+			.fd = -1,
+			.file.size = -1,
 		};
 	}
 	return part;
@@ -184,7 +208,8 @@ static int send_call(struct batch *b)
 {
 	struct remote *r = b->sync->m->remote;
 	const struct remote_ops *ops = r->ops;
-	int (*op)(struct remote *, enum transfer_class, struct remote_change *, size_t, remote_done *, void *) = NULL;
+	int (*op)(struct remote *, enum transfer_class, struct remote_change *, size_t,
+		  remote_done *, void *) = NULL;
 
 	switch (b->kind) {
 	case PLAN_CREATE:
@@ -218,7 +243,10 @@ static void send_or_fail(struct batch *b)
 	if (r == 0)
 		return;
 	for (size_t i = 0; i < b->n; i++) {
-		/* what is not the call's own fault (shutting down, out of memory or descriptors) passes */
+		/*
+		 * what is not the call's own fault (shutting down, out of memory or descriptors)
+		 * passes
+		 */
 		b->items[i].outcome = r == -EPERM || r == -EINVAL ? REMOTE_REFUSED : REMOTE_RETRY;
 		b->items[i].error = r;
 	}
@@ -242,8 +270,9 @@ static bool is_unchanged(struct batch *b)
 	if (n && !n->known.filler && node_key(n, key))
 		clean = content_peek_key(m->store, key);
 	tree_unlock(m->tree);
-	same = clean && content_is_complete(clean) && content_size(clean) == content_size(b->content) &&
-	       content_hash(clean, theirs) && !memcmp(ours, theirs, sizeof(ours));
+	same = clean && content_is_complete(clean) &&
+	       content_size(clean) == content_size(b->content) && content_hash(clean, theirs) &&
+	       !memcmp(ours, theirs, sizeof(ours));
 	content_unref(clean);
 	return same;
 }
@@ -256,7 +285,8 @@ static void apply_unchanged(struct batch *b)
 	char key[NODE_KEY_MAX];
 	struct node *n;
 
-	log_debug("sync: node %llu: content is what the server has: nothing to upload", (unsigned long long)id);
+	log_debug("sync: node %llu: content is what the server has: nothing to upload",
+		  (unsigned long long)id);
 	tree_lock(t);
 	s->uploads--;
 	n = tree_find_locked(t, id);
@@ -264,9 +294,14 @@ static void apply_unchanged(struct batch *b)
 		sync_landed_locked(s, n);
 		if (n->content == b->content_id) {
 			n->dirty = false;
-			/* the time may differ though; and the name, which the replace would have carried */
-			n->mtime_dirty |= s->m->remote->caps.set_mtime && n->known.mtime_ns != REMOTE_TIME_NONE &&
-					  n->mtime_ns / CLOCK_NS_PER_S != n->known.mtime_ns / CLOCK_NS_PER_S;
+			/*
+			 * the time may differ though; and the name, which the replace would have
+			 * carried
+			 */
+			n->mtime_dirty |=
+				s->m->remote->caps.set_mtime &&
+				n->known.mtime_ns != REMOTE_TIME_NONE &&
+				n->mtime_ns / CLOCK_NS_PER_S != n->known.mtime_ns / CLOCK_NS_PER_S;
 		}
 		if (!n->dirty && node_key(n, key))
 			content_become_clean(b->content, key);
@@ -282,7 +317,8 @@ static void apply_unreadable(struct batch *b, int r)
 {
 	b->items[0].outcome = r == -ENODATA || r == -EIO ? REMOTE_REFUSED : REMOTE_RETRY;
 	b->items[0].error = r;
-	snprintf(b->items[0].message, sizeof(b->items[0].message), "the local copy cannot be read: %s", strerror(-r));
+	snprintf(b->items[0].message, sizeof(b->items[0].message),
+		 "the local copy cannot be read: %s", strerror(-r));
 	sync_apply(b, 0);
 }
 
@@ -291,7 +327,7 @@ static void upload_job(void *ctx)
 {
 	struct batch *b = ctx;
 	struct remote_change *c = &b->items[0];
-	struct content_extent extent = { .where = CONTENT_END };
+	struct content_extent extent = {.where = CONTENT_END};
 	int r = 0;
 
 	if (!b->content && b->content_id) {
@@ -356,7 +392,8 @@ static void on_fetched(void *ctx, int error)
 	if (n) {
 		sync_landed_locked(s, n);
 		if (error == -ENOENT || error == -ESTALE)
-			sync_park_locked(s, n, error, "the rest of this file is gone from the server");
+			sync_park_locked(s, n, error,
+					 "the rest of this file is gone from the server");
 		else if (error)
 			sync_back_off_locked(s, n);
 		tree_changed_locked(t, n);
@@ -376,7 +413,8 @@ static struct content *bottom_locked(struct sync *s, struct node *n)
 	char key[NODE_KEY_MAX];
 	uint64_t off = 0;
 
-	while (c && !clean && !content_map(c, off, UINT64_MAX / 2 - off, &extent) && extent.where != CONTENT_END) {
+	while (c && !clean && !content_map(c, off, UINT64_MAX / 2 - off, &extent) &&
+	       extent.where != CONTENT_END) {
 		if (extent.where == CONTENT_MISSING)
 			clean = content_ref(extent.clean);
 		off += extent.len;
@@ -402,7 +440,7 @@ void sync_fetch(struct sync *s, uint64_t node)
 		record = tree_find_locked(t, n->known.record);
 		top = record ? record->parent : NULL;
 		known_borrow(n, record ? record->known.rid : NULL, &file);
-		*f = (struct fetching){ s, node, bottom_locked(s, n) };
+		*f = (struct fetching){s, node, bottom_locked(s, n)};
 		if (f->clean && top)
 			r = reader_open(s->m->reader, f->clean, &file, top->shown, node);
 	}

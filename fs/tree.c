@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list of children per directory. The hashes
- * grow together when nodes outnumber buckets, so a lookup stays a step or two with a million files.
+ * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list
+ * of children per directory. The hashes grow together when nodes outnumber buckets, so a lookup
+ * stays a step or two with a million files.
  */
 
 #include "tree.h"
@@ -106,7 +107,8 @@ static void rehash(struct tree *t, struct node **old_ids, size_t old_buckets)
 static void grow(struct tree *t)
 {
 	size_t buckets = t->buckets ? t->buckets * 2 : FIRST_BUCKETS, old_buckets = t->buckets;
-	struct node **ids = calloc(buckets, sizeof(struct node *)), **names = calloc(buckets, sizeof(struct node *)),
+	struct node **ids = calloc(buckets, sizeof(struct node *)),
+		    **names = calloc(buckets, sizeof(struct node *)),
 		    **rids = calloc(buckets, sizeof(struct node *)), **old_ids = t->by_id;
 
 	if (!ids || !names || !rids) {
@@ -150,7 +152,8 @@ struct node *tree_by_rid_locked(struct tree *t, uint64_t scope, const char *rid)
 	for (; n; n = n->by_rid_next) {
 		if (strcmp(n->known.rid, rid))
 			continue;
-		if (scope ? n->kind == NODE_RECORD && n->known.record == scope : n->kind == NODE_FILE)
+		if (scope ? n->kind == NODE_RECORD && n->known.record == scope
+			  : n->kind == NODE_FILE)
 			return n;
 	}
 	return NULL;
@@ -164,8 +167,13 @@ static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 
 	if (!n)
 		return NULL;
-	memcpy(n, &(struct node){ .id = id, .kind = kind, .size = kind == NODE_FILE ? -1 : 0, .uid = t->uid,
-				  .gid = t->gid, .known.size = -1 },
+	memcpy(n,
+	       &(struct node){.id = id,
+			      .kind = kind,
+			      .size = kind == NODE_FILE ? -1 : 0,
+			      .uid = t->uid,
+			      .gid = t->gid,
+			      .known.size = -1},
 	       sizeof(*n));
 	n->atime_ns = n->mtime_ns = n->ctime_ns = clock_real_ns();
 	n->listed_ns = INT64_MIN;
@@ -210,7 +218,8 @@ static void unlink_child(struct tree *t, struct node *n)
 	n->sibling_prev = n->sibling_next = NULL;
 }
 
-struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir, const char *shown)
+struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir,
+				  const char *shown)
 {
 	char *name = strdup(shown);
 	struct node *n = name ? alloc_node(t, kind, t->next_id) : NULL;
@@ -253,7 +262,7 @@ void known_clear(struct known *k)
 	free(k->version);
 	free(k->url);
 	free(k->media_type);
-	*k = (struct known){ .size = -1 };
+	*k = (struct known){.size = -1};
 }
 
 static void free_node(struct node *n)
@@ -278,7 +287,8 @@ void tree_release_locked(struct tree *t, struct node *n)
 {
 	struct node **slot;
 
-	if (n->parent || n == t->root || n->nlookup || n->n_open || n->in_sync_list || n->busy || n->size_asked)
+	if (n->parent || n == t->root || n->nlookup || n->n_open || n->in_sync_list || n->busy ||
+	    n->size_asked)
 		return;
 	slot = &t->by_id[id_bucket(t, n->id)];
 	while (*slot != n)
@@ -290,8 +300,8 @@ void tree_release_locked(struct tree *t, struct node *n)
 	free_node(n);
 }
 
-int tree_new(struct ledger *ledger, struct content_store *store, struct notifier *notifier, const struct remote_caps *caps,
-	     struct tree **ret_tree)
+int tree_new(struct ledger *ledger, struct content_store *store, struct notifier *notifier,
+	     const struct remote_caps *caps, struct tree **ret_tree)
 {
 	struct tree *t = calloc(1, sizeof(*t));
 
@@ -342,16 +352,41 @@ static void row_of(const struct node *n, struct ledger_node *row)
 	const struct known *k = &n->known;
 
 	*row = (struct ledger_node){
-		.id = n->id, .kind = (enum ledger_kind)n->kind,
-		.parent = n->parent ? n->parent->id : 0, .shown = n->shown, .gone = n->gone, .local = n->local,
-		.dirty = n->dirty, .mtime_dirty = n->mtime_dirty, .mode = n->mode, .uid = n->uid, .gid = n->gid,
-		.owner_set = n->owner_set, .atime_ns = n->atime_ns, .mtime_ns = n->mtime_ns, .ctime_ns = n->ctime_ns,
-		.size = n->size, .content = n->content,
-		.rid = k->rid, .rparent = k->record, .rname = k->name, .rfilename = k->filename, .rversion = k->version,
-		.rurl = k->url, .rmedia = k->media_type, .rsize = k->size, .rmtime_ns = k->mtime_ns,
-		.rctime_ns = k->ctime_ns, .rfiller = k->filler,
-		.flight = n->unknown ? LEDGER_FLIGHT_CREATE : n->flight, .flight_since_ns = n->flight_since_ns, .token = n->token, .after = n->after,
-		.error = n->error, .message = n->message, .listed_ns = n->listed_ns,
+		.id = n->id,
+		.kind = (enum ledger_kind)n->kind,
+		.parent = n->parent ? n->parent->id : 0,
+		.shown = n->shown,
+		.gone = n->gone,
+		.local = n->local,
+		.dirty = n->dirty,
+		.mtime_dirty = n->mtime_dirty,
+		.mode = n->mode,
+		.uid = n->uid,
+		.gid = n->gid,
+		.owner_set = n->owner_set,
+		.atime_ns = n->atime_ns,
+		.mtime_ns = n->mtime_ns,
+		.ctime_ns = n->ctime_ns,
+		.size = n->size,
+		.content = n->content,
+		.rid = k->rid,
+		.rparent = k->record,
+		.rname = k->name,
+		.rfilename = k->filename,
+		.rversion = k->version,
+		.rurl = k->url,
+		.rmedia = k->media_type,
+		.rsize = k->size,
+		.rmtime_ns = k->mtime_ns,
+		.rctime_ns = k->ctime_ns,
+		.rfiller = k->filler,
+		.flight = n->unknown ? LEDGER_FLIGHT_CREATE : n->flight,
+		.flight_since_ns = n->flight_since_ns,
+		.token = n->token,
+		.after = n->after,
+		.error = n->error,
+		.message = n->message,
+		.listed_ns = n->listed_ns,
 	};
 }
 
@@ -388,11 +423,12 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 {
 	struct known *k = &n->known;
 
-	return node_set_string(&n->shown, row->shown ? row->shown : "") && node_set_string(&k->rid, row->rid) &&
-	       node_set_string(&k->name, row->rname) && node_set_string(&k->filename, row->rfilename) &&
+	return node_set_string(&n->shown, row->shown ? row->shown : "") &&
+	       node_set_string(&k->rid, row->rid) && node_set_string(&k->name, row->rname) &&
+	       node_set_string(&k->filename, row->rfilename) &&
 	       node_set_string(&k->version, row->rversion) && node_set_string(&k->url, row->rurl) &&
-	       node_set_string(&k->media_type, row->rmedia) && node_set_string(&n->token, row->token) &&
-	       node_set_string(&n->message, row->message);
+	       node_set_string(&k->media_type, row->rmedia) &&
+	       node_set_string(&n->token, row->token) && node_set_string(&n->message, row->message);
 }
 
 static void load_numbers(struct node *n, const struct ledger_node *row)
@@ -427,7 +463,10 @@ static void load_numbers(struct node *n, const struct ledger_node *row)
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
 	n->unknown = row->flight == LEDGER_FLIGHT_CREATE;
-	/* a replace can simply be sent again; until then the server's version may be ours, and is no news */
+	/*
+	 * a replace can simply be sent again; until then the server's version may be ours, and is
+	 * no news
+	 */
 	n->flight = row->flight == LEDGER_FLIGHT_REPLACE ? row->flight : LEDGER_FLIGHT_NONE;
 }
 
@@ -477,7 +516,9 @@ static void claim(struct tree *t, struct node *n)
 	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
 
 	if (n->content && !c && n->dirty) {
-		log_error("ledger: the bytes of '%s' are not in the cache directory any more: not sent", n->shown);
+		log_error("ledger: the bytes of '%s' are not in the cache directory any more: not "
+			  "sent",
+			  n->shown);
 		n->error = -ENODATA;
 	}
 	content_unref(c);
@@ -501,7 +542,7 @@ static void load_links(struct load *load)
 
 int tree_load(struct tree *t)
 {
-	struct load load = { .tree = t };
+	struct load load = {.tree = t};
 	int r;
 
 	tree_lock(t);
@@ -544,7 +585,9 @@ int tree_set_collections(struct tree *t, const char *collections)
 		n->in_ledger = true;
 		tree_put_locked(t, n);
 	}
-	/* a collection no longer asked for is out of sight; its rows stay, it may hold unsent work */
+	/*
+	 * a collection no longer asked for is out of sight; its rows stay, it may hold unsent work
+	 */
 	for (struct node *n = t->root->child_first; n; n = next) {
 		next = n->sibling_next;
 		if (!n->seen_seq)

@@ -3,14 +3,17 @@
 #define ATTACHFS_FS_TREE_H
 
 /*
- * The tree: every collection, record and file of a mount as a node in memory, with the two halves of the ledger.
+ * The tree: every collection, record and file of a mount as a node in memory, with the two halves
+ * of the ledger.
  *
- * A node is found by id (what the kernel says), by (parent, name) (a dentry), and by remote id (what the server says). It lives as
- * long as any of these can lead to it: in its directory, looked up by the kernel, open, or waiting for the server. Its id is its inode
- * number, comes from a counter, and is never used twice in the life of a ledger.
+ * A node is found by id (what the kernel says), by (parent, name) (a dentry), and by remote id
+ * (what the server says). It lives as long as any of these can lead to it: in its directory, looked
+ * up by the kernel, open, or waiting for the server. Its id is its inode number, comes from a
+ * counter, and is never used twice in the life of a ledger.
  *
- * Everything here is guarded by tree->lock, which is held for memory work only: never over I/O, a reply, or a call of the remote. A
- * function named _locked wants it held. Order: tree->lock, content locks, leaf locks (waiters, notifier, ledger queue).
+ * Everything here is guarded by tree->lock, which is held for memory work only: never over I/O, a
+ * reply, or a call of the remote. A function named _locked wants it held. Order: tree->lock,
+ * content locks, leaf locks (waiters, notifier, ledger queue).
  */
 
 #include <pthread.h>
@@ -40,13 +43,13 @@ enum node_kind {
 /* What the server is known to have. All NULL and 0 when rid is NULL. */
 struct known {
 	char *rid;
-	uint64_t record;      /* node id of the directory it is in there */
-	char *name;           /* the server's own fields */
+	uint64_t record; /* node id of the directory it is in there */
+	char *name;	 /* the server's own fields */
 	char *filename;
 	char *version;
 	char *url;
 	char *media_type;
-	int64_t size;         /* -1 = not known */
+	int64_t size; /* -1 = not known */
 	int64_t mtime_ns, ctime_ns;
 	bool filler;
 };
@@ -63,60 +66,65 @@ struct node {
 	const enum node_kind kind;
 
 	/* where it is; children of a directory in the order they came */
-	struct node *parent;              /* NULL: root, or unlinked */
+	struct node *parent; /* NULL: root, or unlinked */
 	char *shown;
 	struct node *child_first, *child_last, *sibling_prev, *sibling_next;
 	struct node *by_id_next, *by_name_next, *by_rid_next;
 	uint64_t n_children;
 
 	/* wanted */
-	uint32_t mode;                    /* permission bits, 0 = the mount's default */
+	uint32_t mode; /* permission bits, 0 = the mount's default */
 	uint32_t uid, gid;
 	int64_t atime_ns, mtime_ns, ctime_ns;
-	int64_t size;                     /* -1 = not known; while `view` is dirty, ask it */
-	uint64_t content;                 /* id of the committed content, 0 = none (or empty, if dirty) */
-	uint64_t committed;               /* the newest view that a close committed in this mount; ids of views count up */
+	int64_t size;	  /* -1 = not known; while `view` is dirty, ask it */
+	uint64_t content; /* id of the committed content, 0 = none (or empty, if dirty) */
+	uint64_t
+		committed; /* the newest view that a close committed in this mount; ids of views count up */
 	struct xattr *xattrs;
 	bool owner_set;
-	bool gone;                        /* unlinked by the user or elsewhere; not in its directory any more */
+	bool gone; /* unlinked by the user or elsewhere; not in its directory any more */
 	bool local;
-	bool dirty;                       /* `content` is not on the server */
+	bool dirty; /* `content` is not on the server */
 	bool mtime_dirty;
-	bool in_ledger;                   /* has a row: closed at least once, or came from the server */
+	bool in_ledger; /* has a row: closed at least once, or came from the server */
 
 	struct known known;
-	uint64_t known_seq;               /* tree->seq when our own call last changed the known half */
-	uint64_t seen_seq;                /* the listing it was last seen in */
+	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
+	uint64_t seen_seq;  /* the listing it was last seen in */
 
 	/* between */
 	enum ledger_flight flight;
 	int64_t flight_since_ns;
-	char *token;                      /* of the last create or replace sent: see node_set_flight() */
+	char *token; /* of the last create or replace sent: see node_set_flight() */
 	uint64_t after;
-	int error;                        /* parked */
+	int error; /* parked */
 	char *message;
-	bool busy;                        /* a call for it is on its way, or its bytes are being made ready */
-	bool unknown;                     /* outcome of the last call unknown */
-	bool alone;                       /* bisecting */
-	bool size_asked;                  /* a probe is on its way */
+	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
+	bool unknown;	 /* outcome of the last call unknown */
+	bool alone;	 /* bisecting */
+	bool size_asked; /* a probe is on its way */
 	unsigned tries;
-	int64_t retry_at_ms;              /* not before; clock_mono_ms() */
-	int64_t sealed_ms;                /* when its content was last committed */
-	int64_t name_ms;                  /* when its name or presence last changed */
-	uint64_t change;                  /* tree->changes when it joined the sync list */
+	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */
+	int64_t sealed_ms;		    /* when its content was last committed */
+	int64_t name_ms;		    /* when its name or presence last changed */
+	uint64_t change;		    /* tree->changes when it joined the sync list */
 	struct node *sync_prev, *sync_next; /* tree->sync list */
 	bool in_sync_list;
 
 	/* kernel and handles */
 	uint64_t nlookup;
 	unsigned n_open;
-	struct content *view;             /* referenced while open: what reads and writes go to; NULL = empty or not needed yet */
-	struct content *feed;             /* referenced while open: the clean content the reader may fetch for it; NULL = none yet */
-	uint64_t version;                 /* bumped when the server's content replaces ours: older handles are stale */
-	uint64_t cached_version;          /* `version` at the last close: pages in the kernel are still good */
+	struct content *
+		view; /* referenced while open: what reads and writes go to; NULL = empty or not needed yet */
+	struct content *
+		feed; /* referenced while open: the clean content the reader may fetch for it; NULL = none yet */
+	uint64_t
+		version; /* bumped when the server's content replaces ours: older handles are stale */
+	uint64_t
+		cached_version; /* `version` at the last close: pages in the kernel are still good */
 
 	/* directories */
-	bool listed;                      /* the children are complete: what is not here does not exist */
+	bool listed; /* the children are complete: what is not here does not exist */
 	int64_t listed_ns;
 };
 
@@ -130,26 +138,27 @@ struct tree {
 	const struct remote_caps *caps;
 	bool filename_policy;
 	const char *local_names;
-	uint32_t uid, gid;                /* default owner */
-	uint32_t umask;                   /* taken from the default modes */
+	uint32_t uid, gid; /* default owner */
+	uint32_t umask;	   /* taken from the default modes */
 
 	struct node *root;
 	struct node **by_id, **by_name, **by_rid; /* chained hashes of `buckets` each */
 	size_t buckets, n_nodes;
 	uint64_t next_id;
-	uint64_t seq;                     /* counts our own acknowledged changes and listings */
-	uint64_t changes;                 /* counts changes that may have to be sent */
+	uint64_t seq;			     /* counts our own acknowledged changes and listings */
+	uint64_t changes;		     /* counts changes that may have to be sent */
 	struct node *sync_first, *sync_last; /* nodes whose halves may differ */
 	size_t n_sync;
-	struct tombstone *tombstones;     /* remote ids we removed lately: late listings must not bring them back */
-	uint64_t bytes_known;             /* sum of sizes, for statfs */
+	struct tombstone *
+		tombstones; /* remote ids we removed lately: late listings must not bring them back */
+	uint64_t bytes_known; /* sum of sizes, for statfs */
 
-	void (*sync_wake)(void *ctx);     /* called under lock when a node joins the sync list */
+	void (*sync_wake)(void *ctx); /* called under lock when a node joins the sync list */
 	void *sync_ctx;
 };
 
-int tree_new(struct ledger *ledger, struct content_store *store, struct notifier *notifier, const struct remote_caps *caps,
-	     struct tree **ret_tree);
+int tree_new(struct ledger *ledger, struct content_store *store, struct notifier *notifier,
+	     const struct remote_caps *caps, struct tree **ret_tree);
 void tree_free(struct tree *t);
 
 /* Fill from the ledger. 0 or -errno. */
@@ -169,7 +178,8 @@ struct node *tree_child_locked(struct tree *t, const struct node *dir, const cha
 struct node *tree_by_rid_locked(struct tree *t, uint64_t scope, const char *rid);
 
 /* A new node in @dir. NULL without memory. Not in the ledger yet. */
-struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir, const char *shown);
+struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir,
+				  const char *shown);
 /* Out of its directory (the dentry is gone, the node lives on while somebody needs it). */
 void tree_unlink_locked(struct tree *t, struct node *n);
 /* Into another directory or name, which is free. 0, -ENOMEM. */
@@ -198,10 +208,16 @@ void known_take(struct known *k, struct remote_file *f, uint64_t record);
 /* A copy for the remote's ops: strings borrowed from the node. */
 void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file);
 
-/* "<remote id>/<version>": the key of the clean content of what the server has. False: not on the server, or no version. */
+/*
+ * "<remote id>/<version>": the key of the clean content of what the server has. False: not on the
+ * server, or no version.
+ */
 #define NODE_KEY_MAX 512
 bool node_key(const struct node *n, char key[static NODE_KEY_MAX]);
-/* What it wants, or else what the server has, as far as it is in the store; referenced, NULL = nothing there. */
+/*
+ * What it wants, or else what the server has, as far as it is in the store; referenced, NULL =
+ * nothing there.
+ */
 struct content *node_content(struct tree *t, const struct node *n);
 /* The same content is not needed any more. */
 void node_drop_content_locked(struct tree *t, struct node *n);
@@ -215,15 +231,19 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 bool node_set_string(char **slot, const char *value);
 
 /*
- * What a call in flight was, kept in one string so that a later daemon can look for what became of it: "<token>@<record node, hex>=<name sent>". The
- * token is unique; it is the part's file name where the name itself would not survive as one (P-15).
+ * What a call in flight was, kept in one string so that a later daemon can look for what became of
+ * it: "<token>@<record node, hex>=<name sent>". The token is unique; it is the part's file name
+ * where the name itself would not survive as one (P-15).
  */
 bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const char *name);
 /* Just the token, at least 64 bytes; false = none. */
 bool node_token(const struct node *n, char token[static 64]);
 /* Whether the server's file name @filename is the token of this node's upload, to be mended yet. */
 bool node_has_token(const struct node *n, const char *filename);
-/* The record it was sent to, 0 = none; the server's spelling of the name it was sent under, NULL = none. */
+/*
+ * The record it was sent to, 0 = none; the server's spelling of the name it was sent under, NULL =
+ * none.
+ */
 uint64_t node_flight_record(const struct node *n);
 const char *node_flight_name(const struct node *n);
 
@@ -232,12 +252,18 @@ int node_set_xattr(struct node *n, const char *name, const void *value, size_t l
 struct xattr *node_find_xattr(const struct node *n, const char *name);
 bool node_remove_xattr(struct node *n, const char *name);
 
-/* Give the node another known half (or none, NULL), keeping the index of remote ids right. Takes over @k. */
+/*
+ * Give the node another known half (or none, NULL), keeping the index of remote ids right. Takes
+ * over @k.
+ */
 void tree_set_known_locked(struct tree *t, struct node *n, struct known *k);
 /* Exchange the known halves of two nodes: adoption. */
 void tree_swap_known_locked(struct tree *t, struct node *a, struct node *b);
 
-/* It lost its place on the server: what the user has becomes a new file, with its row once it is closed. */
+/*
+ * It lost its place on the server: what the user has becomes a new file, with its row once it is
+ * closed.
+ */
 void tree_part_locked(struct tree *t, struct node *n);
 /* Whether there are bytes of the user's that the server does not have. */
 bool node_is_changed_here(const struct node *n);
@@ -247,9 +273,13 @@ bool node_is_changed_here(const struct node *n);
 /* A listing begins: what our own calls change from now on wins over it. Returns its mark. */
 uint64_t tree_listing_begin(struct tree *t);
 /* One page. @collection: node id. Takes over strings. 0, -ENOMEM. */
-int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection, struct remote_record *records, size_t n_records,
-		      struct remote_file *files, size_t n_files);
-/* The whole collection (@record 0) or one record was listed: what it did not name is gone from the server. */
+int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
+		      struct remote_record *records, size_t n_records, struct remote_file *files,
+		      size_t n_files);
+/*
+ * The whole collection (@record 0) or one record was listed: what it did not name is gone from the
+ * server.
+ */
 void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64_t record);
 
 /* A remote id we removed: listings that began before must not bring it back. */

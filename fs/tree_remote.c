@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * What the server told, applied to the tree. The server's word is taken for the known half always; for the wanted half where the user has
- * not said otherwise.
+ * What the server told, applied to the tree. The server's word is taken for the known half always;
+ * for the wanted half where the user has not said otherwise.
  *
- * A listing is a picture of some moment between its request and its answer. What our own calls changed since its request (known_seq, a
- * call on its way, a tombstone) is newer than the picture and wins.
+ * A listing is a picture of some moment between its request and its answer. What our own calls
+ * changed since its request (known_seq, a call on its way, a tombstone) is newer than the picture
+ * and wins.
  */
 
 #include <errno.h>
@@ -91,10 +92,12 @@ static bool is_newer(const struct node *n, uint64_t mark)
 }
 
 /*
- * A free name for a remote thing: its own, or with its id. The one that came first keeps the plain name for as long as it is known here;
- * listings come in the order of ids, so at first that is the oldest.
+ * A free name for a remote thing: its own, or with its id. The one that came first keeps the plain
+ * name for as long as it is known here; listings come in the order of ids, so at first that is the
+ * oldest.
  */
-static void free_name(struct tree *t, struct node *dir, const struct node *self, const char *base, const char *rid, char *out)
+static void free_name(struct tree *t, struct node *dir, const struct node *self, const char *base,
+		      const char *rid, char *out)
 {
 	struct node *holder = tree_child_locked(t, dir, base);
 
@@ -106,10 +109,12 @@ static void free_name(struct tree *t, struct node *dir, const struct node *self,
 
 static bool is_hidden_name(const char *shown)
 {
-	return !strcmp(shown, ".by-id") || !strcmp(shown, ".record.json") || !strcmp(shown, ".attachfs");
+	return !strcmp(shown, ".by-id") || !strcmp(shown, ".record.json") ||
+	       !strcmp(shown, ".attachfs");
 }
 
-static void shown_for(struct tree *t, struct node *dir, const struct node *self, const struct known *k, char *out)
+static void shown_for(struct tree *t, struct node *dir, const struct node *self,
+		      const struct known *k, char *out)
 {
 	char base[NAMES_MAX + 1];
 
@@ -124,8 +129,12 @@ static void shown_for(struct tree *t, struct node *dir, const struct node *self,
 
 static struct known record_known(struct remote_record *r, uint64_t collection)
 {
-	struct known k = { .rid = r->id, .record = collection, .name = r->name, .size = -1, .mtime_ns = r->mtime_ns,
-			   .ctime_ns = r->ctime_ns };
+	struct known k = {.rid = r->id,
+			  .record = collection,
+			  .name = r->name,
+			  .size = -1,
+			  .mtime_ns = r->mtime_ns,
+			  .ctime_ns = r->ctime_ns};
 
 	memset(r, 0, sizeof(*r));
 	return k;
@@ -156,9 +165,11 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	return 0;
 }
 
-static int old_record(struct tree *t, uint64_t mark, struct node *collection, struct node *n, struct known *k)
+static int old_record(struct tree *t, uint64_t mark, struct node *collection, struct node *n,
+		      struct known *k)
 {
-	bool renamed = strcmp(n->known.name, k->name) != 0, followed = renamed && node_name_matches(t, n);
+	bool renamed = strcmp(n->known.name, k->name) != 0,
+	     followed = renamed && node_name_matches(t, n);
 	int r = 0;
 
 	n->seen_seq = mark;
@@ -179,7 +190,8 @@ static int old_record(struct tree *t, uint64_t mark, struct node *collection, st
 	return r;
 }
 
-static int apply_record(struct tree *t, uint64_t mark, struct node *collection, struct remote_record *record)
+static int apply_record(struct tree *t, uint64_t mark, struct node *collection,
+			struct remote_record *record)
 {
 	struct known k = record_known(record, collection->id);
 	struct node *n;
@@ -197,13 +209,17 @@ static int apply_record(struct tree *t, uint64_t mark, struct node *collection, 
 
 /* ---- files ---- */
 
-/* Whether a create of ours is on its way in @dir that this file may be the result of: its acknowledgement will tell. */
+/*
+ * Whether a create of ours is on its way in @dir that this file may be the result of: its
+ * acknowledgement will tell.
+ */
 static bool may_be_ours(const struct tree *t, const struct node *dir, const struct known *k)
 {
 	for (const struct node *n = t->sync_first; n; n = n->sync_next) {
 		const char *sent = node_flight_name(n);
 
-		if ((n->flight != LEDGER_FLIGHT_CREATE && !n->unknown) || node_flight_record(n) != dir->id)
+		if ((n->flight != LEDGER_FLIGHT_CREATE && !n->unknown) ||
+		    node_flight_record(n) != dir->id)
 			continue;
 		if (node_has_token(n, k->filename) || (sent && k->name && !strcmp(k->name, sent)))
 			return true;
@@ -230,7 +246,10 @@ static int new_file(struct tree *t, uint64_t mark, struct node *dir, struct know
 	return 0;
 }
 
-/* The server's bytes are others now, and the user has none of his own: show the server's. The old ones were dropped. */
+/*
+ * The server's bytes are others now, and the user has none of his own: show the server's. The old
+ * ones were dropped.
+ */
 static void follow_content(struct tree *t, struct node *n)
 {
 	n->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
@@ -261,8 +280,8 @@ bool node_is_changed_here(const struct node *n)
 }
 
 /*
- * The server's bytes are others now, and the user has changed them too: both are kept. Ours goes on as a new file under a conflict name; a
- * new node takes the server's.
+ * The server's bytes are others now, and the user has changed them too: both are kept. Ours goes on
+ * as a new file under a conflict name; a new node takes the server's.
  */
 static int part_conflict(struct tree *t, uint64_t mark, struct node *n, struct known *k)
 {
@@ -279,7 +298,8 @@ static int part_conflict(struct tree *t, uint64_t mark, struct node *n, struct k
 		names_conflict(n->shown, host, (long long)time(NULL), base);
 		names_disambiguate(base, number, ours);
 	}
-	log_warning("conflict: '%s' was changed here and on the server: ours is kept as '%s'", n->shown, ours);
+	log_warning("conflict: '%s' was changed here and on the server: ours is kept as '%s'",
+		    n->shown, ours);
 	notifier_entry(t->notifier, dir->id, n->shown);
 	notifier_entry(t->notifier, dir->id, ours);
 	r = tree_move_locked(t, n, dir, ours);
@@ -316,21 +336,27 @@ static bool same_text(const char *a, const char *b)
 	return a == b || (a && b && !strcmp(a, b));
 }
 
-static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node *n, struct known *k)
+static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
+		    struct known *k)
 {
 	struct known *was = &n->known;
 	int64_t old_mtime_ns = was->mtime_ns;
 	bool version = !same_text(was->version, k->version);
-	bool placed = was->record != k->record || !same_text(was->name, k->name) || !same_text(was->filename, k->filename);
-	bool follows = placed && !n->gone && n->parent && n->parent->id == was->record && node_name_matches(t, n);
+	bool placed = was->record != k->record || !same_text(was->name, k->name) ||
+		      !same_text(was->filename, k->filename);
+	bool follows = placed && !n->gone && n->parent && n->parent->id == was->record &&
+		       node_name_matches(t, n);
 	int r = 0;
 
 	n->seen_seq = mark;
 	if (is_newer(n, mark))
 		return 0;
-	if (!version && !placed && old_mtime_ns == k->mtime_ns && (k->size < 0 || k->size == was->size)) {
+	if (!version && !placed && old_mtime_ns == k->mtime_ns &&
+	    (k->size < 0 || k->size == was->size)) {
 		if (k->url && !same_text(was->url, k->url))
-			node_set_string(&was->url, k->url); /* expiring links change with every listing (P-5) */
+			node_set_string(
+				&was->url,
+				k->url); /* expiring links change with every listing (P-5) */
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
@@ -372,8 +398,9 @@ static int apply_file(struct tree *t, uint64_t mark, struct node *dir, struct re
 	return r;
 }
 
-int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection, struct remote_record *records, size_t n_records,
-		      struct remote_file *files, size_t n_files)
+int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
+		      struct remote_record *records, size_t n_records, struct remote_file *files,
+		      size_t n_files)
 {
 	struct node *top, *dir = NULL;
 	int r = 0;
@@ -421,7 +448,9 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 		return;
 	if (node_is_changed_here(n)) {
 		/* deleted there while changed here: the change is kept, as a new file */
-		log_warning("conflict: '%s' was deleted on the server and changed here: ours is kept", n->shown);
+		log_warning(
+			"conflict: '%s' was deleted on the server and changed here: ours is kept",
+			n->shown);
 		tree_part_locked(t, n);
 		return;
 	}
@@ -461,7 +490,9 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 		if (dir->seen_seq >= mark || is_newer(dir, mark))
 			continue;
 		if (holds_unsent(dir)) {
-			log_warning("tree: record '%s' is gone from the server but holds unsent files: kept", dir->shown);
+			log_warning("tree: record '%s' is gone from the server but holds unsent "
+				    "files: kept",
+				    dir->shown);
 			continue;
 		}
 		while (dir->child_first)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * What is in a directory without being a file of it: .by-id (one symlink per remote id, found by looking it up) and .record.json (the record's
- * fields, fetched when opened). Their inode numbers are made of a node's, so there is nothing to keep or forget.
+ * What is in a directory without being a file of it: .by-id (one symlink per remote id, found by
+ * looking it up) and .record.json (the record's fields, fetched when opened). Their inode numbers
+ * are made of a node's, so there is nothing to keep or forget.
  */
 
 #include "ops.h"
@@ -19,7 +20,7 @@
 static void reply_virtual(struct call *c, uint64_t ino)
 {
 	struct mount *m = c->m;
-	struct fuse_entry_param e = { .ino = ino };
+	struct fuse_entry_param e = {.ino = ino};
 	int r;
 
 	tree_lock(m->tree);
@@ -40,13 +41,14 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 		ino = control_lookup(NODE_ID_ROOT, c->name);
 	else if (dir->kind != NODE_ROOT && !strcmp(c->name, ".by-id"))
 		ino = VIRTUAL_BY_ID | dir->id;
-	else if (dir->kind == NODE_RECORD && !strcmp(c->name, ".record.json") && c->m->remote->ops->record_json)
+	else if (dir->kind == NODE_RECORD && !strcmp(c->name, ".record.json") &&
+		 c->m->remote->ops->record_json)
 		ino = VIRTUAL_JSON | dir->id;
 	if (!ino)
 		return false;
 	tree_unlock(c->m->tree);
 	if (is_control(ino)) {
-		struct fuse_entry_param e = { .ino = ino };
+		struct fuse_entry_param e = {.ino = ino};
 
 		control_stat(c->m, ino, &e.attr);
 		fuse_reply_entry(c->req, &e);
@@ -125,10 +127,10 @@ struct text {
 	struct opened opened;
 	pthread_mutex_t lock;
 	struct mount *m;
-	bool asked, there;  /* lock */
-	bool closed;        /* lock: the handle is gone, the answer frees */
-	int error;          /* lock */
-	char *data;         /* lock; constant once there */
+	bool asked, there; /* lock */
+	bool closed;	   /* lock: the handle is gone, the answer frees */
+	int error;	   /* lock */
+	char *data;	   /* lock; constant once there */
 	size_t len;
 };
 

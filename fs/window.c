@@ -11,17 +11,22 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 void window_decide(const struct window_wish *w, struct window_range *ret_range)
 {
-	struct window_range r = { .start = w->missing, .limit = UINT64_MAX };
+	struct window_range r = {.start = w->missing, .limit = UINT64_MAX};
 	uint64_t block = CONTENT_BLOCK_BYTES;
 
 	if (w->size >= 0 && (uint64_t)w->size <= w->whole_bytes) {
 		r.end = w->missing_end;
 	} else if (w->forward && w->missing_end - w->missing > w->min_bytes) {
-		/* open-ended, also where the missing range ends early: a request for its rest is cheaper than many small ones */
-		r.end = w->size >= 0 && w->missing_end >= (uint64_t)w->size ? UINT64_MAX : w->missing_end;
+		/*
+		 * open-ended, also where the missing range ends early: a request for its rest is
+		 * cheaper than many small ones
+		 */
+		r.end = w->size >= 0 && w->missing_end >= (uint64_t)w->size ? UINT64_MAX
+									    : w->missing_end;
 		r.limit = w->end + w->min_bytes;
 	} else {
-		uint64_t end = w->end > w->missing + w->min_bytes ? w->end : w->missing + w->min_bytes;
+		uint64_t end =
+			w->end > w->missing + w->min_bytes ? w->end : w->missing + w->min_bytes;
 
 		r.end = least((end + block - 1) / block * block, w->missing_end);
 	}
@@ -36,7 +41,8 @@ bool window_reaches(uint64_t pos, uint64_t end, uint64_t limit, uint64_t window,
 		return false;
 	if (limit == UINT64_MAX && end != UINT64_MAX)
 		return true; /* bounded: it brings all it was asked for */
-	ahead = window > 4 * (uint64_t)CONTENT_BLOCK_BYTES ? window : 4 * (uint64_t)CONTENT_BLOCK_BYTES;
+	ahead = window > 4 * (uint64_t)CONTENT_BLOCK_BYTES ? window
+							   : 4 * (uint64_t)CONTENT_BLOCK_BYTES;
 	return limit == UINT64_MAX || off - pos <= ahead || off < limit;
 }
 

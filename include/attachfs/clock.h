@@ -3,8 +3,8 @@
 #define ATTACHFS_CLOCK_H
 
 /*
- * The two clocks. Deadlines, back-off and settling use the monotonic one and survive clock jumps; file times
- * and everything told to a server use the real one. Any thread.
+ * The two clocks. Deadlines, back-off and settling use the monotonic one and survive clock jumps;
+ * file times and everything told to a server use the real one. Any thread.
  */
 
 #include <stdint.h>

@@ -3,8 +3,8 @@
 #define ATTACHFS_CONTENT_H
 
 /*
- * The content store: the local cache of bytes. A *content* is one version of a file's bytes in one sparse file of the cache
- * directory. Two kinds:
+ * The content store: the local cache of bytes. A *content* is one version of a file's bytes in one
+ * sparse file of the cache directory. Two kinds:
  *
  *	clean   a version on the server, being filled or complete. Never written by the user, may be evicted when nobody
  *	        holds it and fetched again.
@@ -13,19 +13,20 @@
  *
  *	        OPEN --content_seal()--> SEALED --content_flatten()--> complete --content_become_clean()--> clean
  *
- * A dirty content is written only while OPEN. Sealing is what close() does: from then on its bytes never change, a later
- * write goes to a new content over it. So an upload, a reader, and a crash always see one version or the other, never a mix,
- * and what a close promised survives a kill in the middle of the next write. Its base is clean or SEALED.
+ * A dirty content is written only while OPEN. Sealing is what close() does: from then on its bytes
+ * never change, a later write goes to a new content over it. So an upload, a reader, and a crash
+ * always see one version or the other, never a mix, and what a close promised survives a kill in
+ * the middle of the next write. Its base is clean or SEALED.
  *
- * Presence is a set of ranges per content (fs/ranges.h). A clean content's range is present only after its bytes are in the
- * file.
+ * Presence is a set of ranges per content (fs/ranges.h). A clean content's range is present only
+ * after its bytes are in the file.
  *
- * Directory: <dir>/objects/xx/<id in hex>, <dir>/lost+found/, <dir>/lock. All 0700/0600. A file of objects/ that no row speaks
- * of is moved to lost+found/ at start and reported, never deleted.
+ * Directory: <dir>/objects/xx/<id in hex>, <dir>/lost+found/, <dir>/lock. All 0700/0600. A file of
+ * objects/ that no row speaks of is moved to lost+found/ at start and reported, never deleted.
  *
- * Threads: any. Each content has its own lock, order: content->lock (from a dirty one down to its base), store->lock. No lock
- * is held during file I/O that may be long (reads, writes, hashing, copying); opening and creating the backing file may happen
- * under content->lock.
+ * Threads: any. Each content has its own lock, order: content->lock (from a dirty one down to its
+ * base), store->lock. No lock is held during file I/O that may be long (reads, writes, hashing,
+ * copying); opening and creating the backing file may happen under content->lock.
  */
 
 #include <stdbool.h>
@@ -46,33 +47,41 @@ struct content_config {
 };
 
 /*
- * Open the store in @dir (made when missing), take its lock, load the rows of @ledger (which outlives it), set aside what is
- * unknown, drop clean contents that are not complete or whose file is missing or has another size (those below a dirty one stay,
- * with what they have), and become the ledger's before-sync hook. 0; -EBUSY: another daemon has it, @message names its pid; -EPERM:
+ * Open the store in @dir (made when missing), take its lock, load the rows of @ledger (which
+ * outlives it), set aside what is unknown, drop clean contents that are not complete or whose file
+ * is missing or has another size (those below a dirty one stay, with what they have), and become
+ * the ledger's before-sync hook. 0; -EBUSY: another daemon has it, @message names its pid; -EPERM:
  * not ours or open to others; -errno.
  *
- * A dirty content whose bytes are not there (or may not be, after a power failure less than LEDGER_DURABLE_MS after its close) is
- * reported and not in the store: content_get() gives NULL for it.
+ * A dirty content whose bytes are not there (or may not be, after a power failure less than
+ * LEDGER_DURABLE_MS after its close) is reported and not in the store: content_get() gives NULL for
+ * it.
  */
-int content_store_open(const struct content_config *config, struct ledger *ledger, struct content_store **ret_store,
-		       char *message, size_t size);
+int content_store_open(const struct content_config *config, struct ledger *ledger,
+		       struct content_store **ret_store, char *message, size_t size);
 /* Syncs the ledger and lets go of it. All references must be gone. NULL is fine. */
 void content_store_close(struct content_store *s);
 
 /*
- * Once, when every node has asked for its content by content_get(): sealed dirty contents nobody asked for, and which lie below none,
- * go to lost+found and are reported (killed between the rows of a content and of its node).
+ * Once, when every node has asked for its content by content_get(): sealed dirty contents nobody
+ * asked for, and which lie below none, go to lost+found and are reported (killed between the rows
+ * of a content and of its node).
  */
 void content_store_claimed(struct content_store *s);
 
-/* Bring the bytes of every row put since the last call to the disk: the ledger's before-sync hook. */
+/*
+ * Bring the bytes of every row put since the last call to the disk: the ledger's before-sync hook.
+ */
 void content_store_sync(struct content_store *s);
 
-struct content_usage { uint64_t bytes, limit_bytes, dirty_bytes, lost_files; };
+struct content_usage {
+	uint64_t bytes, limit_bytes, dirty_bytes, lost_files;
+};
 void content_store_usage(struct content_store *s, struct content_usage *ret_usage);
 
 /*
- * The clean content for @key, made (empty, size @size or -1) when there is none. Referenced. NULL without memory.
+ * The clean content for @key, made (empty, size @size or -1) when there is none. Referenced. NULL
+ * without memory.
  */
 struct content *content_for_key(struct content_store *s, const char *key, int64_t size);
 
@@ -83,21 +92,23 @@ struct content *content_peek_key(struct content_store *s, const char *key);
 struct content *content_get(struct content_store *s, uint64_t id);
 
 /*
- * A new OPEN dirty content over @base (NULL = nothing below), showing its first @base_len bytes; size = base_len. Takes its own
- * reference of @base. Has an id at once, a row only when sealed. NULL without memory.
+ * A new OPEN dirty content over @base (NULL = nothing below), showing its first @base_len bytes;
+ * size = base_len. Takes its own reference of @base. Has an id at once, a row only when sealed.
+ * NULL without memory.
  */
 struct content *content_new_dirty(struct content_store *s, struct content *base, uint64_t base_len);
 
 struct content *content_ref(struct content *c);
 /*
- * A clean content without references stays in the store until it is evicted; a dirty one that was never sealed, or was dropped, is
- * deleted. NULL is fine.
+ * A clean content without references stays in the store until it is evicted; a dirty one that was
+ * never sealed, or was dropped, is deleted. NULL is fine.
  */
 void content_unref(struct content *c);
 
 /*
- * Nobody wants it any more (deleted, superseded, uploaded under another version): row and file go when the last reference does. Put
- * the node rows that no longer name it first. The file is deleted later, when the ledger is on disk without it.
+ * Nobody wants it any more (deleted, superseded, uploaded under another version): row and file go
+ * when the last reference does. Put the node rows that no longer name it first. The file is deleted
+ * later, when the ledger is on disk without it.
  */
 void content_drop(struct content *c);
 /* Keep a clean content from being evicted, also across starts. */
@@ -106,9 +117,12 @@ void content_set_pinned(struct content *c, bool pinned);
 uint64_t content_id(const struct content *c);
 bool content_is_dirty(const struct content *c);
 bool content_is_sealed(struct content *c);
-int64_t content_size(struct content *c);          /* -1 = not known yet (clean only) */
-bool content_is_complete(struct content *c);      /* all bytes in its own file */
-/* Whether reading all of it needs no network: complete, or every missing range is present further down. */
+int64_t content_size(struct content *c);     /* -1 = not known yet (clean only) */
+bool content_is_complete(struct content *c); /* all bytes in its own file */
+/*
+ * Whether reading all of it needs no network: complete, or every missing range is present further
+ * down.
+ */
 bool content_is_local(struct content *c);
 /* XXH3-128 when known; false otherwise. */
 bool content_hash(struct content *c, uint8_t hash[static LEDGER_HASH_BYTES]);
@@ -118,9 +132,10 @@ bool content_hash(struct content *c, uint8_t hash[static LEDGER_HASH_BYTES]);
 /* The size, learned from a listing or an answer. 0, or -ESTALE when another one was known. */
 int content_set_size(struct content *c, uint64_t size);
 /*
- * Write and mark present. Reserves space first: -ENOSPC when the limit or the disk has no room even after evicting; other -errno of
- * pwrite. Parts already present are written again harmlessly. The last missing byte makes it complete; its hashing is the caller's
- * to start (content_finish() on the pool).
+ * Write and mark present. Reserves space first: -ENOSPC when the limit or the disk has no room even
+ * after evicting; other -errno of pwrite. Parts already present are written again harmlessly. The
+ * last missing byte makes it complete; its hashing is the caller's to start (content_finish() on
+ * the pool).
  */
 int content_fill(struct content *c, uint64_t off, const void *data, size_t len);
 /* Hash and put the row of a content that became complete. Long; on a pool thread. Idempotent. */
@@ -129,27 +144,33 @@ int content_finish(struct content *c);
 /* Dirty contents, writing. -EROFS when it is sealed (take a new one over it). */
 
 /*
- * Reserve room for [off, off+len) and lend the file to write to; -ENOSPC, -EFBIG, -errno of creating it. After a 0 comes exactly one
- * content_write_end(), with @len 0 when nothing was written: content_seal() waits for it.
+ * Reserve room for [off, off+len) and lend the file to write to; -ENOSPC, -EFBIG, -errno of
+ * creating it. After a 0 comes exactly one content_write_end(), with @len 0 when nothing was
+ * written: content_seal() waits for it.
  */
 int content_write_begin(struct content *c, uint64_t off, uint64_t len, int *ret_fd);
 /* @len bytes have been written at @off; moves the end of file. */
 void content_write_end(struct content *c, uint64_t off, uint64_t len);
-/* Cuts (what lay beyond never shows again, of the base neither) or extends with zeros. -EFBIG above INT64_MAX - CONTENT_BLOCK_BYTES. */
+/*
+ * Cuts (what lay beyond never shows again, of the base neither) or extends with zeros. -EFBIG above
+ * INT64_MAX - CONTENT_BLOCK_BYTES.
+ */
 int content_truncate(struct content *c, uint64_t size);
 /* Reserve room without changing bytes; extends the size unless @keep_size. -ENOSPC */
 int content_allocate(struct content *c, uint64_t off, uint64_t len, bool keep_size);
 /* No more writes: queue its row (and its bases'). The caller commits the ledger. Idempotent. */
 int content_seal(struct content *c);
 /*
- * Bring all of it into its own file: copies (copy_file_range) what is missing from below, where every byte must be present:
- * -ENODATA otherwise; then hashes, lets the base go and puts the row. Sealed contents only. Long.
+ * Bring all of it into its own file: copies (copy_file_range) what is missing from below, where
+ * every byte must be present: -ENODATA otherwise; then hashes, lets the base go and puts the row.
+ * Sealed contents only. Long.
  */
 int content_flatten(struct content *c);
 /*
- * Keep chains short: when @c is sealed over a sealed dirty base that nobody else holds and that has been dropped, copy @c's ranges
- * down into the base's file, which then becomes @c's (the rows of both change in one commit; until then @c reads the same either way).
- * Syncs the ledger first: from then on only @c may be what a node names. Long. 0 also when there was nothing to do.
+ * Keep chains short: when @c is sealed over a sealed dirty base that nobody else holds and that has
+ * been dropped, copy @c's ranges down into the base's file, which then becomes @c's (the rows of
+ * both change in one commit; until then @c reads the same either way). Syncs the ledger first: from
+ * then on only @c may be what a node names. Long. 0 also when there was nothing to do.
  */
 int content_merge(struct content *c);
 /* The server has it as @key now: complete dirty -> clean. Replaces a content of that key. */
@@ -159,32 +180,38 @@ int content_sync(struct content *c);
 
 /* Reading. */
 enum content_where {
-	CONTENT_FILE,    /* bytes at fd, fd_off */
-	CONTENT_ZERO,    /* a hole: zeros */
+	CONTENT_FILE,	 /* bytes at fd, fd_off */
+	CONTENT_ZERO,	 /* a hole: zeros */
 	CONTENT_MISSING, /* to be fetched into `clean` at clean_off */
-	CONTENT_END,     /* at or past the end of file */
+	CONTENT_END,	 /* at or past the end of file */
 };
 struct content_extent {
 	enum content_where where;
-	uint64_t len;           /* how far this holds, <= asked */
-	int fd;                 /* borrowed while the content asked about is referenced */
+	uint64_t len; /* how far this holds, <= asked */
+	int fd;	      /* borrowed while the content asked about is referenced */
 	uint64_t fd_off;
-	struct content *clean;  /* borrowed likewise */
+	struct content *clean; /* borrowed likewise */
 	uint64_t clean_off;
 };
 /*
- * Where the bytes from @off are; looks at most @len ahead. Marks the content used. 0 or -errno of opening a file. For a clean content
- * whose size is not known, what is not present is MISSING.
+ * Where the bytes from @off are; looks at most @len ahead. Marks the content used. 0 or -errno of
+ * opening a file. For a clean content whose size is not known, what is not present is MISSING.
  */
 int content_map(struct content *c, uint64_t off, uint64_t len, struct content_extent *ret_extent);
 
-/* The first missing range at or after @off of a clean content, at most up to its size (UINT64_MAX end while unknown). False = none. */
+/*
+ * The first missing range at or after @off of a clean content, at most up to its size (UINT64_MAX
+ * end while unknown). False = none.
+ */
 bool content_next_missing(struct content *c, uint64_t off, uint64_t *ret_first, uint64_t *ret_end);
 
 /* lseek SEEK_DATA / SEEK_HOLE (@whence); -ENXIO as lseek(). Missing ranges count as data. */
 int64_t content_seek(struct content *c, uint64_t off, int whence);
 
-/* What a reader attached to a clean content, under the content's lock discipline: one pointer slot for fs/reader.c. */
+/*
+ * What a reader attached to a clean content, under the content's lock discipline: one pointer slot
+ * for fs/reader.c.
+ */
 void content_set_user(struct content *c, void *user);
 void *content_get_user(struct content *c);
 

@@ -3,10 +3,10 @@
 #define ATTACHFS_OPTIONS_H
 
 /*
- * What the user can set. One table (fs/options.c) gives each option its name, kind, default, range and help, and
- * feeds -o, the config file, --help and the man page. Values are set in the order: defaults, /etc/attachfs/config,
- * ~/.config/attachfs/config (section NAME), -o. Single-threaded: options are read before threads start and are
- * constant afterwards.
+ * What the user can set. One table (fs/options.c) gives each option its name, kind, default, range
+ * and help, and feeds -o, the config file, --help and the man page. Values are set in the order:
+ * defaults, /etc/attachfs/config, ~/.config/attachfs/config (section NAME), -o. Single-threaded:
+ * options are read before threads start and are constant afterwards.
  */
 
 #include <stdbool.h>
@@ -31,8 +31,8 @@ enum options_names { OPTIONS_NAMES_LABEL, OPTIONS_NAMES_FILENAME };
 struct options {
 	/* what to mount */
 	enum options_system system;
-	char *source;      /* as given, "perscom:https://..." */
-	char *base_url;    /* the part after the system, no trailing '/' */
+	char *source;	/* as given, "perscom:https://..." */
+	char *base_url; /* the part after the system, no trailing '/' */
 	char *mountpoint;
 
 	/* credentials; the strings of kind "secret" print as <set> */
@@ -41,12 +41,12 @@ struct options {
 	char *user;
 	char *password_file;
 	char *client_id;
-	char *tenant;      /* PERSCOM's X-Perscom-Id */
+	char *tenant; /* PERSCOM's X-Perscom-Id */
 
 	char *collections; /* ':'-separated, NULL = the system's default */
 	char *client;
 
-	char *cache_dir;   /* never NULL after options_finish() */
+	char *cache_dir; /* never NULL after options_finish() */
 	uint64_t cache_size_bytes;
 	uint64_t cache_free_bytes;
 
@@ -71,8 +71,8 @@ struct options {
 	bool read_only;
 	bool allow_other;
 	bool noexec;
-	int64_t uid, gid;  /* -1 = the mounting user's */
-	int umask;         /* -1 = none given */
+	int64_t uid, gid; /* -1 = the mounting user's */
+	int umask;	  /* -1 = none given */
 	char *fuse_options; /* the rest of the generic mount options, comma-separated, to hand to libfuse; NULL = none */
 
 	/* paths a vendor has not documented (url templates), NULL = the reference's default */
@@ -89,32 +89,38 @@ int options_init(struct options *o);
 void options_clear(struct options *o);
 
 /*
- * Take one "name" or "name=value" pair. 0; -EINVAL with a message in @message (@size bytes): unknown option with the
- * nearest known one, bad value with what is allowed, or a flag given a value. An empty value ("proxy=") unsets a string.
- * "user" without a value is fstab's and ignored.
+ * Take one "name" or "name=value" pair. 0; -EINVAL with a message in @message (@size bytes):
+ * unknown option with the nearest known one, bad value with what is allowed, or a flag given a
+ * value. An empty value ("proxy=") unsets a string. "user" without a value is fstab's and ignored.
  */
 int options_set(struct options *o, const char *pair, char *message, size_t size);
 
-/* Take a whole -o argument: pairs separated by ',' ("\," is a comma in a value, "\\" a backslash). Errors as options_set(). */
+/*
+ * Take a whole -o argument: pairs separated by ',' ("\," is a comma in a value, "\\" a backslash).
+ * Errors as options_set().
+ */
 int options_set_list(struct options *o, const char *list, char *message, size_t size);
 
 /*
- * Read section @name of the config file @path. 0; -ENOENT: no such file or section; -EINVAL with file and line in
- * @message. The section's key "source" gives the source. Flags are written "ro = yes" or "= no".
+ * Read section @name of the config file @path. 0; -ENOENT: no such file or section; -EINVAL with
+ * file and line in @message. The section's key "source" gives the source. Flags are written "ro =
+ * yes" or "= no".
  */
-int options_read_config(struct options *o, const char *path, const char *name, char *message, size_t size);
+int options_read_config(struct options *o, const char *path, const char *name, char *message,
+			size_t size);
 
 /*
- * Take SOURCE ("system:url", or the NAME of a config section, whose values are set here: call it before the -o lists,
- * which go over them). After a section, @source and @base_url are those of its key "source". 0; -EINVAL with a message that lists the systems, or says
- * where the section was looked for.
+ * Take SOURCE ("system:url", or the NAME of a config section, whose values are set here: call it
+ * before the -o lists, which go over them). After a section, @source and @base_url are those of its
+ * key "source". 0; -EINVAL with a message that lists the systems, or says where the section was
+ * looked for.
  */
 int options_set_source(struct options *o, const char *source, char *message, size_t size);
 
 /*
- * Check what belongs together and fill in what depends on the environment (cache_dir from XDG_CACHE_HOME or HOME; http
- * refused unless the host is loopback or insecure_http is set). Paths become absolute, "~/" is the user's home.
- * 0 or -EINVAL with a message.
+ * Check what belongs together and fill in what depends on the environment (cache_dir from
+ * XDG_CACHE_HOME or HOME; http refused unless the host is loopback or insecure_http is set). Paths
+ * become absolute, "~/" is the user's home. 0 or -EINVAL with a message.
  */
 int options_finish(struct options *o, char *message, size_t size);
 
@@ -125,11 +131,12 @@ void options_print_help(FILE *f);
 void options_print_man(FILE *f);
 
 /*
- * Walk the table: name, kind ("string", "path", "size", "seconds", "number", "octal", "flag", "choice a|b",
- * "secret"; for generic mount options "mount" = handed to libfuse, "ignored" = taken and dropped; "x-*" is a prefix), default as text (NULL =
- * none), help. For completions and tests. False past the end.
+ * Walk the table: name, kind ("string", "path", "size", "seconds", "number", "octal", "flag",
+ * "choice a|b", "secret"; for generic mount options "mount" = handed to libfuse, "ignored" = taken
+ * and dropped; "x-*" is a prefix), default as text (NULL = none), help. For completions and tests.
+ * False past the end.
  */
-bool options_describe(size_t index, const char **ret_name, const char **ret_kind, const char **ret_default,
-		      const char **ret_help);
+bool options_describe(size_t index, const char **ret_name, const char **ret_kind,
+		      const char **ret_default, const char **ret_help);
 
 #endif

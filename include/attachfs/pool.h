@@ -3,10 +3,10 @@
 #define ATTACHFS_POOL_H
 
 /*
- * The small pool of threads that parses JSON, hashes, and answers parked requests: whatever is too long for the
- * transfer thread's callbacks and needs no network. Jobs run in the order they were given but side by side;
- * whoever needs an order among them serialises with a lock of his own. A job may block on a local disk, never
- * on the network.
+ * The small pool of threads that parses JSON, hashes, and answers parked requests: whatever is too
+ * long for the transfer thread's callbacks and needs no network. Jobs run in the order they were
+ * given but side by side; whoever needs an order among them serialises with a lock of his own. A
+ * job may block on a local disk, never on the network.
  */
 
 struct pool;

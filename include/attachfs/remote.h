@@ -3,23 +3,26 @@
 #define ATTACHFS_REMOTE_H
 
 /*
- * What a server can do for the attachments of its records, and how it is asked. One client per system (api/perscom.c
- * ...) fills in a struct remote_ops and a struct remote_caps; fs/ knows servers by nothing else. A missing member of
- * the ops means that the server cannot; the plan then emulates or refuses.
+ * What a server can do for the attachments of its records, and how it is asked. One client per
+ * system (api/perscom.c ...) fills in a struct remote_ops and a struct remote_caps; fs/ knows
+ * servers by nothing else. A missing member of the ops means that the server cannot; the plan then
+ * emulates or refuses.
  *
- * Vocabulary: a *collection* (users, events) holds *records*, a record holds *files* (the server's attachments). Ids
- * are opaque strings of at most REMOTE_ID_MAX bytes of [0-9A-Za-z-], checked by the client before they get here or
- * enter a URL. Names are the server's own, any UTF-8, possibly with '/' or NUL-free control bytes: see names.h. A NUL in a
- * server's name comes as the three bytes "%00", in `name` and in the raw fields alike, so that no rename is seen in it.
+ * Vocabulary: a *collection* (users, events) holds *records*, a record holds *files* (the server's
+ * attachments). Ids are opaque strings of at most REMOTE_ID_MAX bytes of [0-9A-Za-z-], checked by
+ * the client before they get here or enter a URL. Names are the server's own, any UTF-8, possibly
+ * with '/' or NUL-free control bytes: see names.h. A NUL in a server's name comes as the three
+ * bytes "%00", in `name` and in the raw fields alike, so that no rename is seen in it.
  *
- * Threads: ops may be called from any thread and never block. Every op that returned 0 calls its done() exactly once,
- * on a pool thread unless said otherwise (struct remote_fetch_sink), even after remote_shutdown() was
- * asked for. An op that returned an error calls nothing. Ops copy what they are given, but for the items of the writing
- * calls.
+ * Threads: ops may be called from any thread and never block. Every op that returned 0 calls its
+ * done() exactly once, on a pool thread unless said otherwise (struct remote_fetch_sink), even
+ * after remote_shutdown() was asked for. An op that returned an error calls nothing. Ops copy what
+ * they are given, but for the items of the writing calls.
  *
- * Errors are negative errno with these meanings everywhere: -ENOENT gone; -EACCES refused or credentials not good;
- * -EINVAL the server calls it invalid; -ENAMETOOLONG, -EFBIG, -EBUSY, -EROFS as named; -EHOSTDOWN not reachable;
- * -ETIMEDOUT deadline; -ESTALE another version now; -EIO the server failed or talked nonsense; -ECANCELED.
+ * Errors are negative errno with these meanings everywhere: -ENOENT gone; -EACCES refused or
+ * credentials not good; -EINVAL the server calls it invalid; -ENAMETOOLONG, -EFBIG, -EBUSY, -EROFS
+ * as named; -EHOSTDOWN not reachable; -ETIMEDOUT deadline; -ESTALE another version now; -EIO the
+ * server failed or talked nonsense; -ECANCELED.
  */
 
 #include <stdbool.h>
@@ -30,7 +33,7 @@
 #include <attachfs/pool.h>
 #include <attachfs/transfer.h>
 
-#define REMOTE_ID_MAX 64
+#define REMOTE_ID_MAX	 64
 #define REMOTE_TIME_NONE INT64_MIN
 
 struct remote;
@@ -39,21 +42,21 @@ struct call_gate;
 
 struct remote_record {
 	char *id;
-	char *name;        /* never NULL; may be "" */
-	int64_t mtime_ns;  /* REMOTE_TIME_NONE = not told */
-	int64_t ctime_ns;  /* created */
+	char *name;	  /* never NULL; may be "" */
+	int64_t mtime_ns; /* REMOTE_TIME_NONE = not told */
+	int64_t ctime_ns; /* created */
 };
 
 struct remote_file {
 	char *id;
-	char *record;      /* id of its record */
-	char *name;        /* the name to show, before encoding and disambiguation; never NULL */
-	char *raw_name;    /* the server's own fields, to tell whether they are what was sent */
+	char *record;	    /* id of its record */
+	char *name;	    /* the name to show, before encoding and disambiguation; never NULL */
+	char *raw_name;	    /* the server's own fields, to tell whether they are what was sent */
 	char *raw_filename; /* NULL = the server has one name only */
-	char *version;     /* opaque; equal = same bytes, for ever */
-	char *url;         /* where the bytes are, may expire; NULL = the client knows by id */
-	char *media_type;  /* NULL = not told */
-	int64_t size;      /* -1 = not told (P-4) */
+	char *version;	    /* opaque; equal = same bytes, for ever */
+	char *url;	    /* where the bytes are, may expire; NULL = the client knows by id */
+	char *media_type;   /* NULL = not told */
+	int64_t size;	    /* -1 = not told (P-4) */
 	int64_t mtime_ns, ctime_ns; /* REMOTE_TIME_NONE = not told */
 };
 
@@ -64,80 +67,90 @@ void remote_record_clear(struct remote_record *r);
 
 /* Static facts of a system, constant after remote_new(). */
 struct remote_caps {
-	const char *system;             /* "perscom" */
+	const char *system;		 /* "perscom" */
 	const char *default_collections; /* "users:events" */
-	bool rename_in_place;           /* update() can change a file's name */
-	bool move_in_place;             /* update() can change a file's record */
+	bool rename_in_place;		 /* update() can change a file's name */
+	bool move_in_place;		 /* update() can change a file's record */
 	bool move_between_collections;
-	bool set_mtime;                 /* update() can set the modification time */
-	bool replace_keeps_id;          /* replace() exists and the id stays */
-	bool names_unique;              /* a record holds one file per name; create() on a taken name replaces */
-	bool sizes_listed;              /* lists tell sizes; else probe_size() */
+	bool set_mtime;	       /* update() can set the modification time */
+	bool replace_keeps_id; /* replace() exists and the id stays */
+	bool names_unique; /* a record holds one file per name; create() on a taken name replaces */
+	bool sizes_listed; /* lists tell sizes; else probe_size() */
 	bool rename_records;
-	uint64_t create_min_bytes;      /* below: create a filler of so many bytes, then replace (P-1); 0 = no limit */
-	uint64_t create_max_bytes;      /* above: the same; 0 = no limit */
-	uint64_t max_bytes;             /* -EFBIG above; 0 = not known */
-	int64_t mtime_resolution_ns;    /* of the server's clock and fields */
+	uint64_t
+		create_min_bytes; /* below: create a filler of so many bytes, then replace (P-1); 0 = no limit */
+	uint64_t create_max_bytes;	     /* above: the same; 0 = no limit */
+	uint64_t max_bytes;		     /* -EFBIG above; 0 = not known */
+	int64_t mtime_resolution_ns;	     /* of the server's clock and fields */
 	unsigned batch_update, batch_remove; /* items per call, 1 = none, never 0 */
-	unsigned batch_create;          /* files of one record only */
-	bool batch_spans_records;       /* one update or remove call may name files of several records */
-	size_t name_max;                /* characters, 0 = as the mount */
+	unsigned batch_create;		     /* files of one record only */
+	bool batch_spans_records; /* one update or remove call may name files of several records */
+	size_t name_max;	  /* characters, 0 = as the mount */
 };
 
 /*
- * One item of a writing call. The caller fills in the upper half and keeps it alive until done(); the client fills in
- * the lower half before done().
+ * One item of a writing call. The caller fills in the upper half and keeps it alive until done();
+ * the client fills in the lower half before done().
  */
 enum remote_outcome {
-	REMOTE_DONE,     /* the server has it; `file` says what it holds now */
-	REMOTE_GONE,     /* update, replace: there is no such file any more; remove: it was gone already (a success) */
-	REMOTE_REFUSED,  /* the server will not: `error` and `message`; asking again is no use */
-	REMOTE_RETRY,    /* not done, for a reason that passes (network, 429, 5xx): try later */
-	REMOTE_UNKNOWN,  /* may have been done: look (list_record) before trying again (P-22) */
+	REMOTE_DONE, /* the server has it; `file` says what it holds now */
+	REMOTE_GONE, /* update, replace: there is no such file any more; remove: it was gone already (a success) */
+	REMOTE_REFUSED, /* the server will not: `error` and `message`; asking again is no use */
+	REMOTE_RETRY,	/* not done, for a reason that passes (network, 429, 5xx): try later */
+	REMOTE_UNKNOWN, /* may have been done: look (list_record) before trying again (P-22) */
 };
 
 struct remote_change {
-	const char *collection;  /* where it shall be */
+	const char *collection; /* where it shall be */
 	const char *record;
-	const char *id;          /* NULL for create */
-	const char *name;        /* the server's spelling (names_to_server); NULL = leave */
-	const char *version;     /* replace: the version believed there, to see that the bytes really changed (P-2); or NULL */
-	const char *token;       /* create, replace: a tame ASCII name to upload under when `name` is not safe as a part's filename */
-	int64_t mtime_ns;        /* REMOTE_TIME_NONE = leave */
-	bool move;               /* update: collection and record are to be changed too */
-	bool filler;             /* create: send create_min_bytes of filler instead of the content */
-	int fd;                  /* create, replace: the bytes; borrowed until done() */
+	const char *id;	  /* NULL for create */
+	const char *name; /* the server's spelling (names_to_server); NULL = leave */
+	const char *
+		version; /* replace: the version believed there, to see that the bytes really changed (P-2); or NULL */
+	const char *
+		token; /* create, replace: a tame ASCII name to upload under when `name` is not safe as a part's filename */
+	int64_t mtime_ns; /* REMOTE_TIME_NONE = leave */
+	bool move;	  /* update: collection and record are to be changed too */
+	bool filler;	  /* create: send create_min_bytes of filler instead of the content */
+	int fd;		  /* create, replace: the bytes; borrowed until done() */
 	uint64_t size;
-	const char *fields_json; /* update_records: NULL, or a JSON object of fields to set besides the name */
+	const char *
+		fields_json; /* update_records: NULL, or a JSON object of fields to set besides the name */
 
 	enum remote_outcome outcome;
-	int error;               /* negative errno that goes with the outcome, 0 for DONE */
-	char message[256];       /* the server's words, redacted; "" = none */
-	struct remote_file file; /* valid when .id is set, also with another outcome than DONE (half done). Caller clears. */
+	int error;	   /* negative errno that goes with the outcome, 0 for DONE */
+	char message[256]; /* the server's words, redacted; "" = none */
+	struct remote_file
+		file; /* valid when .id is set, also with another outcome than DONE (half done). Caller clears. */
 };
 
 /* How a listing arrives. Calls come one at a time, in order, on pool threads. */
 struct remote_sink {
 	/*
-	 * Some records, and files of records of this listing (of these or of earlier pages). The sink may take strings
-	 * over by setting them NULL. Return false to end the listing with -ECANCELED.
+	 * Some records, and files of records of this listing (of these or of earlier pages). The
+	 * sink may take strings over by setting them NULL. Return false to end the listing with
+	 * -ECANCELED.
 	 */
-	bool (*page)(void *ctx, struct remote_record *records, size_t n_records, struct remote_file *files,
-		     size_t n_files);
-	/* 0: the listing is whole: what was not named does not exist. @message as in remote_change. */
+	bool (*page)(void *ctx, struct remote_record *records, size_t n_records,
+		     struct remote_file *files, size_t n_files);
+	/*
+	 * 0: the listing is whole: what was not named does not exist. @message as in remote_change.
+	 */
 	void (*done)(void *ctx, int error, const char *message);
 	void *ctx;
 };
 
 /*
- * How bytes arrive: in order, never two calls at a time. begin() and data() on the transfer thread, done() there or on a
- * pool thread (when a new URL could not be had). Cut connections and expired URLs are mended inside; the sink sees one stream.
+ * How bytes arrive: in order, never two calls at a time. begin() and data() on the transfer thread,
+ * done() there or on a pool thread (when a new URL could not be had). Cut connections and expired
+ * URLs are mended inside; the sink sees one stream.
  */
 struct remote_fetch_sink {
 	/*
-	 * Once before the first byte: the size of the whole content (-1 = the server does not say) and where the bytes that
-	 * follow begin: the offset asked for, or 0 when the server has no Range (the stream then still ends where it was
-	 * asked to). Not called when nothing but an error came. Return false to end with -ECANCELED.
+	 * Once before the first byte: the size of the whole content (-1 = the server does not say)
+	 * and where the bytes that follow begin: the offset asked for, or 0 when the server has no
+	 * Range (the stream then still ends where it was asked to). Not called when nothing but an
+	 * error came. Return false to end with -ECANCELED.
 	 */
 	bool (*begin)(void *ctx, int64_t total, uint64_t offset);
 	/* May call remote_ops.fetch_pause. False ends the fetch with -ECANCELED. */
@@ -150,14 +163,15 @@ struct remote_fetch_sink {
 typedef void remote_done(void *ctx, int error, const char *message);
 typedef void remote_size_done(void *ctx, int error, int64_t size);
 typedef void remote_poll_done(void *ctx, int error, bool changed, const char *cursor);
-typedef void remote_text_done(void *ctx, int error, const char *text, size_t len, const char *message);
+typedef void remote_text_done(void *ctx, int error, const char *text, size_t len,
+			      const char *message);
 
 struct remote_ops {
 	void (*free)(struct remote *r);
 
 	/*
-	 * Who am I, does this server talk to me: one cheap call. The message is a line for a person either way
-	 * ("PERSCOM v2 at api.perscom.io, 96 of 100 calls left this minute").
+	 * Who am I, does this server talk to me: one cheap call. The message is a line for a person
+	 * either way ("PERSCOM v2 at api.perscom.io, 96 of 100 calls left this minute").
 	 */
 	int (*probe)(struct remote *r, enum transfer_class class, remote_done *done, void *ctx);
 
@@ -166,62 +180,71 @@ struct remote_ops {
 			 const struct remote_sink *sink);
 
 	/* The files of one record, fresh from the server, past every cache in between. */
-	int (*list_record)(struct remote *r, enum transfer_class class, const char *collection, const char *record,
-			   const struct remote_sink *sink);
+	int (*list_record)(struct remote *r, enum transfer_class class, const char *collection,
+			   const char *record, const struct remote_sink *sink);
 
 	/*
-	 * Has anything changed since @cursor (NULL at first: then changed is true)? One call at most. The cursor is opaque
-	 * text that may be kept across mounts.
+	 * Has anything changed since @cursor (NULL at first: then changed is true)? One call at
+	 * most. The cursor is opaque text that may be kept across mounts.
 	 */
-	int (*poll)(struct remote *r, const char *collection, const char *cursor, remote_poll_done *done, void *ctx);
+	int (*poll)(struct remote *r, const char *collection, const char *cursor,
+		    remote_poll_done *done, void *ctx);
 
 	/* The size of @file's content, one tiny read. NULL where lists tell sizes. */
-	int (*probe_size)(struct remote *r, enum transfer_class class, const struct remote_file *file, const char *collection,
+	int (*probe_size)(struct remote *r, enum transfer_class class,
+			  const struct remote_file *file, const char *collection,
 			  int64_t deadline_mono_ms, remote_size_done *done, void *ctx);
 
 	/*
-	 * Bytes [off, off+len) of @file's version; len 0 = to the end. Checks status, range and length before a byte is
-	 * handed on; an expired URL is renewed once by itself. *@ret_id goes to the calls below.
+	 * Bytes [off, off+len) of @file's version; len 0 = to the end. Checks status, range and
+	 * length before a byte is handed on; an expired URL is renewed once by itself. *@ret_id
+	 * goes to the calls below.
 	 */
-	int (*fetch)(struct remote *r, enum transfer_class class, const struct remote_file *file, const char *collection,
-		     uint64_t off, uint64_t len, int64_t deadline_mono_ms, const struct remote_fetch_sink *sink,
-		     uint64_t *ret_id);
+	int (*fetch)(struct remote *r, enum transfer_class class, const struct remote_file *file,
+		     const char *collection, uint64_t off, uint64_t len, int64_t deadline_mono_ms,
+		     const struct remote_fetch_sink *sink, uint64_t *ret_id);
 	void (*fetch_cancel)(struct remote *r, uint64_t id);
 	void (*fetch_pause)(struct remote *r, uint64_t id);
 	void (*fetch_resume)(struct remote *r, uint64_t id);
 	void (*fetch_set_class)(struct remote *r, uint64_t id, enum transfer_class class);
 
 	/*
-	 * The writing calls take @n items, at most the batch limit of the caps, and call done() when each has its outcome;
-	 * done()'s own error is 0 unless the call as a whole never left. Never retried by the client when the outcome is
-	 * unknown. All are write-back class unless @class says otherwise.
+	 * The writing calls take @n items, at most the batch limit of the caps, and call done()
+	 * when each has its outcome; done()'s own error is 0 unless the call as a whole never left.
+	 * Never retried by the client when the outcome is unknown. All are write-back class unless
+	 * @class says otherwise.
 	 *
-	 * update and remove bisect nothing: one bad entry may refuse all (section 9); the caller splits. Where the server
-	 * names the bad entries, only they are refused. An update of nothing is DONE without a call, its `file` left empty.
+	 * update and remove bisect nothing: one bad entry may refuse all (section 9); the caller
+	 * splits. Where the server names the bad entries, only they are refused. An update of
+	 * nothing is DONE without a call, its `file` left empty.
 	 */
-	int (*create)(struct remote *r, enum transfer_class class, struct remote_change *items, size_t n, remote_done *done,
-		      void *ctx);
-	int (*replace)(struct remote *r, enum transfer_class class, struct remote_change *items, size_t n, remote_done *done,
-		       void *ctx);
-	int (*update)(struct remote *r, enum transfer_class class, struct remote_change *items, size_t n, remote_done *done,
-		      void *ctx);
-	int (*remove)(struct remote *r, enum transfer_class class, struct remote_change *items, size_t n, remote_done *done,
-		      void *ctx);
-	/* Names (and fields) of records of one collection; `id` is the record's, `record` is ignored. */
-	int (*update_records)(struct remote *r, enum transfer_class class, struct remote_change *items, size_t n,
-			      remote_done *done, void *ctx);
+	int (*create)(struct remote *r, enum transfer_class class, struct remote_change *items,
+		      size_t n, remote_done *done, void *ctx);
+	int (*replace)(struct remote *r, enum transfer_class class, struct remote_change *items,
+		       size_t n, remote_done *done, void *ctx);
+	int (*update)(struct remote *r, enum transfer_class class, struct remote_change *items,
+		      size_t n, remote_done *done, void *ctx);
+	int (*remove)(struct remote *r, enum transfer_class class, struct remote_change *items,
+		      size_t n, remote_done *done, void *ctx);
+	/*
+	 * Names (and fields) of records of one collection; `id` is the record's, `record` is
+	 * ignored.
+	 */
+	int (*update_records)(struct remote *r, enum transfer_class class,
+			      struct remote_change *items, size_t n, remote_done *done, void *ctx);
 
 	/* The record's fields as pretty JSON text with a final newline. */
-	int (*record_json)(struct remote *r, const char *collection, const char *record, remote_text_done *done, void *ctx);
+	int (*record_json)(struct remote *r, const char *collection, const char *record,
+			   remote_text_done *done, void *ctx);
 };
 
 /* Every client's first member. */
 struct remote {
 	const struct remote_ops *ops;
 	struct remote_caps caps;
-	struct engine *engine; /* borrowed */
-	struct pool *pool;     /* borrowed */
-	struct auth *auth;     /* api/auth.h: the credentials; owned */
+	struct engine *engine;	/* borrowed */
+	struct pool *pool;	/* borrowed */
+	struct auth *auth;	/* api/auth.h: the credentials; owned */
 	struct call_gate *gate; /* api/call.h: the way to the engine; owned */
 };
 
@@ -233,16 +256,18 @@ enum remote_auth remote_get_auth(struct remote *r, char message[256]);
 void remote_reload_credentials(struct remote *r);
 
 /*
- * The client for options->system, from the registry in api/registry.c. Reads the credentials; @message (@size bytes) says
- * what is wrong and what to do. 0, -EINVAL (no such system, bad options), -EACCES (no credentials, file others can read),
- * -ENOENT (no such file), -ENOMEM. @options, @engine and @pool must outlive it.
+ * The client for options->system, from the registry in api/registry.c. Reads the credentials;
+ * @message (@size bytes) says what is wrong and what to do. 0, -EINVAL (no such system, bad
+ * options), -EACCES (no credentials, file others can read), -ENOENT (no such file), -ENOMEM.
+ * @options, @engine and @pool must outlive it.
  */
-int remote_new(const struct options *options, struct engine *engine, struct pool *pool, struct remote **ret_remote,
-	       char *message, size_t size);
+int remote_new(const struct options *options, struct engine *engine, struct pool *pool,
+	       struct remote **ret_remote, char *message, size_t size);
 
 /*
- * The end has an order: remote_shutdown() (from now on ops answer -ECANCELED and no step of one under way begins a new
- * transfer), engine_free() and pool_free() (what is left ends with -ECANCELED and calls its done()), remote_free().
+ * The end has an order: remote_shutdown() (from now on ops answer -ECANCELED and no step of one
+ * under way begins a new transfer), engine_free() and pool_free() (what is left ends with
+ * -ECANCELED and calls its done()), remote_free().
  */
 void remote_shutdown(struct remote *r);
 void remote_free(struct remote *r);

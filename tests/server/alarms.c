@@ -177,7 +177,7 @@ void alarms_free(struct alarms *a)
 
 bool alarms_sleep(struct alarms *a, struct MHD_Connection *connection, int64_t ms)
 {
-	struct sleeper s = { clock_steady_us() + ms * 1000, connection };
+	struct sleeper s = {clock_steady_us() + ms * 1000, connection};
 	bool stopping;
 
 	pthread_mutex_lock(&a->lock);
@@ -202,7 +202,8 @@ bool alarms_park(struct alarms *a, struct MHD_Connection *connection)
 		MHD_suspend_connection(connection);
 		if (a->n_parked == a->cap_parked) {
 			a->cap_parked = a->cap_parked ? a->cap_parked * 2 : 64;
-			a->parked = xrealloc(a->parked, a->cap_parked * sizeof(struct MHD_Connection *));
+			a->parked = xrealloc(a->parked,
+					     a->cap_parked * sizeof(struct MHD_Connection *));
 		}
 		a->parked[a->n_parked++] = connection;
 		pthread_cond_signal(&a->wake);

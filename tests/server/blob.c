@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MIB ((size_t)1 << 20)
+#define MIB	       ((size_t)1 << 20)
 #define HELD_IN_MEMORY MIB
 
 enum blob_kind {
@@ -33,7 +33,7 @@ struct blob {
 	uint64_t seed; /* BLOB_GENERATED */
 	char *data;    /* BLOB_MEMORY */
 	char *path;    /* BLOB_SPOOLED, BLOB_FOREIGN */
-	int fd;        /* file_lock: opened at the first read, or -1 */
+	int fd;	       /* file_lock: opened at the first read, or -1 */
 	atomic_bool hashed;
 	char sha256[DIGEST_HEX]; /* hash_lock, until hashed is set */
 };

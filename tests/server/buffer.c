@@ -77,7 +77,7 @@ void buffer_printf(struct buffer *b, const char *format, ...)
 void buffer_free(struct buffer *b)
 {
 	free(b->data);
-	*b = (struct buffer){ 0 };
+	*b = (struct buffer){0};
 }
 
 static void put_unit(struct buffer *b, uint32_t unit)
@@ -194,7 +194,8 @@ static void put_object(struct buffer *b, const json_t *object)
 	json_t *member;
 
 	buffer_putc(b, '{');
-	json_object_foreach((json_t *)object, key, member) {
+	json_object_foreach((json_t *)object, key, member)
+	{
 		buffer_json_comma(b);
 		buffer_json_text(b, key);
 		buffer_putc(b, ':');
@@ -209,7 +210,8 @@ static void put_array(struct buffer *b, const json_t *array)
 	json_t *member;
 
 	buffer_putc(b, '[');
-	json_array_foreach(array, i, member) {
+	json_array_foreach(array, i, member)
+	{
 		buffer_json_comma(b);
 		buffer_json(b, member);
 	}
@@ -229,5 +231,7 @@ void buffer_json(struct buffer *b, const json_t *value)
 	else if (json_is_real(value))
 		buffer_printf(b, "%.15g", json_real_value(value));
 	else
-		buffer_puts(b, json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null");
+		buffer_puts(b, json_is_true(value)    ? "true"
+			       : json_is_false(value) ? "false"
+						      : "null");
 }

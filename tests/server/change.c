@@ -182,14 +182,14 @@ static const struct {
 	const char *name;
 	int64_t (*act)(struct emulator *emu, const json_t *op);
 } acts[] = {
-	{ "add", do_add },
-	{ "replace", do_replace },
-	{ "rename", do_rename },
-	{ "move", do_move },
-	{ "delete", do_delete },
-	{ "add_record", do_add_record },
-	{ "rename_record", do_rename_record },
-	{ "delete_record", do_delete_record },
+	{"add", do_add},
+	{"replace", do_replace},
+	{"rename", do_rename},
+	{"move", do_move},
+	{"delete", do_delete},
+	{"add_record", do_add_record},
+	{"rename_record", do_rename_record},
+	{"delete_record", do_delete_record},
 };
 
 static int64_t apply(struct emulator *emu, const json_t *op)
@@ -208,7 +208,8 @@ json_t *change_apply(struct emulator *emu, const json_t *wanted, char **ret_erro
 	size_t i;
 	json_t *op;
 
-	json_array_foreach(json_object_get(wanted, "ops"), i, op) {
+	json_array_foreach(json_object_get(wanted, "ops"), i, op)
+	{
 		int64_t id = apply(emu, op);
 
 		if (id < 0) {

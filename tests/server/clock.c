@@ -40,14 +40,18 @@ struct date_time clock_split(int64_t seconds)
 	struct tm tm;
 
 	gmtime_r(&t, &tm);
-	return (struct date_time){ tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-				   tm.tm_hour,        tm.tm_min,     tm.tm_sec };
+	return (struct date_time){tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+				  tm.tm_hour,	     tm.tm_min,	    tm.tm_sec};
 }
 
 int64_t clock_join(const struct date_time *t)
 {
-	struct tm tm = { .tm_year = t->year - 1900, .tm_mon = t->month - 1, .tm_mday = t->day,
-			 .tm_hour = t->hour,        .tm_min = t->minute,    .tm_sec = t->second };
+	struct tm tm = {.tm_year = t->year - 1900,
+			.tm_mon = t->month - 1,
+			.tm_mday = t->day,
+			.tm_hour = t->hour,
+			.tm_min = t->minute,
+			.tm_sec = t->second};
 
 	return (int64_t)timegm(&tm);
 }

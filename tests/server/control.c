@@ -56,7 +56,8 @@ static void put_record(struct buffer *out, const struct record *r)
 	buffer_json_text(out, r->collection->name);
 	buffer_printf(out, ",\"id\":%lld", (long long)r->row.id);
 	put_text(out, "name", &r->name);
-	json_object_foreach(r->fields, key, value) {
+	json_object_foreach(r->fields, key, value)
+	{
 		buffer_json_key(out, key);
 		buffer_json(out, value);
 	}
@@ -100,7 +101,7 @@ static void put_owner(struct buffer *out, struct store *s, const struct attachme
 
 static struct snapshot snap(struct store *s, const struct attachment *a)
 {
-	struct snapshot shot = { .blob = store_get_blob(s, a->path) };
+	struct snapshot shot = {.blob = store_get_blob(s, a->path)};
 	struct buffer *out = &shot.text;
 
 	buffer_printf(out, "{\"id\":%lld", (long long)a->row.id);
@@ -195,7 +196,8 @@ static void get_set(struct request *rq, struct response *rs)
 
 static json_t *body_object(const struct request *rq)
 {
-	json_t *body = json_loadb(rq->body.data ? rq->body.data : "", rq->body.len, JSON_ALLOW_NUL, NULL);
+	json_t *body =
+		json_loadb(rq->body.data ? rq->body.data : "", rq->body.len, JSON_ALLOW_NUL, NULL);
 
 	if (json_is_object(body))
 		return body;
@@ -288,16 +290,16 @@ static const struct {
 	const char *path;
 	void (*serve)(struct request *rq, struct response *rs);
 } routes[] = {
-	{ "GET", "/state", get_state },
-	{ "GET", "/requests", get_requests },
-	{ "GET", "/requests/summary", get_summary },
-	{ "POST", "/requests/reset", post_reset },
-	{ "GET", "/faults", get_faults },
-	{ "POST", "/faults", post_faults },
-	{ "GET", "/set", get_set },
-	{ "POST", "/set", post_set },
-	{ "POST", "/clock", post_clock },
-	{ "POST", "/change", post_change },
+	{"GET", "/state", get_state},
+	{"GET", "/requests", get_requests},
+	{"GET", "/requests/summary", get_summary},
+	{"POST", "/requests/reset", post_reset},
+	{"GET", "/faults", get_faults},
+	{"POST", "/faults", post_faults},
+	{"GET", "/set", get_set},
+	{"POST", "/set", post_set},
+	{"POST", "/clock", post_clock},
+	{"POST", "/change", post_change},
 };
 
 void control_serve(struct request *rq, struct response *rs)
@@ -309,7 +311,8 @@ void control_serve(struct request *rq, struct response *rs)
 	}
 	response_header(rs, "Content-Type", "application/json");
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		if (strcmp(routes[i].method, rq->method) == 0 && strcmp(routes[i].path, rq->path) == 0) {
+		if (strcmp(routes[i].method, rq->method) == 0 &&
+		    strcmp(routes[i].path, rq->path) == 0) {
 			routes[i].serve(rq, rs);
 			return;
 		}

@@ -37,7 +37,7 @@ struct emulator {
 	bool own_spool;
 	char *api_url; /* "http://127.0.0.1:1234", without a path; fixed after start */
 	char *blob_url;
-	struct reqlog *log;	/* has its own lock */
+	struct reqlog *log;    /* has its own lock */
 	struct alarms *alarms; /* has its own lock */
 };
 

@@ -21,21 +21,38 @@ void faults_clear(struct faults *f)
 	for (size_t i = 0; i < f->n; i++)
 		fault_unref(f->rules[i]);
 	free(f->rules);
-	*f = (struct faults){ 0 };
+	*f = (struct faults){0};
 }
 
 /* A typo in a rule would make a test pass for the wrong reason: unknown keys are refused. */
 static const char *unknown_key(const json_t *rule)
 {
 	static const char *const known[] = {
-		"port", "method", "match", "skip", "count", "latency_ms", "status", "body",
-		"content_type", "headers", "hang", "cut_after", "cut_upload_after", "reset",
-		"drop_reply", "ignore_range", "bytes_per_second", "truncate_declared", "struck",
+		"port",
+		"method",
+		"match",
+		"skip",
+		"count",
+		"latency_ms",
+		"status",
+		"body",
+		"content_type",
+		"headers",
+		"hang",
+		"cut_after",
+		"cut_upload_after",
+		"reset",
+		"drop_reply",
+		"ignore_range",
+		"bytes_per_second",
+		"truncate_declared",
+		"struck",
 	};
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)rule, key, value) {
+	json_object_foreach((json_t *)rule, key, value)
+	{
 		size_t i = 0;
 
 		while (i < sizeof(known) / sizeof(known[0]) && strcmp(known[i], key) != 0)
@@ -121,11 +138,12 @@ static bool add_rule(struct faults *f, const json_t *rule, char **ret_error)
 
 bool faults_replace(struct faults *f, const json_t *wanted, char **ret_error)
 {
-	struct faults fresh = { .latency_ms = number(wanted, "latency_ms", 0) };
+	struct faults fresh = {.latency_ms = number(wanted, "latency_ms", 0)};
 	size_t i;
 	json_t *rule;
 
-	json_array_foreach(json_object_get(wanted, "rules"), i, rule) {
+	json_array_foreach(json_object_get(wanted, "rules"), i, rule)
+	{
 		if (!add_rule(&fresh, rule, ret_error)) {
 			faults_clear(&fresh);
 			return false;

@@ -23,7 +23,7 @@ struct fault {
 	json_t *rule; /* as it was given, with defaults: for GET /faults */
 	_Atomic int refs;
 	/* what it fits */
-	bool ports[3]; /* by enum port_kind */
+	bool ports[3];	    /* by enum port_kind */
 	const char *method; /* NULL: any; this and all strings live in rule */
 	const char *match;
 	int64_t skip;

@@ -18,12 +18,13 @@ static int hex_digit(char c)
 
 struct str form_decode(const char *s, size_t len, bool plus)
 {
-	struct str out = { xmalloc(len + 1), 0 };
+	struct str out = {xmalloc(len + 1), 0};
 
 	for (size_t i = 0; i < len; i++) {
 		char c = s[i];
 
-		if (c == '%' && i + 2 < len && hex_digit(s[i + 1]) >= 0 && hex_digit(s[i + 2]) >= 0) {
+		if (c == '%' && i + 2 < len && hex_digit(s[i + 1]) >= 0 &&
+		    hex_digit(s[i + 2]) >= 0) {
 			c = (char)(hex_digit(s[i + 1]) * 16 + hex_digit(s[i + 2]));
 			i += 2;
 		} else if (c == '+' && plus) {
@@ -38,7 +39,7 @@ struct str form_decode(const char *s, size_t len, bool plus)
 json_t *form_string(const char *s, size_t len)
 {
 	json_t *value = json_stringn(s, len);
-	struct buffer b = { 0 };
+	struct buffer b = {0};
 
 	if (value)
 		return value;
@@ -112,7 +113,7 @@ static void parse_pair(json_t *object, const char *pair, size_t len)
 	const char *equals = memchr(pair, '=', len);
 	size_t name_len = equals ? (size_t)(equals - pair) : len;
 	struct str name = form_decode(pair, name_len, true);
-	struct str value = { xstrdup(""), 0 };
+	struct str value = {xstrdup(""), 0};
 
 	if (equals) {
 		str_free(&value);

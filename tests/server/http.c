@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define CONNECTIONS_MAX 60000
+#define CONNECTIONS_MAX	  60000
 #define CONNECTION_MEMORY (128 * 1024)
 
 struct port {
@@ -35,7 +35,7 @@ const char *request_header(const struct request *rq, const char *name)
 
 struct str request_query(const struct request *rq, const char *name)
 {
-	struct str found = { 0 };
+	struct str found = {0};
 	size_t name_len = strlen(name);
 	const char *s = rq->query;
 
@@ -173,9 +173,8 @@ static void answer_from_rule(struct request *rq)
 	if (rs->body.len || fault->content_type)
 		response_header(rs, "Content-Type", "%s",
 				fault->content_type ? fault->content_type : "application/json");
-	json_object_foreach(fault->headers, name, value)
-		if (json_is_string(value))
-			response_header(rs, name, "%s", json_string_value(value));
+	json_object_foreach(fault->headers, name, value) if (json_is_string(value))
+		response_header(rs, name, "%s", json_string_value(value));
 }
 
 static void answer(struct request *rq)
@@ -207,7 +206,7 @@ static void reset_connection(struct MHD_Connection *connection)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
+	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
 	if (info)
 		connect(info->connect_fd, &nowhere, sizeof(nowhere));
@@ -241,7 +240,8 @@ static enum MHD_Result request_complete(struct request *rq)
 	answer(rq);
 	rq->stage = STAGE_READY;
 	if (rq->latency_ms > 0)
-		return alarms_sleep(rq->emu->alarms, rq->connection, rq->latency_ms) ? MHD_YES : MHD_NO;
+		return alarms_sleep(rq->emu->alarms, rq->connection, rq->latency_ms) ? MHD_YES
+										     : MHD_NO;
 	return MHD_YES;
 }
 
@@ -285,7 +285,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 
 static int listen_on(const char *host, uint16_t number, uint16_t *ret_number)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(number) };
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(number)};
 	socklen_t len = sizeof(address);
 	int fd, on = 1;
 
@@ -324,9 +324,9 @@ struct port *port_open(struct emulator *emu, enum port_kind kind, const char *ho
 bool port_start(struct port *port)
 {
 	port->daemon = MHD_start_daemon(
-		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, port,
-		MHD_OPTION_LISTEN_SOCKET, port->fd, MHD_OPTION_URI_LOG_CALLBACK, request_new, port,
-		MHD_OPTION_NOTIFY_COMPLETED, request_done, NULL, MHD_OPTION_CONNECTION_LIMIT,
+		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle,
+		port, MHD_OPTION_LISTEN_SOCKET, port->fd, MHD_OPTION_URI_LOG_CALLBACK, request_new,
+		port, MHD_OPTION_NOTIFY_COMPLETED, request_done, NULL, MHD_OPTION_CONNECTION_LIMIT,
 		(unsigned int)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 		(size_t)CONNECTION_MEMORY, MHD_OPTION_END);
 	return port->daemon != NULL;

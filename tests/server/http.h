@@ -96,7 +96,8 @@ uint32_t request_client(const struct request *rq);
 /* A listening port: opened (its number is known then), started once the emulator is complete. */
 struct port;
 
-struct port *port_open(struct emulator *emu, enum port_kind kind, const char *host, uint16_t number);
+struct port *port_open(struct emulator *emu, enum port_kind kind, const char *host,
+		       uint16_t number);
 bool port_start(struct port *port);
 uint16_t port_number(const struct port *port);
 void port_close(struct port *port); /* NULL is fine; alarms_stop() must have come before */

@@ -59,21 +59,21 @@ enum option_key {
 };
 
 static const struct option long_options[] = {
-	{ "system", required_argument, NULL, OPT_SYSTEM },
-	{ "port", required_argument, NULL, OPT_PORT },
-	{ "blob-port", required_argument, NULL, OPT_BLOB_PORT },
-	{ "control-port", required_argument, NULL, OPT_CONTROL_PORT },
-	{ "blob-host", required_argument, NULL, OPT_BLOB_HOST },
-	{ "ready-file", required_argument, NULL, OPT_READY_FILE },
-	{ "data", required_argument, NULL, OPT_DATA },
-	{ "generate", required_argument, NULL, OPT_GENERATE },
-	{ "token", required_argument, NULL, OPT_TOKEN },
-	{ "set", required_argument, NULL, OPT_SET },
-	{ "spool", required_argument, NULL, OPT_SPOOL },
-	{ "die-with-parent", no_argument, NULL, OPT_DIE_WITH_PARENT },
-	{ "quiet", no_argument, NULL, OPT_QUIET },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	{"system", required_argument, NULL, OPT_SYSTEM},
+	{"port", required_argument, NULL, OPT_PORT},
+	{"blob-port", required_argument, NULL, OPT_BLOB_PORT},
+	{"control-port", required_argument, NULL, OPT_CONTROL_PORT},
+	{"blob-host", required_argument, NULL, OPT_BLOB_HOST},
+	{"ready-file", required_argument, NULL, OPT_READY_FILE},
+	{"data", required_argument, NULL, OPT_DATA},
+	{"generate", required_argument, NULL, OPT_GENERATE},
+	{"token", required_argument, NULL, OPT_TOKEN},
+	{"set", required_argument, NULL, OPT_SET},
+	{"spool", required_argument, NULL, OPT_SPOOL},
+	{"die-with-parent", no_argument, NULL, OPT_DIE_WITH_PARENT},
+	{"quiet", no_argument, NULL, OPT_QUIET},
+	{"help", no_argument, NULL, OPT_HELP},
+	{NULL, 0, NULL, 0},
 };
 
 static bool add(const char **list, size_t *n, const char *value)
@@ -163,7 +163,7 @@ static void add_token(struct emulator *emu, const char *spec)
 
 	emu->tokens = xrealloc(emu->tokens, (emu->n_tokens + 1) * sizeof(*emu->tokens));
 	t = &emu->tokens[emu->n_tokens++];
-	*t = (struct token){ .text = xmemdup(spec, len) };
+	*t = (struct token){.text = xmemdup(spec, len)};
 	while (*scopes) {
 		len = strcspn(scopes, ",");
 		t->scopes = xrealloc(t->scopes, (t->n_scopes + 1) * sizeof(char *));
@@ -192,8 +192,8 @@ static bool apply_settings(struct emulator *emu, const struct options *o)
 		size_t len = strcspn(o->set[i], "=");
 		char *name = xmemdup(o->set[i], len);
 		char *error = NULL;
-		bool fine = settings_set(&emu->settings, name, o->set[i] + len + (o->set[i][len] == '='),
-					 &error);
+		bool fine = settings_set(&emu->settings, name,
+					 o->set[i] + len + (o->set[i][len] == '='), &error);
 
 		free(name);
 		if (fine)
@@ -221,7 +221,7 @@ static bool fill(struct emulator *emu, const struct options *o)
 
 static bool open_ports(struct emulator *emu, const struct options *o, struct port *ports[3])
 {
-	const char *hosts[3] = { "127.0.0.1", o->blob_host, "127.0.0.1" };
+	const char *hosts[3] = {"127.0.0.1", o->blob_host, "127.0.0.1"};
 
 	for (int i = 0; i < 3; i++)
 		if (!(ports[i] = port_open(emu, (enum port_kind)i, hosts[i], o->ports[i])))
@@ -330,9 +330,9 @@ static void block_signals(sigset_t *set)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .system = "perscom", .blob_host = "127.0.0.2" };
-	struct emulator emu = { .lock = PTHREAD_MUTEX_INITIALIZER };
-	struct port *ports[3] = { NULL };
+	struct options o = {.system = "perscom", .blob_host = "127.0.0.2"};
+	struct emulator emu = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	struct port *ports[3] = {NULL};
 	sigset_t signals;
 	int caught;
 	bool started;

@@ -100,9 +100,9 @@ static void add_file(struct multipart *m, struct multipart_state *st)
 
 	m->files = xrealloc(m->files, (m->n_files + 1) * sizeof(*m->files));
 	file = &m->files[m->n_files++];
-	*file = (struct multipart_file){ xstrdup(st->name), st->filename,
-					 blob_writer_finish(st->writer) };
-	st->filename = (struct str){ 0 };
+	*file = (struct multipart_file){xstrdup(st->name), st->filename,
+					blob_writer_finish(st->writer)};
+	st->filename = (struct str){0};
 	st->writer = NULL;
 }
 
@@ -132,7 +132,7 @@ static void part_end(struct multipart *m)
 static struct str parameter_value(const char **pos)
 {
 	const char *s = *pos;
-	struct str out = { xmalloc(strlen(s) + 1), 0 };
+	struct str out = {xmalloc(strlen(s) + 1), 0};
 	char quote = *s == '"' || *s == '\'' ? *s++ : '\0';
 
 	while (*s && (quote ? *s != quote : *s != ';' && !isspace((unsigned char)*s))) {

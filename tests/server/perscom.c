@@ -11,46 +11,46 @@
 #include <sys/random.h>
 
 static const struct setting settings[] = {
-	[SET_ERA] = { "era", SETTING_VERSION, NULL, "2.9" },
-	[SET_PATCH_MULTIPART] = { "patch_multipart", SETTING_CHOICE, "ignored|parsed", "ignored" },
-	[SET_URL] = { "url", SETTING_CHOICE, "plain|presigned|relative|null", "plain" },
-	[SET_PRESIGN_TTL] = { "presign_ttl", SETTING_NUMBER, NULL, "3600" },
-	[SET_RANGE] = { "range", SETTING_CHOICE, "206|ignored", "206" },
-	[SET_CACHE] = { "cache", SETTING_CHOICE, "off|app|edge", "off" },
-	[SET_PURGE_DELAY_MS] = { "purge_delay_ms", SETTING_NUMBER, NULL, "0" },
-	[SET_EDGE_CACHE_404] = { "edge_cache_404", SETTING_CHOICE, "off|on", "off" },
-	[SET_THROTTLE] = { "throttle", SETTING_NUMBER, NULL, "off" },
-	[SET_THROTTLE_HEADERS] = { "throttle_headers", SETTING_CHOICE, "bare|retry-after|absent",
-				   "bare" },
-	[SET_UNGUARDED] = { "unguarded", SETTING_CHOICE, "off|on", "off" },
-	[SET_META_PAGE_KEY] = { "meta_page_key", SETTING_CHOICE, "off|on", "off" },
-	[SET_TENANCY] = { "tenancy", SETTING_NUMBER, NULL, "42" },
-	[SET_TENANT_HEADER] = { "tenant_header", SETTING_CHOICE, "optional|required", "optional" },
-	[SET_SUBSCRIPTION] = { "subscription", SETTING_CHOICE, "ok|lapsed", "ok" },
-	[SET_MAINTENANCE] = { "maintenance", SETTING_CHOICE, "off|on", "off" },
-	[SET_DELETE_STORAGE_FAILURE] = { "delete_storage_failure", SETTING_CHOICE, "off|on", "off" },
-	[SET_DROP_REPLY] = { "drop_reply", SETTING_CHOICE, "off|on", "off" },
-	[SET_MAX_BODY] = { "max_body", SETTING_NUMBER, NULL, "off" },
-	[SET_MAX_BODY_FORM] = { "max_body_form", SETTING_CHOICE, "json|html", "json" },
-	[SET_UPLOAD_MAX] = { "upload_max", SETTING_NUMBER, NULL, "off" },
-	[SET_DATE_Z] = { "date_z", SETTING_CHOICE, "accepted|error", "accepted" },
-	{ NULL, SETTING_NUMBER, NULL, NULL },
+	[SET_ERA] = {"era", SETTING_VERSION, NULL, "2.9"},
+	[SET_PATCH_MULTIPART] = {"patch_multipart", SETTING_CHOICE, "ignored|parsed", "ignored"},
+	[SET_URL] = {"url", SETTING_CHOICE, "plain|presigned|relative|null", "plain"},
+	[SET_PRESIGN_TTL] = {"presign_ttl", SETTING_NUMBER, NULL, "3600"},
+	[SET_RANGE] = {"range", SETTING_CHOICE, "206|ignored", "206"},
+	[SET_CACHE] = {"cache", SETTING_CHOICE, "off|app|edge", "off"},
+	[SET_PURGE_DELAY_MS] = {"purge_delay_ms", SETTING_NUMBER, NULL, "0"},
+	[SET_EDGE_CACHE_404] = {"edge_cache_404", SETTING_CHOICE, "off|on", "off"},
+	[SET_THROTTLE] = {"throttle", SETTING_NUMBER, NULL, "off"},
+	[SET_THROTTLE_HEADERS] = {"throttle_headers", SETTING_CHOICE, "bare|retry-after|absent",
+				  "bare"},
+	[SET_UNGUARDED] = {"unguarded", SETTING_CHOICE, "off|on", "off"},
+	[SET_META_PAGE_KEY] = {"meta_page_key", SETTING_CHOICE, "off|on", "off"},
+	[SET_TENANCY] = {"tenancy", SETTING_NUMBER, NULL, "42"},
+	[SET_TENANT_HEADER] = {"tenant_header", SETTING_CHOICE, "optional|required", "optional"},
+	[SET_SUBSCRIPTION] = {"subscription", SETTING_CHOICE, "ok|lapsed", "ok"},
+	[SET_MAINTENANCE] = {"maintenance", SETTING_CHOICE, "off|on", "off"},
+	[SET_DELETE_STORAGE_FAILURE] = {"delete_storage_failure", SETTING_CHOICE, "off|on", "off"},
+	[SET_DROP_REPLY] = {"drop_reply", SETTING_CHOICE, "off|on", "off"},
+	[SET_MAX_BODY] = {"max_body", SETTING_NUMBER, NULL, "off"},
+	[SET_MAX_BODY_FORM] = {"max_body_form", SETTING_CHOICE, "json|html", "json"},
+	[SET_UPLOAD_MAX] = {"upload_max", SETTING_NUMBER, NULL, "off"},
+	[SET_DATE_Z] = {"date_z", SETTING_CHOICE, "accepted|error", "accepted"},
+	{NULL, SETTING_NUMBER, NULL, NULL},
 };
 
 #define MODEL(name) "App\\Models\\" name
 
 static const struct collection collections[] = {
-	{ .name = "users", .owner_type = MODEL("User") },
-	{ .name = "events", .owner_type = MODEL("Event") },
-	{ .name = "tasks", .owner_type = MODEL("Task") },
-	{ .name = "assignment-records", .owner_type = MODEL("AssignmentRecord") },
-	{ .name = "award-records", .owner_type = MODEL("AwardRecord") },
-	{ .name = "combat-records", .owner_type = MODEL("CombatRecord") },
-	{ .name = "qualification-records", .owner_type = MODEL("QualificationRecord") },
-	{ .name = "rank-records", .owner_type = MODEL("RankRecord") },
-	{ .name = "service-records", .owner_type = MODEL("ServiceRecord") },
-	{ .name = "training-records", .owner_type = MODEL("TrainingRecord") },
-	{ .name = NULL },
+	{.name = "users", .owner_type = MODEL("User")},
+	{.name = "events", .owner_type = MODEL("Event")},
+	{.name = "tasks", .owner_type = MODEL("Task")},
+	{.name = "assignment-records", .owner_type = MODEL("AssignmentRecord")},
+	{.name = "award-records", .owner_type = MODEL("AwardRecord")},
+	{.name = "combat-records", .owner_type = MODEL("CombatRecord")},
+	{.name = "qualification-records", .owner_type = MODEL("QualificationRecord")},
+	{.name = "rank-records", .owner_type = MODEL("RankRecord")},
+	{.name = "service-records", .owner_type = MODEL("ServiceRecord")},
+	{.name = "training-records", .owner_type = MODEL("TrainingRecord")},
+	{.name = NULL},
 };
 
 int64_t setting(const struct call *c, enum perscom_setting which)
@@ -116,8 +116,8 @@ static void make_uuid(char uuid[static 40])
 	if (getrandom(r, sizeof(r), 0) != sizeof(r))
 		abort();
 	snprintf(uuid, 40, "%02x%02x%02x%02x-%02x%02x-4%01x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-		 r[0], r[1], r[2], r[3], r[4], r[5], r[6] & 15, r[7], (r[8] & 63) | 128, r[9], r[10],
-		 r[11], r[12], r[13], r[14], r[15]);
+		 r[0], r[1], r[2], r[3], r[4], r[5], r[6] & 15, r[7], (r[8] & 63) | 128, r[9],
+		 r[10], r[11], r[12], r[13], r[14], r[15]);
 }
 
 /* Symfony's rule: only a POST can be overridden; the header wins over the field, that over the query. */
@@ -131,7 +131,8 @@ static void override_method(struct call *c)
 	c->method = c->rq->method;
 	if (is_verb(c, "POST") && wanted && *wanted && strlen(wanted) < sizeof(c->method_buffer)) {
 		for (size_t i = 0; wanted[i]; i++)
-			c->method_buffer[i] = wanted[i] & ~(wanted[i] >= 'a' && wanted[i] <= 'z' ? 32 : 0);
+			c->method_buffer[i] =
+				wanted[i] & ~(wanted[i] >= 'a' && wanted[i] <= 'z' ? 32 : 0);
 		c->method = c->method_buffer;
 	}
 	if (is_verb(c, "HEAD")) /* libmicrohttpd leaves the body out */
@@ -240,7 +241,8 @@ static bool serve_unversioned(struct call *c)
 	if (strcmp(c->rq->path, "/health") == 0)
 		buffer_puts(&c->rs->body, "{\"data\":{\"status\":\"ok\"}}");
 	else if (strcmp(c->rq->path, "/spec.json") == 0)
-		buffer_puts(&c->rs->body, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"PERSCOM\"}}");
+		buffer_puts(&c->rs->body,
+			    "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"PERSCOM\"}}");
 	else
 		return false;
 	c->rs->status = 200;
@@ -250,7 +252,7 @@ static bool serve_unversioned(struct call *c)
 
 static void serve_api(struct request *rq, struct response *rs)
 {
-	struct call c = { .p = rq->emu->state, .rq = rq, .rs = rs };
+	struct call c = {.p = rq->emu->state, .rq = rq, .rs = rs};
 
 	make_uuid(c.request_id);
 	make_uuid(c.trace_id);

@@ -56,8 +56,8 @@ struct perscom {
 	struct emulator *emu;
 	struct perscom_cache *cache;
 	struct digest_key *signer; /* of presigned URLs */
-	struct table throttled; /* client address -> struct throttle_window */
-	int64_t formatted_at;	/* the second `formatted` shows: listings repeat few */
+	struct table throttled;	   /* client address -> struct throttle_window */
+	int64_t formatted_at;	   /* the second `formatted` shows: listings repeat few */
 	char formatted[96];
 };
 
@@ -83,12 +83,12 @@ struct field {
 
 /* One top-level resource: a row of the tables in sections 2 and 9. */
 struct resource {
-	const char *name;	   /* "events" */
-	const char *model;	   /* "Event": the label and the last part of the class name */
-	const char *scope;	   /* "event" in "view:event" */
-	const char *title;	   /* the field that holds a record's name */
+	const char *name;	    /* "events" */
+	const char *model;	    /* "Event": the label and the last part of the class name */
+	const char *scope;	    /* "event" in "view:event" */
+	const char *title;	    /* the field that holds a record's name */
 	const struct field *fields; /* NULL: attachments, which are no records */
-	const char *filters;	   /* blank-separated; "author.*" allows the fields of a relation */
+	const char *filters; /* blank-separated; "author.*" allows the fields of a relation */
 	const char *includes;
 	bool newest_first;
 	int64_t since; /* era */
@@ -123,7 +123,7 @@ struct call {
 	char *relation;		   /* TARGET_RELATION: its last segment */
 	json_t *input;		   /* the body's fields, trimmed, "" made null; always an object */
 	const struct token *token; /* NULL until authenticated */
-	bool html; /* the answer is a page, not JSON */
+	bool html;		   /* the answer is a page, not JSON */
 	char request_id[40];
 	char trace_id[40];
 	bool include_attachments;
@@ -150,7 +150,7 @@ bool authorize(struct call *c);
 void error_reply(struct call *c, int status, const char *type, const char *message);
 void error_status(struct call *c, int status); /* the type and message fixed for it */
 void error_html(struct call *c, int status, const char *title);
-void error_bare(struct call *c); /* P-23: {"message": "Server Error"} */
+void error_bare(struct call *c);  /* P-23: {"message": "Server Error"} */
 void error_query(struct call *c); /* SQL refused */
 /* Adds a message for @key; the first makes the head line. */
 void invalid_add(json_t **errors, const char *key, const char *format, ...)

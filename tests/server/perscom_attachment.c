@@ -10,10 +10,10 @@
 
 #define TIMESTAMP_MAX 2147483647 /* 2038-01-19 (P-24) */
 
-static const char *const text_fields[] = { "name", "filename", "path" };
-static const char *const time_fields[] = { "created_at", "updated_at" };
-static const char *const known_fields[] = { "name",	"filename",   "path",	    "model_type",
-					    "model_id", "created_at", "updated_at" };
+static const char *const text_fields[] = {"name", "filename", "path"};
+static const char *const time_fields[] = {"created_at", "updated_at"};
+static const char *const known_fields[] = {"name",     "filename",   "path",	  "model_type",
+					   "model_id", "created_at", "updated_at"};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -64,7 +64,8 @@ static void validate_text(const json_t *fields, const char *field, const char *p
 	else if (!json_is_string(value))
 		invalid_add(errors, key, "The %s field must be a string.", name);
 	else if (utf8_count(json_string_value(value), json_string_length(value)) > TEXT_CHARS_MAX)
-		invalid_add(errors, key, "The %s field must not be greater than 255 characters.", name);
+		invalid_add(errors, key, "The %s field must not be greater than 255 characters.",
+			    name);
 	free(key);
 	free(name);
 }
@@ -121,7 +122,8 @@ static void validate_new_file(struct call *c, json_t **errors)
 	if (file && blob_size(file->blob) < FILE_BYTES_MIN)
 		invalid_add(errors, "file", "The file field must be at least 1 kilobytes.");
 	else if (file && blob_size(file->blob) > FILE_BYTES_MAX)
-		invalid_add(errors, "file", "The file field must not be greater than 10000 kilobytes.");
+		invalid_add(errors, "file",
+			    "The file field must not be greater than 10000 kilobytes.");
 	else if (!file && field && !json_is_null(field))
 		invalid_add(errors, "file", "The file field must be a file."); /* P-3 */
 	else if (!file)
@@ -166,12 +168,14 @@ bool fields_unknown(const struct call *c, const json_t *fields)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)fields, key, value) {
+	json_object_foreach((json_t *)fields, key, value)
+	{
 		bool known = strcmp(key, "_method") == 0 || strcmp(key, "file") == 0 ||
 			     strcmp(key, "id") == 0;
 
 		for (size_t i = 0; i < COUNT(known_fields); i++)
-			known = known || (!c->resource->fields && strcmp(key, known_fields[i]) == 0);
+			known = known ||
+				(!c->resource->fields && strcmp(key, known_fields[i]) == 0);
 		for (const struct field *f = c->resource->fields; f && f->name; f++)
 			known = known || (f->kind != FIELD_IGNORED && strcmp(key, f->name) == 0);
 		if (!known)
@@ -201,7 +205,7 @@ static bool fill_owner(struct call *c, struct attachment *a, const json_t *field
 	if (!type && !id)
 		return false;
 	if (type)
-		new_type = (struct str){ (char *)json_string_value(type), json_string_length(type) };
+		new_type = (struct str){(char *)json_string_value(type), json_string_length(type)};
 	if (id)
 		has_id = scalar_integer(id, &new_id);
 	same = has_id == a->has_owner_id && new_id == a->owner_id &&
@@ -209,7 +213,7 @@ static bool fill_owner(struct call *c, struct attachment *a, const json_t *field
 			     : !a->owner_type.ptr);
 	if (same)
 		return false;
-	new_type = new_type.ptr ? str_dup(new_type.ptr, new_type.len) : (struct str){ 0 };
+	new_type = new_type.ptr ? str_dup(new_type.ptr, new_type.len) : (struct str){0};
 	store_set_owner(c->p->emu->store, a, new_type.ptr, new_type.len, has_id ? &new_id : NULL);
 	str_free(&new_type);
 	return true;

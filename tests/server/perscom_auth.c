@@ -39,7 +39,7 @@ bool throttle(struct call *c)
 		return true;
 	w = window_of(c->p, request_client(c->rq));
 	if (clock_now() >= w->since + WINDOW_S || clock_now() < w->since)
-		*w = (struct throttle_window){ clock_now(), 0 };
+		*w = (struct throttle_window){clock_now(), 0};
 	if (w->hits >= limit) {
 		if (headers == THROTTLE_RETRY_AFTER)
 			response_header(c->rs, "Retry-After", "%lld",
@@ -50,7 +50,8 @@ bool throttle(struct call *c)
 	w->hits++;
 	if (headers != THROTTLE_ABSENT) {
 		response_header(c->rs, "X-RateLimit-Limit", "%lld", (long long)limit);
-		response_header(c->rs, "X-RateLimit-Remaining", "%lld", (long long)(limit - w->hits));
+		response_header(c->rs, "X-RateLimit-Remaining", "%lld",
+				(long long)(limit - w->hits));
 	}
 	return true;
 }
@@ -94,7 +95,8 @@ bool authenticate(struct call *c)
 {
 	if (!right_tenant(c)) {
 		error_reply(c, 401, "HttpException",
-			    "You are not authenticated. Please provide a valid API key that contains your "
+			    "You are not authenticated. Please provide a valid API key that "
+			    "contains your "
 			    "PERSCOM ID to continue.");
 		return false;
 	}
@@ -119,7 +121,8 @@ static bool scope_grants(const char *scope, const char *verb, const char *model)
 		return true;
 	if (!scope[len])
 		return false;
-	if (!(len == 1 && *scope == '*') && !(strlen(verb) == len && strncmp(scope, verb, len) == 0))
+	if (!(len == 1 && *scope == '*') &&
+	    !(strlen(verb) == len && strncmp(scope, verb, len) == 0))
 		return false;
 	return strcmp(scope + len + 1, "*") == 0 || strcmp(scope + len + 1, model) == 0;
 }

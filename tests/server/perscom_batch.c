@@ -23,8 +23,7 @@ static struct row *find(struct call *c, int64_t id)
 
 static bool parent_missing(struct call *c)
 {
-	return c->nested &&
-	       !store_record(store_collection(c->p->emu->store, "users"), c->user_id);
+	return c->nested && !store_record(store_collection(c->p->emu->store, "users"), c->user_id);
 }
 
 static void bad_method(struct call *c)
@@ -61,7 +60,8 @@ static bool stumbles(struct call *c, const json_t *entries)
 	const char *key;
 	json_t *entry;
 
-	json_object_foreach((json_t *)entries, key, entry) {
+	json_object_foreach((json_t *)entries, key, entry)
+	{
 		bool knows = c->resource->fields ? record_knows(c, entry) : attachment_knows(entry);
 
 		if (!json_is_object(entry) || !knows) {
@@ -162,11 +162,12 @@ static void put_rows(struct call *c, const struct id_list *ids)
 /* Unknown ids, and those of another parent, are skipped silently. */
 static struct id_list known_ids(struct call *c, const json_t *entries)
 {
-	struct id_list ids = { xmalloc(json_object_size(entries) * sizeof(int64_t)), 0 };
+	struct id_list ids = {xmalloc(json_object_size(entries) * sizeof(int64_t)), 0};
 	const char *key;
 	json_t *entry;
 
-	json_object_foreach((json_t *)entries, key, entry) {
+	json_object_foreach((json_t *)entries, key, entry)
+	{
 		char *end;
 		int64_t id = strtoll(key, &end, 10);
 
@@ -183,7 +184,8 @@ static bool leaves_parent(struct call *c, const json_t *entries)
 	json_t *entry;
 	int64_t id;
 
-	json_object_foreach((json_t *)entries, key, entry) {
+	json_object_foreach((json_t *)entries, key, entry)
+	{
 		const json_t *wanted = json_object_get(entry, "model_id");
 
 		if (c->nested && wanted && (!scalar_integer(wanted, &id) || id != c->user_id))
@@ -244,9 +246,8 @@ static void batch_delete(struct call *c)
 	if (json_is_object(given)) {
 		ids = known_ids(c, given);
 	} else { /* P-12: nothing given is nothing deleted, and 200 */
-		ids = (struct id_list){ xmalloc(json_array_size(given) * sizeof(int64_t)), 0 };
-		json_array_foreach(given, i, value)
-			take_id(c, &ids, value);
+		ids = (struct id_list){xmalloc(json_array_size(given) * sizeof(int64_t)), 0};
+		json_array_foreach(given, i, value) take_id(c, &ids, value);
 		sort_ids(c, &ids);
 	}
 	c->rs->status = 200;
@@ -274,7 +275,8 @@ static json_t *keyed(const json_t *given)
 		json_object_update(entries, (json_t *)given);
 		return entries;
 	}
-	json_array_foreach(given, i, entry) {
+	json_array_foreach(given, i, entry)
+	{
 		snprintf(key, sizeof(key), "%zu", i);
 		json_object_set(entries, key, entry);
 	}
@@ -293,18 +295,21 @@ static bool has_entry_files(const struct call *c)
 static void create_attachments(struct call *c, const json_t *entries)
 {
 	const struct multipart_file *file = multipart_file(c->rq->multipart, "file");
-	struct id_list ids = { xmalloc(json_object_size(entries) * sizeof(int64_t)), 0 };
+	struct id_list ids = {xmalloc(json_object_size(entries) * sizeof(int64_t)), 0};
 	json_t *errors = NULL;
 	const char *key;
 	json_t *entry;
 
 	if (file && era_before(c, 2, 10)) {
-		json_object_foreach((json_t *)entries, key, entry) {
-			struct attachment *a = store_add_attachment(c->p->emu->store, "", clock_now());
+		json_object_foreach((json_t *)entries, key, entry)
+		{
+			struct attachment *a =
+				store_add_attachment(c->p->emu->store, "", clock_now());
 
 			attachment_fill(c, a, entry);
 			if (c->nested)
-				store_set_owner(c->p->emu->store, a, "App\\Models\\User", 15, &c->user_id);
+				store_set_owner(c->p->emu->store, a, "App\\Models\\User", 15,
+						&c->user_id);
 			ids.at[ids.n++] = a->row.id;
 			cache_purge(c->p, CHANGE_CREATED, "attachment", a->row.id);
 		}
@@ -313,7 +318,8 @@ static void create_attachments(struct call *c, const json_t *entries)
 	} else if (file || has_entry_files(c)) {
 		error_bare(c);
 	} else {
-		json_object_foreach((json_t *)entries, key, entry) {
+		json_object_foreach((json_t *)entries, key, entry)
+		{
 			char *name = xasprintf("resources.%s.file", key);
 
 			invalid_add(&errors, name,
@@ -329,15 +335,15 @@ static void create_attachments(struct call *c, const json_t *entries)
 
 static void create_records(struct call *c, const json_t *entries)
 {
-	struct id_list ids = { NULL, 0 };
+	struct id_list ids = {NULL, 0};
 	const char *key;
 	json_t *entry;
 
 	if (stumbles(c, entries))
 		return;
 	ids.at = xmalloc(json_object_size(entries) * sizeof(int64_t));
-	json_object_foreach((json_t *)entries, key, entry)
-		ids.at[ids.n++] = record_create(c, entry)->row.id;
+	json_object_foreach((json_t *)entries, key, entry) ids.at[ids.n++] =
+		record_create(c, entry)->row.id;
 	put_rows(c, &ids);
 	free(ids.at);
 }

@@ -33,7 +33,8 @@ static bool admit(struct request *rq, struct response *rs)
 	if (request_header(rq, "Authorization")) {
 		refuse(rq, rs, 400, "InvalidArgument",
 		       "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
-		       "Signature query string parameter or the Authorization header should be specified");
+		       "Signature query string parameter or the Authorization header should be "
+		       "specified");
 		return false;
 	}
 	if (strcmp(rq->method, "GET") != 0 && strcmp(rq->method, "HEAD") != 0) {
@@ -45,7 +46,8 @@ static bool admit(struct request *rq, struct response *rs)
 		refuse(rq, rs, 403, "AccessDenied", "Request has expired");
 	else if (check == URL_FORGED)
 		refuse(rq, rs, 403, "SignatureDoesNotMatch",
-		       "The request signature we calculated does not match the signature you provided.");
+		       "The request signature we calculated does not match the signature you "
+		       "provided.");
 	else if (check == URL_UNSIGNED && private)
 		refuse(rq, rs, 403, "AccessDenied", "Access Denied");
 	else
@@ -58,7 +60,8 @@ static const char *storage_key(const struct request *rq)
 {
 	const char *slash = *rq->path ? strchr(rq->path + 1, '/') : NULL;
 
-	if (!slash || (strncmp(rq->path, "/tenant", 7) != 0 && strncmp(rq->path, "/storage/", 9) != 0))
+	if (!slash ||
+	    (strncmp(rq->path, "/tenant", 7) != 0 && strncmp(rq->path, "/storage/", 9) != 0))
 		return NULL;
 	return slash + 1;
 }
@@ -69,9 +72,10 @@ static const char *media_type(const char *key)
 		const char *extension;
 		const char *type;
 	} types[] = {
-		{ ".txt", "text/plain" },     { ".pdf", "application/pdf" }, { ".png", "image/png" },
-		{ ".jpg", "image/jpeg" },     { ".gif", "image/gif" },	     { ".zip", "application/zip" },
-		{ ".gz", "application/gzip" },
+		{".txt", "text/plain"},	     {".pdf", "application/pdf"},
+		{".png", "image/png"},	     {".jpg", "image/jpeg"},
+		{".gif", "image/gif"},	     {".zip", "application/zip"},
+		{".gz", "application/gzip"},
 	};
 	const char *dot = strrchr(key, '.');
 
@@ -85,7 +89,7 @@ void perscom_serve_blob(struct request *rq, struct response *rs)
 {
 	const char *key = storage_key(rq);
 	struct blob *blob;
-	struct range_options options = { .ignored = rq->emu->settings.values[SET_RANGE] != 0 };
+	struct range_options options = {.ignored = rq->emu->settings.values[SET_RANGE] != 0};
 	char etag[32];
 
 	if (!admit(rq, rs))

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define APP_SECONDS (7 * 86400)
+#define APP_SECONDS  (7 * 86400)
 #define EDGE_SECONDS (30 * 86400)
 
 struct cached {
@@ -122,8 +122,7 @@ void cache_purge(struct perscom *p, enum change_kind kind, const char *model, in
 	if (p->emu->settings.values[SET_CACHE] == CACHE_OFF && !cache->entries.n)
 		return;
 	cache->queue = xrealloc(cache->queue, (cache->n_queue + 1) * sizeof(*cache->queue));
-	cache->queue[cache->n_queue++] =
-		(struct purge){ clock_steady_ms() + delay, kind, model, id };
+	cache->queue[cache->n_queue++] = (struct purge){clock_steady_ms() + delay, kind, model, id};
 	if (!delay)
 		carry_out_due(cache);
 }

@@ -14,22 +14,24 @@ static const struct {
 	const char *type;
 	const char *message;
 } fixed[] = {
-	{ 400, "HttpException", "The requested API version is not supported." },
-	{ 401, "AuthenticationException",
-	  "You are not authenticated. Please provide a valid API key that contains your PERSCOM ID to "
-	  "continue." },
-	{ 402, "HttpException", "A valid subscription is required to complete this request." },
-	{ 403, "AccessDeniedHttpException",
-	  "The API key provided does not have the correct permissions and/or scopes to perform the "
-	  "requested action." },
-	{ 404, "NotFoundHttpException", "The requested resource or endpoint could not be found." },
-	{ 405, "MethodNotAllowedHttpException", "The method is not supported for this route." },
-	{ 413, "PostTooLargeException", "" },
-	{ 429, "ThrottleRequestsException",
-	  "You have exceeded the API rate limit. Please wait a minute before trying again." },
-	{ 500, "ErrorException",
-	  "There was a server error with your last request. Please try again." },
-	{ 503, "HttpException", "The API is currently down for maintenance. Please check back later." },
+	{400, "HttpException", "The requested API version is not supported."},
+	{401, "AuthenticationException",
+	 "You are not authenticated. Please provide a valid API key that contains your PERSCOM ID "
+	 "to "
+	 "continue."},
+	{402, "HttpException", "A valid subscription is required to complete this request."},
+	{403, "AccessDeniedHttpException",
+	 "The API key provided does not have the correct permissions and/or scopes to perform the "
+	 "requested action."},
+	{404, "NotFoundHttpException", "The requested resource or endpoint could not be found."},
+	{405, "MethodNotAllowedHttpException", "The method is not supported for this route."},
+	{413, "PostTooLargeException", ""},
+	{429, "ThrottleRequestsException",
+	 "You have exceeded the API rate limit. Please wait a minute before trying again."},
+	{500, "ErrorException",
+	 "There was a server error with your last request. Please try again."},
+	{503, "HttpException",
+	 "The API is currently down for maintenance. Please check back later."},
 };
 
 static void begin(struct call *c, int status, const char *type, const char *message)
@@ -113,7 +115,8 @@ static char *head_line(json_t *errors)
 	const char *key;
 	json_t *messages;
 
-	json_object_foreach(errors, key, messages) {
+	json_object_foreach(errors, key, messages)
+	{
 		if (!first)
 			first = json_string_value(json_array_get(messages, 0));
 		n += json_array_size(messages);

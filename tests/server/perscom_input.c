@@ -52,8 +52,7 @@ static json_t *normalized(const json_t *value)
 	if (!json_is_array(value))
 		return json_incref((json_t *)value);
 	array = json_array();
-	json_array_foreach(value, i, member)
-		json_array_append_new(array, normalized(member));
+	json_array_foreach(value, i, member) json_array_append_new(array, normalized(member));
 	return array;
 }
 
@@ -86,7 +85,7 @@ struct str scalar_text(const json_t *value)
 	else if (json_is_boolean(value))
 		snprintf(text, sizeof(text), "%d", json_is_true(value));
 	else
-		return (struct str){ 0 };
+		return (struct str){0};
 	return str_dup(text, strlen(text));
 }
 
@@ -112,7 +111,7 @@ bool scalar_integer(const json_t *value, int64_t *ret)
  */
 bool date_parse(const char *text, int64_t *ret_seconds)
 {
-	struct date_time t = { 0 };
+	struct date_time t = {0};
 	int used = 0;
 	int n = sscanf(text, "%4d-%2d-%2d%n", &t.year, &t.month, &t.day, &used);
 	int more = 0;
@@ -121,7 +120,8 @@ bool date_parse(const char *text, int64_t *ret_seconds)
 		return false;
 	text += used;
 	if (*text == 'T' || *text == ' ') {
-		n = sscanf(text + 1, "%2d:%2d%n:%2d%n", &t.hour, &t.minute, &used, &t.second, &more);
+		n = sscanf(text + 1, "%2d:%2d%n:%2d%n", &t.hour, &t.minute, &used, &t.second,
+			   &more);
 		if (n < 2 || t.hour > 23 || t.minute > 59 || t.second > 59)
 			return false;
 		text += 1 + (n == 3 ? more : used);

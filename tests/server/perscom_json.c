@@ -17,8 +17,9 @@ static const char *format_time(struct perscom *p, int64_t seconds)
 
 	if (p->formatted_at != seconds) {
 		t = clock_split(seconds);
-		snprintf(p->formatted, sizeof(p->formatted), "%04d-%02d-%02dT%02d:%02d:%02d.000000Z",
-			 t.year, t.month, t.day, t.hour, t.minute, t.second);
+		snprintf(p->formatted, sizeof(p->formatted),
+			 "%04d-%02d-%02dT%02d:%02d:%02d.000000Z", t.year, t.month, t.day, t.hour,
+			 t.minute, t.second);
 		p->formatted_at = seconds;
 	}
 	return p->formatted;
@@ -128,7 +129,8 @@ static void put_field(struct buffer *out, const struct record *r, const struct f
 	if (text && all_day && (strcmp(f->name, "starts") == 0 || strcmp(f->name, "ends") == 0))
 		buffer_json_string(out, text, strcspn(text, "T"));
 	else if (!text && strcmp(f->name, "url") == 0)
-		buffer_printf(out, "\"https:\\/\\/app.perscom.io\\/events\\/%" PRId64 "\"", r->row.id);
+		buffer_printf(out, "\"https:\\/\\/app.perscom.io\\/events\\/%" PRId64 "\"",
+			      r->row.id);
 	else if (value)
 		buffer_json(out, value);
 	else

@@ -62,8 +62,8 @@ static void include_list(struct call *c, const char *list, json_t **errors)
 		size_t len = strcspn(list, ",");
 
 		if (len && !include(c, list, len))
-			invalid_add(errors, "include", "The %.*s include is not whitelisted.", (int)len,
-				    list);
+			invalid_add(errors, "include", "The %.*s include is not whitelisted.",
+				    (int)len, list);
 		list += len + (list[len] == ',');
 	}
 }
@@ -79,12 +79,13 @@ bool includes_read(struct call *c)
 		include_list(c, query.ptr, &errors);
 	str_free(&query);
 	if (c->target == TARGET_SEARCH) {
-		json_array_foreach(json_object_get(c->input, "includes"), i, item) {
+		json_array_foreach(json_object_get(c->input, "includes"), i, item)
+		{
 			const char *relation = json_string_value(json_object_get(item, "relation"));
 
 			if (relation && !include(c, relation, strlen(relation)))
-				invalid_add(&errors, "includes", "The %s relation is not whitelisted.",
-					    relation);
+				invalid_add(&errors, "includes",
+					    "The %s relation is not whitelisted.", relation);
 		}
 	}
 	return !invalid_reply(c, errors);
@@ -113,7 +114,7 @@ static const struct rows *candidates(struct call *c, const struct search *s)
 
 static bool has_needle(struct call *c, const struct search *s, const struct row *row)
 {
-	static const char *const fields[] = { "name", "filename", "path" };
+	static const char *const fields[] = {"name", "filename", "path"};
 
 	if (!s->needle.ptr)
 		return true;
@@ -186,7 +187,7 @@ static int order_rows(const void *a, const void *b, void *context)
 
 static void sort_rows(struct call *c, const struct search *s, struct page *page)
 {
-	struct sort_context context = { c, s };
+	struct sort_context context = {c, s};
 	bool by_id = s->n_sort > 0 && strcmp(s->sort[0].field, "id") == 0;
 
 	if (s->n_sort == 0)
@@ -211,7 +212,8 @@ static void read_sort(struct call *c, struct search *s, json_t **errors)
 	size_t i;
 	json_t *item;
 
-	json_array_foreach(json_object_get(c->input, "sort"), i, item) {
+	json_array_foreach(json_object_get(c->input, "sort"), i, item)
+	{
 		const char *field = json_string_value(json_object_get(item, "field"));
 		const char *direction = json_string_value(json_object_get(item, "direction"));
 		char key[48];
@@ -221,12 +223,12 @@ static void read_sort(struct call *c, struct search *s, json_t **errors)
 			invalid_add(errors, key, "The sort.%zu.field field is required.", i);
 		else if (!field_allowed(c, field))
 			invalid_add(errors, key, "The %s field is not whitelisted.", field);
-		else if (direction && strcmp(direction, "asc") != 0 && strcmp(direction, "desc") != 0)
+		else if (direction && strcmp(direction, "asc") != 0 &&
+			 strcmp(direction, "desc") != 0)
 			invalid_add(errors, key, "The selected sort.%zu.direction is invalid.", i);
 		else if (s->n_sort < 8)
 			s->sort[s->n_sort++] = (struct sort_key){
-				xstrdup(field), direction && strcmp(direction, "desc") == 0
-			};
+				xstrdup(field), direction && strcmp(direction, "desc") == 0};
 	}
 }
 
@@ -292,7 +294,7 @@ static int64_t positive(struct call *c, const char *name, int64_t otherwise)
 static void put_page_url(struct call *c, struct buffer *out, int64_t number)
 {
 	const char *host = request_header(c->rq, "Host");
-	struct buffer url = { 0 };
+	struct buffer url = {0};
 
 	if (host)
 		buffer_printf(&url, "http://%s%s", host, c->rq->path);
@@ -421,8 +423,8 @@ static void put_page(struct call *c, struct page *page)
 void list_serve(struct call *c)
 {
 	struct collection *users = store_collection(c->p->emu->store, "users");
-	struct search s = { 0 };
-	struct page page = { 0 };
+	struct search s = {0};
+	struct page page = {0};
 
 	if (c->nested && !store_record(users, c->user_id)) {
 		error_status(c, 404);

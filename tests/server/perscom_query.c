@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum operator {
+enum operator{
 	OP_LESS,
 	OP_LESS_EQUAL,
 	OP_GREATER,
@@ -33,11 +33,13 @@ static const struct {
 	const char *name;
 	enum operator op;
 } operators[] = {
-	{ "<", OP_LESS },	    { "<=", OP_LESS_EQUAL }, { ">", OP_GREATER },
-	{ ">=", OP_GREATER_EQUAL }, { "=", OP_EQUAL },	     { "!=", OP_NOT_EQUAL },
-	{ "like", OP_LIKE },	    { "not like", OP_NOT_LIKE }, { "ilike", OP_LIKE },
-	{ "not ilike", OP_NOT_LIKE }, { "in", OP_IN },	     { "not in", OP_NOT_IN },
-	{ "all in", OP_ALL_IN },    { "any in", OP_ANY_IN },
+	{"<", OP_LESS},	       {"<=", OP_LESS_EQUAL},
+	{">", OP_GREATER},     {">=", OP_GREATER_EQUAL},
+	{"=", OP_EQUAL},       {"!=", OP_NOT_EQUAL},
+	{"like", OP_LIKE},     {"not like", OP_NOT_LIKE},
+	{"ilike", OP_LIKE},    {"not ilike", OP_NOT_LIKE},
+	{"in", OP_IN},	       {"not in", OP_NOT_IN},
+	{"all in", OP_ALL_IN}, {"any in", OP_ANY_IN},
 };
 
 struct operand {
@@ -93,7 +95,7 @@ bool field_allowed(const struct call *c, const char *field)
 
 static struct operand operand_of(const json_t *value)
 {
-	struct operand o = { .raw = scalar_text(value) };
+	struct operand o = {.raw = scalar_text(value)};
 
 	o.null = !o.raw.ptr;
 	if (o.null)
@@ -115,7 +117,8 @@ static void take_operands(struct condition *cond, const json_t *value)
 	cond->operands = xzalloc(n * sizeof(*cond->operands));
 	cond->n_operands = n;
 	for (size_t i = 0; i < n; i++)
-		cond->operands[i] = operand_of(json_is_array(value) ? json_array_get(value, i) : value);
+		cond->operands[i] =
+			operand_of(json_is_array(value) ? json_array_get(value, i) : value);
 }
 
 static bool take_operator(struct condition *cond, const json_t *item, const char *prefix,
@@ -194,7 +197,8 @@ static struct filter *parse_list(struct call *c, const json_t *list, const char 
 	}
 	f->n = json_array_size(list);
 	f->at = xzalloc(f->n * sizeof(*f->at));
-	json_array_foreach(list, i, item) {
+	json_array_foreach(list, i, item)
+	{
 		char *key = xasprintf("%s.%zu", prefix, i);
 
 		parse_condition(c, &f->at[i], item, key, depth, errors);
@@ -232,12 +236,12 @@ void filter_free(struct filter *f)
 
 static struct value text_value(const struct str *s)
 {
-	return (struct value){ s->ptr ? VALUE_TEXT : VALUE_NULL, 0, s->ptr, s->len };
+	return (struct value){s->ptr ? VALUE_TEXT : VALUE_NULL, 0, s->ptr, s->len};
 }
 
 static struct value number_value(enum value_kind kind, int64_t number)
 {
-	return (struct value){ kind, number, NULL, 0 };
+	return (struct value){kind, number, NULL, 0};
 }
 
 static struct value attachment_value(const struct attachment *a, const char *field)
@@ -247,7 +251,7 @@ static struct value attachment_value(const struct attachment *a, const char *fie
 	if (strcmp(field, "filename") == 0)
 		return text_value(&a->filename);
 	if (strcmp(field, "path") == 0)
-		return (struct value){ VALUE_TEXT, 0, a->path, strlen(a->path) };
+		return (struct value){VALUE_TEXT, 0, a->path, strlen(a->path)};
 	if (strcmp(field, "model_type") == 0)
 		return text_value(&a->owner_type);
 	if (strcmp(field, "model_id") == 0)
@@ -262,8 +266,8 @@ static struct value attachment_value(const struct attachment *a, const char *fie
 static struct value json_value(const json_t *value)
 {
 	if (json_is_string(value))
-		return (struct value){ VALUE_TEXT, 0, json_string_value(value),
-				       json_string_length(value) };
+		return (struct value){VALUE_TEXT, 0, json_string_value(value),
+				      json_string_length(value)};
 	if (json_is_integer(value))
 		return number_value(VALUE_INTEGER, json_integer_value(value));
 	if (json_is_boolean(value))
@@ -448,7 +452,8 @@ bool filter_owner(const struct filter *f, struct str *ret_type, int64_t *ret_id)
 
 		if (i > 0 && cond->is_or)
 			return false;
-		if (cond->nested || cond->op != OP_EQUAL || !cond->n_operands || cond->operands[0].null)
+		if (cond->nested || cond->op != OP_EQUAL || !cond->n_operands ||
+		    cond->operands[0].null)
 			continue;
 		if (strcmp(cond->field, "model_type") == 0)
 			type = &cond->operands[0];

@@ -12,77 +12,91 @@
 #define LONG_TEXT 65535
 
 static const struct field user_fields[] = {
-	{ "name", FIELD_TEXT, 255, true, NULL },
-	{ "email", FIELD_TEXT, 255, true, NULL },
-	{ "approved", FIELD_BOOL, 0, false, NULL },
-	{ NULL, FIELD_TEXT, 0, false, NULL },
+	{"name", FIELD_TEXT, 255, true, NULL},
+	{"email", FIELD_TEXT, 255, true, NULL},
+	{"approved", FIELD_BOOL, 0, false, NULL},
+	{NULL, FIELD_TEXT, 0, false, NULL},
 };
 
 /* The table of section 9, against what seed 001 promises (P-25). */
 static const struct field event_fields[] = {
-	{ "name", FIELD_TEXT, 255, true, NULL },
-	{ "calendar_id", FIELD_CALENDAR, 0, false, NULL },
-	{ "description", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ "content", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ "location", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ "url", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ "author_id", FIELD_USER, 0, false, NULL },
-	{ "all_day", FIELD_BOOL, 0, false, NULL },
-	{ "repeats", FIELD_BOOL, 0, false, NULL },
-	{ "starts", FIELD_DATE, 0, false, NULL },
-	{ "ends", FIELD_DATE, 0, false, NULL },
-	{ "registrations_deadline", FIELD_DATE, 0, false, NULL },
-	{ "notifications_enabled", FIELD_BOOL, 0, false, NULL },
-	{ "notifications_interval", FIELD_CHOICE, 0, false, "pt0m pt15m pt1h p1d p1w" },
-	{ "notifications_channels", FIELD_CHOICE, 0, false,
-	  "broadcast database discord_private discord_public mail sms" },
-	{ "registration_enabled", FIELD_IGNORED, 0, false, NULL },
-	{ "registration_deadline", FIELD_IGNORED, 0, false, NULL },
-	{ "registrations_enabled", FIELD_IGNORED, 0, false, NULL },
-	{ NULL, FIELD_TEXT, 0, false, NULL },
+	{"name", FIELD_TEXT, 255, true, NULL},
+	{"calendar_id", FIELD_CALENDAR, 0, false, NULL},
+	{"description", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{"content", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{"location", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{"url", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{"author_id", FIELD_USER, 0, false, NULL},
+	{"all_day", FIELD_BOOL, 0, false, NULL},
+	{"repeats", FIELD_BOOL, 0, false, NULL},
+	{"starts", FIELD_DATE, 0, false, NULL},
+	{"ends", FIELD_DATE, 0, false, NULL},
+	{"registrations_deadline", FIELD_DATE, 0, false, NULL},
+	{"notifications_enabled", FIELD_BOOL, 0, false, NULL},
+	{"notifications_interval", FIELD_CHOICE, 0, false, "pt0m pt15m pt1h p1d p1w"},
+	{"notifications_channels", FIELD_CHOICE, 0, false,
+	 "broadcast database discord_private discord_public mail sms"},
+	{"registration_enabled", FIELD_IGNORED, 0, false, NULL},
+	{"registration_deadline", FIELD_IGNORED, 0, false, NULL},
+	{"registrations_enabled", FIELD_IGNORED, 0, false, NULL},
+	{NULL, FIELD_TEXT, 0, false, NULL},
 };
 
 static const struct field task_fields[] = {
-	{ "title", FIELD_TEXT, 255, true, NULL },
-	{ "description", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ "instructions", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ "form_id", FIELD_INTEGER, 0, false, NULL },
-	{ NULL, FIELD_TEXT, 0, false, NULL },
+	{"title", FIELD_TEXT, 255, true, NULL},
+	{"description", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{"instructions", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{"form_id", FIELD_INTEGER, 0, false, NULL},
+	{NULL, FIELD_TEXT, 0, false, NULL},
 };
 
 static const struct field record_fields[] = {
-	{ "user_id", FIELD_USER, 0, false, NULL },
-	{ "document_id", FIELD_INTEGER, 0, false, NULL },
-	{ "author_id", FIELD_USER, 0, false, NULL },
-	{ "text", FIELD_TEXT, LONG_TEXT, false, NULL },
-	{ NULL, FIELD_TEXT, 0, false, NULL },
+	{"user_id", FIELD_USER, 0, false, NULL},   {"document_id", FIELD_INTEGER, 0, false, NULL},
+	{"author_id", FIELD_USER, 0, false, NULL}, {"text", FIELD_TEXT, LONG_TEXT, false, NULL},
+	{NULL, FIELD_TEXT, 0, false, NULL},
 };
 
-#define RECORD(path, class, scope_name, era)                                                         \
-	{                                                                                            \
-		.name = path, .model = class, .scope = scope_name, .title = "text",                   \
-		.fields = record_fields, .newest_first = true, .since = era,                          \
-		.filters = "id user_id user.* document_id author_id text created_at updated_at",      \
-		.includes = "attachments author document user"                                       \
+#define RECORD(path, class, scope_name, era)                                                       \
+	{                                                                                          \
+		.name = path, .model = class, .scope = scope_name, .title = "text",                \
+		.fields = record_fields, .newest_first = true, .since = era,                       \
+		.filters = "id user_id user.* document_id author_id text created_at updated_at",   \
+		.includes = "attachments author document user"                                     \
 	}
 
 const struct resource resources[] = {
-	{ .name = "attachments", .model = "Attachment", .scope = "attachment",
-	  .filters = "id name filename model_id model_type path created_at updated_at",
-	  .includes = "model" },
-	{ .name = "users", .model = "User", .scope = "user", .title = "name", .fields = user_fields,
-	  .filters = "id name email unit_id approved last_seen_at created_at updated_at",
-	  .includes = "attachments fields position rank specialty status unit", .search_fails = true },
-	{ .name = "events", .model = "Event", .scope = "event", .title = "name",
-	  .fields = event_fields,
-	  .filters = "id name calendar_id description content location url author_id all_day repeats "
-		     "starts ends registrations_deadline registration_enabled registration_deadline "
-		     "notifications_enabled notifications_interval notifications_channels created_at "
-		     "updated_at author.* calendar.*",
-	  .includes = "attachments author calendar comments image schedule tags", .search_fails = true },
-	{ .name = "tasks", .model = "Task", .scope = "task", .title = "title", .fields = task_fields,
-	  .filters = "id title description instructions form_id form.* created_at updated_at",
-	  .includes = "attachments form users" },
+	{.name = "attachments",
+	 .model = "Attachment",
+	 .scope = "attachment",
+	 .filters = "id name filename model_id model_type path created_at updated_at",
+	 .includes = "model"},
+	{.name = "users",
+	 .model = "User",
+	 .scope = "user",
+	 .title = "name",
+	 .fields = user_fields,
+	 .filters = "id name email unit_id approved last_seen_at created_at updated_at",
+	 .includes = "attachments fields position rank specialty status unit",
+	 .search_fails = true},
+	{.name = "events",
+	 .model = "Event",
+	 .scope = "event",
+	 .title = "name",
+	 .fields = event_fields,
+	 .filters =
+		 "id name calendar_id description content location url author_id all_day repeats "
+		 "starts ends registrations_deadline registration_enabled registration_deadline "
+		 "notifications_enabled notifications_interval notifications_channels created_at "
+		 "updated_at author.* calendar.*",
+	 .includes = "attachments author calendar comments image schedule tags",
+	 .search_fails = true},
+	{.name = "tasks",
+	 .model = "Task",
+	 .scope = "task",
+	 .title = "title",
+	 .fields = task_fields,
+	 .filters = "id title description instructions form_id form.* created_at updated_at",
+	 .includes = "attachments form users"},
 	RECORD("assignment-records", "AssignmentRecord", "assignmentrecord", 0),
 	RECORD("award-records", "AwardRecord", "awardrecord", 0),
 	RECORD("combat-records", "CombatRecord", "combatrecord", 0),
@@ -90,7 +104,7 @@ const struct resource resources[] = {
 	RECORD("rank-records", "RankRecord", "rankrecord", 0),
 	RECORD("service-records", "ServiceRecord", "servicerecord", 0),
 	RECORD("training-records", "TrainingRecord", "trainingrecord", SETTING_VERSION_OF(2, 6, 0)),
-	{ .name = NULL },
+	{.name = NULL},
 };
 
 const struct resource *resource_attachments(void)

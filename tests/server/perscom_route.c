@@ -76,7 +76,7 @@ static bool known_verb(const struct call *c)
 
 static bool take_relation(struct call *c, const struct path *p, size_t i)
 {
-	static const char *const names[] = { "attach", "detach", "sync", "toggle" };
+	static const char *const names[] = {"attach", "detach", "sync", "toggle"};
 
 	for (size_t k = 0; c->nested && k < 4; k++) {
 		if (is(p, i, names[k])) {
@@ -138,7 +138,9 @@ int route(struct call *c)
 	if (!split(c->rq->path, &p) || p.n == 0)
 		return 404;
 	if (!is(&p, 0, "v1") && !is(&p, 0, "v2"))
-		return p.at[0][0] == 'v' && p.len[0] > 1 && p.at[0][1] >= '0' && p.at[0][1] <= '9' ? 400 : 404;
+		return p.at[0][0] == 'v' && p.len[0] > 1 && p.at[0][1] >= '0' && p.at[0][1] <= '9'
+			       ? 400
+			       : 404;
 	if (!take_resource(c, &p))
 		return 404;
 	return known_verb(c) ? 0 : 405;

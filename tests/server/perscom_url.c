@@ -21,7 +21,7 @@ static void put_object(const struct perscom *p, struct buffer *out, const char *
 static void sign(struct perscom *p, const char *path, const char *date, const char *expires,
 		 char hex[static DIGEST_HEX])
 {
-	struct buffer text = { 0 };
+	struct buffer text = {0};
 
 	buffer_puts(&text, "GET\n");
 	buffer_puts(&text, path);
@@ -54,7 +54,7 @@ static void put_presigned(struct call *c, struct buffer *out, const char *path)
 
 void put_url(struct call *c, struct buffer *out, const char *path)
 {
-	struct buffer url = { 0 };
+	struct buffer url = {0};
 	size_t object;
 
 	switch ((enum url_form)setting(c, SET_URL)) {
@@ -80,7 +80,7 @@ void put_url(struct call *c, struct buffer *out, const char *path)
 
 static bool expired(const char *date, const char *expires)
 {
-	struct date_time t = { 0 };
+	struct date_time t = {0};
 
 	if (sscanf(date, "%4d%2d%2dT%2d%2d%2dZ", &t.year, &t.month, &t.day, &t.hour, &t.minute,
 		   &t.second) != 6)

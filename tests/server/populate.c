@@ -123,7 +123,7 @@ static bool add_collection(void *context, const char *path, const char *name)
 
 bool populate_directory(struct emulator *emu, const char *directory)
 {
-	struct place place = { .emu = emu };
+	struct place place = {.emu = emu};
 
 	return for_each_entry(directory, &place, add_collection);
 }
@@ -131,7 +131,8 @@ bool populate_directory(struct emulator *emu, const char *directory)
 static void generate_file(struct emulator *emu, struct record *r, int number, uint64_t size)
 {
 	char *name = xasprintf("file-%04d.dat", number);
-	char *identity = xasprintf("%s/%s/%s/%" PRIu64, r->collection->name, r->name.ptr, name, size);
+	char *identity =
+		xasprintf("%s/%s/%s/%" PRIu64, r->collection->name, r->name.ptr, name, size);
 
 	add_lasting(emu, r, name, identity,
 		    blob_new_generated(hash_bytes(identity, strlen(identity), 1), size),
@@ -147,9 +148,11 @@ bool populate_generated(struct emulator *emu, const char *what)
 	uint64_t size;
 	struct collection *c;
 
-	if (sscanf(what, "%63[^:]:%d:%d:%" SCNu64 "%n", name, &records, &files, &size, &used) != 4 ||
+	if (sscanf(what, "%63[^:]:%d:%d:%" SCNu64 "%n", name, &records, &files, &size, &used) !=
+		    4 ||
 	    what[used] || !(c = store_collection(emu->store, name))) {
-		fprintf(stderr, "attachfs-emulator: --generate COLLECTION:RECORDS:FILES:BYTES: %s\n", what);
+		fprintf(stderr,
+			"attachfs-emulator: --generate COLLECTION:RECORDS:FILES:BYTES: %s\n", what);
 		return false;
 	}
 	for (int i = 1; i <= records; i++) {

@@ -24,7 +24,7 @@ static void put_date(struct response *rs, int64_t seconds)
 
 static bool parse_date(const char *text, int64_t *ret)
 {
-	struct tm tm = { 0 };
+	struct tm tm = {0};
 
 	if (!strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &tm))
 		return false;
@@ -132,8 +132,8 @@ void range_serve(struct request *rq, struct response *rs, struct blob *blob,
 		response_header(rs, "Content-Range", "bytes */%" PRIu64, size);
 	} else if (verdict == RANGE_ONE) {
 		rs->status = 206;
-		response_header(rs, "Content-Range", "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64, first,
-				last, size);
+		response_header(rs, "Content-Range", "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64,
+				first, last, size);
 	}
 	if (rs->status == 412 || rs->status == 416) {
 		blob_unref(blob);

@@ -131,7 +131,7 @@ static bool is_id(const char *segment, size_t len)
 
 static char *endpoint_of(enum port_kind port, const char *method, const char *path)
 {
-	struct buffer b = { 0 };
+	struct buffer b = {0};
 
 	buffer_puts(&b, method);
 	if (port == PORT_BLOB) {
@@ -174,12 +174,16 @@ struct reqlog_entry *reqlog_begin(struct reqlog *log, enum port_kind port, const
 {
 	struct reqlog_entry *e = xzalloc(sizeof(*e));
 
-	*e = (struct reqlog_entry){ .begun_us = clock_steady_us(), .port = port,
-				    .method = xstrdup(method), .path = xstrdup(path),
-				    .query = xstrdup(query), .authorization = authorization,
-				    .range = range ? xstrdup(range) : NULL,
-				    .endpoint = endpoint_of(port, method, path),
-				    .listed = true, .running = true };
+	*e = (struct reqlog_entry){.begun_us = clock_steady_us(),
+				   .port = port,
+				   .method = xstrdup(method),
+				   .path = xstrdup(path),
+				   .query = xstrdup(query),
+				   .authorization = authorization,
+				   .range = range ? xstrdup(range) : NULL,
+				   .endpoint = endpoint_of(port, method, path),
+				   .listed = true,
+				   .running = true};
 	pthread_mutex_lock(&log->lock);
 	e->seq = log->next_seq++;
 	if (log->n == LOG_KEPT)
@@ -232,8 +236,8 @@ static void write_entry(const struct reqlog *log, const struct reqlog_entry *e, 
 	int64_t end = e->ended_us ? e->ended_us : clock_steady_us();
 
 	buffer_json_comma(out);
-	buffer_printf(out, "{\"seq\":%llu,\"t_ms\":%lld,\"port\":\"%s\"", (unsigned long long)e->seq,
-		      (long long)(e->begun_us - log->started_us) / 1000,
+	buffer_printf(out, "{\"seq\":%llu,\"t_ms\":%lld,\"port\":\"%s\"",
+		      (unsigned long long)e->seq, (long long)(e->begun_us - log->started_us) / 1000,
 		      e->port == PORT_API ? "api" : "blob");
 	buffer_json_key(out, "method");
 	buffer_json_text(out, e->method);

@@ -58,5 +58,5 @@ void rows_remove(struct rows *rows, const struct row *row)
 void rows_free(struct rows *rows)
 {
 	free(rows->at);
-	*rows = (struct rows){ 0 };
+	*rows = (struct rows){0};
 }

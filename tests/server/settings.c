@@ -109,9 +109,8 @@ bool settings_set_json(struct settings *s, const json_t *object, char **ret_erro
 	const char *name;
 	json_t *value;
 
-	json_object_foreach((json_t *)object, name, value)
-		if (!set_value(&fresh, name, value, ret_error))
-			return false;
+	json_object_foreach((json_t *)object, name,
+			    value) if (!set_value(&fresh, name, value, ret_error)) return false;
 	*s = fresh;
 	return true;
 }
@@ -135,6 +134,7 @@ json_t *settings_to_json(const struct settings *s)
 	json_t *object = json_object();
 
 	for (size_t i = 0; s->table[i].name; i++)
-		json_object_set_new(object, s->table[i].name, value_to_json(&s->table[i], s->values[i]));
+		json_object_set_new(object, s->table[i].name,
+				    value_to_json(&s->table[i], s->values[i]));
 	return object;
 }

@@ -31,7 +31,7 @@ struct settings {
 	int64_t values[SETTINGS_MAX];
 };
 
-#define SETTING_VERSION_OF(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
+#define SETTING_VERSION_OF(major, minor, patch) ((major)*1000000 + (minor)*1000 + (patch))
 
 void settings_init(struct settings *s, const struct setting *table);
 /* False: no such toggle or value; *ret_error says so. */

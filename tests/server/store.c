@@ -150,7 +150,7 @@ struct attachment *store_attachment(const struct store *s, int64_t id)
 static struct str owner_key(const char *type, size_t len, int64_t id)
 {
 	struct str folded = text_fold(type, len);
-	struct str key = { xmalloc(folded.len + sizeof(id)), folded.len + sizeof(id) };
+	struct str key = {xmalloc(folded.len + sizeof(id)), folded.len + sizeof(id)};
 
 	memcpy(key.ptr, &id, sizeof(id));
 	memcpy(key.ptr + sizeof(id), folded.ptr, folded.len);
@@ -286,9 +286,8 @@ const char *store_guess_extension(struct blob *b)
 		size_t len;
 		const char *extension;
 	} kinds[] = {
-		{ "%PDF-", 5, "pdf" },          { "\x89PNG\r\n", 6, "png" },
-		{ "\xff\xd8\xff", 3, "jpg" },   { "GIF8", 4, "gif" },
-		{ "PK\x03\x04", 4, "zip" },     { "\x1f\x8b", 2, "gz" },
+		{"%PDF-", 5, "pdf"}, {"\x89PNG\r\n", 6, "png"}, {"\xff\xd8\xff", 3, "jpg"},
+		{"GIF8", 4, "gif"},  {"PK\x03\x04", 4, "zip"},	{"\x1f\x8b", 2, "gz"},
 	};
 	char head[4096];
 	ssize_t n = blob_read(b, 0, head, sizeof(head));

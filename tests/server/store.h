@@ -21,7 +21,7 @@
 #include <stdbool.h>
 
 struct collection {
-	const char *name;       /* "users" */
+	const char *name;	/* "users" */
 	const char *owner_type; /* what attachments call it: "App\\Models\\User" */
 	struct rows records;
 	int64_t next_id;
@@ -46,7 +46,7 @@ struct attachment {
 	char *path;
 	int64_t created_at;
 	int64_t updated_at;
-	int64_t deleted_at; /* 0: alive; only systems that soft-delete set it */
+	int64_t deleted_at;  /* 0: alive; only systems that soft-delete set it */
 	struct owner *owner; /* the index entry it is listed in */
 };
 

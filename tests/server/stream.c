@@ -17,7 +17,7 @@
 #include <string.h>
 
 #define WHOLE_MAX 65536
-#define PIECE (512 * 1024)
+#define PIECE	  (512 * 1024)
 
 struct stream {
 	struct request *rq;
@@ -47,7 +47,7 @@ void response_header(struct response *rs, const char *name, const char *format, 
 
 void response_copy(struct response *to, const struct response *from)
 {
-	*to = (struct response){ .status = from->status, .off = from->off, .len = from->len };
+	*to = (struct response){.status = from->status, .off = from->off, .len = from->len};
 	to->blob = blob_ref(from->blob);
 	buffer_put(&to->body, from->body.data, from->body.len);
 	for (size_t i = 0; i < from->n_headers; i++)
@@ -62,14 +62,15 @@ void response_free(struct response *rs)
 	}
 	buffer_free(&rs->body);
 	blob_unref(rs->blob);
-	*rs = (struct response){ 0 };
+	*rs = (struct response){0};
 }
 
 /* Bytes a dribbling stream may have sent by now; sleeps and returns 0 if that is no more than @sent. */
 static int64_t dribble(struct stream *st, uint64_t sent)
 {
 	int64_t elapsed = clock_steady_us() - st->begun_us;
-	int64_t due = (int64_t)((double)elapsed * (double)st->bytes_per_second / 1e6) - (int64_t)sent;
+	int64_t due =
+		(int64_t)((double)elapsed * (double)st->bytes_per_second / 1e6) - (int64_t)sent;
 	int64_t wait_ms = 1000 / st->bytes_per_second;
 
 	if (due > 0)
@@ -85,7 +86,8 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 	ssize_t n;
 
 	if (pos >= st->limit)
-		return st->cut ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+		return st->cut ? MHD_CONTENT_READER_END_WITH_ERROR
+			       : MHD_CONTENT_READER_END_OF_STREAM;
 	if (max > st->limit - pos)
 		max = (size_t)(st->limit - pos);
 	if (st->bytes_per_second) {
@@ -124,8 +126,9 @@ static void shape(struct stream *st, const struct fault *fault, uint64_t len)
 	if (!fault)
 		return;
 	if (fault->truncate_declared > 0)
-		st->limit -= (uint64_t)fault->truncate_declared < len ? (uint64_t)fault->truncate_declared
-								      : len;
+		st->limit -= (uint64_t)fault->truncate_declared < len
+				     ? (uint64_t)fault->truncate_declared
+				     : len;
 	if (fault->cut_after >= 0 && (uint64_t)fault->cut_after < st->limit)
 		st->limit = (uint64_t)fault->cut_after;
 	st->cut = st->limit < len;
@@ -145,11 +148,12 @@ static struct MHD_Response *in_pieces(struct request *rq)
 	st->off = rs->off;
 	if (!rs->blob) {
 		st->data = rs->body.data;
-		rs->body = (struct buffer){ 0 };
+		rs->body = (struct buffer){0};
 	}
 	shape(st, rq->fault, len);
 	st->begun_us = clock_steady_us();
-	return MHD_create_response_from_callback(len, piece ? piece : 1, stream_read, st, stream_free);
+	return MHD_create_response_from_callback(len, piece ? piece : 1, stream_read, st,
+						 stream_free);
 }
 
 static void load_blob(struct response *rs)
@@ -165,7 +169,7 @@ static struct MHD_Response *whole(struct request *rq)
 {
 	struct buffer body = rq->response.body;
 
-	rq->response.body = (struct buffer){ 0 };
+	rq->response.body = (struct buffer){0};
 	if (rq->log && strcmp(rq->method, "HEAD") != 0)
 		reqlog_sent(rq->emu->log, rq->log, body.len);
 	return MHD_create_response_from_buffer(body.len, body.data ? body.data : xzalloc(1),

@@ -2,4 +2,4 @@
 #include "emulator.h"
 #include "perscom.h"
 
-const struct system *const systems[] = { &perscom_system, NULL };
+const struct system *const systems[] = {&perscom_system, NULL};

@@ -23,7 +23,8 @@ static struct table_entry *find(const struct table *t, const void *key, size_t l
 	for (size_t i = hash & (t->cap - 1);; i = (i + 1) & (t->cap - 1)) {
 		struct table_entry *e = &t->slots[i];
 
-		if (!e->key || (e->hash == hash && e->key_len == len && memcmp(e->key, key, len) == 0))
+		if (!e->key ||
+		    (e->hash == hash && e->key_len == len && memcmp(e->key, key, len) == 0))
 			return e;
 	}
 }
@@ -61,7 +62,7 @@ void *table_put(struct table *t, const void *key, size_t len, void *value)
 	e = find(t, key, len, hash);
 	old = e->key ? e->value : NULL;
 	if (!e->key) {
-		*e = (struct table_entry){ hash, xmemdup(key, len), len, NULL };
+		*e = (struct table_entry){hash, xmemdup(key, len), len, NULL};
 		t->n++;
 	}
 	e->value = value;
@@ -80,7 +81,7 @@ static void close_gap(struct table *t, size_t gap)
 		t->slots[gap] = t->slots[i];
 		gap = i;
 	}
-	t->slots[gap] = (struct table_entry){ 0 };
+	t->slots[gap] = (struct table_entry){0};
 }
 
 void *table_remove(struct table *t, const void *key, size_t len)
@@ -102,7 +103,7 @@ void table_free(struct table *t)
 	for (size_t i = 0; i < t->cap; i++)
 		free(t->slots[i].key);
 	free(t->slots);
-	*t = (struct table){ 0 };
+	*t = (struct table){0};
 }
 
 void *table_next(const struct table *t, size_t *pos)

@@ -27,7 +27,8 @@ struct table {
 uint64_t hash_bytes(const void *data, size_t len, uint64_t seed);
 
 void *table_get(const struct table *t, const void *key, size_t len);
-void *table_put(struct table *t, const void *key, size_t len, void *value); /* the old value or NULL */
+void *table_put(struct table *t, const void *key, size_t len,
+		void *value); /* the old value or NULL */
 void *table_remove(struct table *t, const void *key, size_t len);
 void table_free(struct table *t); /* forgets the values */
 

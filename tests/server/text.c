@@ -9,7 +9,7 @@
 
 struct str str_dup(const char *s, size_t len)
 {
-	return (struct str){ xmemdup(s, len), len };
+	return (struct str){xmemdup(s, len), len};
 }
 
 void str_set(struct str *s, const char *value, size_t len)
@@ -17,13 +17,13 @@ void str_set(struct str *s, const char *value, size_t len)
 	char *copy = value ? xmemdup(value, len) : NULL;
 
 	free(s->ptr);
-	*s = (struct str){ copy, value ? len : 0 };
+	*s = (struct str){copy, value ? len : 0};
 }
 
 void str_free(struct str *s)
 {
 	free(s->ptr);
-	*s = (struct str){ 0 };
+	*s = (struct str){0};
 }
 
 bool str_equal(const struct str *a, const char *b, size_t len)
@@ -44,7 +44,7 @@ static size_t sequence_length(unsigned char first)
 
 size_t utf8_next(const char *s, size_t len, uint32_t *ret_cp)
 {
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
 	const unsigned char *u = (const unsigned char *)s;
 	size_t n = len ? sequence_length(u[0]) : 0;
 	uint32_t cp;
@@ -185,7 +185,7 @@ struct str text_fold(const char *s, size_t len)
 		len -= n;
 	}
 	out[used] = '\0';
-	return (struct str){ out, used };
+	return (struct str){out, used};
 }
 
 int text_compare(const struct str *a, const struct str *b)

@@ -946,8 +946,8 @@ static unsigned batches(unsigned n, unsigned limit)
  * there, and per rename over with bytes that are here; a filler per upload at most. Updates: a
  * batch of the moves, then batches of the odd names that uploads left tame: uploads arrive in two
  * waves, what is sent directly and what follows a filler (P-1), and a wave may leave a batch begun.
- * Removes: a batch of those that need not wait, one of those that wait for an update or an upload, which includes the
- * identities that adopting left.
+ * Removes: a batch of those that need not wait, one of those that wait for an update or an upload,
+ * which includes the identities that adopting left.
  */
 static void check_bound(const struct model *m, const struct wishes *w)
 {

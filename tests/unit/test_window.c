@@ -15,16 +15,23 @@
 
 #include "window.h"
 
-#define KIB 1024u
-#define MIB (1024u * KIB)
-#define GIB (UINT64_C(1024) * MIB)
+#define KIB   1024u
+#define MIB   (1024u * KIB)
+#define GIB   (UINT64_C(1024) * MIB)
 #define WHOLE (4u * MIB)
 #define FIRST (256u * KIB)
 
-static struct window_range decide(uint64_t off, uint64_t end, int64_t size, uint64_t missing, uint64_t missing_end, bool forward)
+static struct window_range decide(uint64_t off, uint64_t end, int64_t size, uint64_t missing,
+				  uint64_t missing_end, bool forward)
 {
-	struct window_wish w = { .off = off, .end = end, .size = size, .missing = missing, .missing_end = missing_end,
-				 .forward = forward, .whole_bytes = WHOLE, .min_bytes = FIRST };
+	struct window_wish w = {.off = off,
+				.end = end,
+				.size = size,
+				.missing = missing,
+				.missing_end = missing_end,
+				.forward = forward,
+				.whole_bytes = WHOLE,
+				.min_bytes = FIRST};
 	struct window_range r;
 
 	window_decide(&w, &r);
@@ -61,7 +68,8 @@ static void test_a_random_read_takes_its_blocks_only(void **state)
 
 static void test_a_read_across_two_blocks_takes_both(void **state)
 {
-	struct window_range r = decide(MIB - 100, MIB + 100, GIB, MIB - CONTENT_BLOCK_BYTES, GIB, false);
+	struct window_range r =
+		decide(MIB - 100, MIB + 100, GIB, MIB - CONTENT_BLOCK_BYTES, GIB, false);
 
 	(void)state;
 	assert_int_equal(r.end, MIB + CONTENT_BLOCK_BYTES);
@@ -122,14 +130,17 @@ static void test_the_window_doubles_up_to_its_most(void **state)
 
 static void test_whatever_is_asked_for_covers_what_is_missed(void **state)
 {
-	unsigned seed = getenv("ATTACHFS_TEST_SEED") ? (unsigned)atoi(getenv("ATTACHFS_TEST_SEED")) : (unsigned)time(NULL);
+	unsigned seed = getenv("ATTACHFS_TEST_SEED") ? (unsigned)atoi(getenv("ATTACHFS_TEST_SEED"))
+						     : (unsigned)time(NULL);
 
 	(void)state;
 	printf("seed %u\n", seed);
 	srandom(seed);
 	for (int i = 0; i < 200000; i++) {
-		uint64_t size = (uint64_t)random() * 7 % (2 * GIB) + 1, off = (uint64_t)random() % size;
-		uint64_t end = off + 1 + (uint64_t)random() % MIB, missing = off - (uint64_t)random() % CONTENT_BLOCK_BYTES % (off + 1);
+		uint64_t size = (uint64_t)random() * 7 % (2 * GIB) + 1,
+			 off = (uint64_t)random() % size;
+		uint64_t end = off + 1 + (uint64_t)random() % MIB,
+			 missing = off - (uint64_t)random() % CONTENT_BLOCK_BYTES % (off + 1);
 		uint64_t missing_end = off + 1 + (uint64_t)random() % (size - off);
 		struct window_range r;
 

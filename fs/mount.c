@@ -34,8 +34,7 @@ static void on_state(void *ctx, enum engine_state state, int64_t until_real_ns)
 	struct mount *m = ctx;
 	static const char *const words[] = {"online", "offline", "throttled"};
 
-	atomic_store(&m->throttled_until_ns,
-		     state == ENGINE_THROTTLED ? (uint64_t)until_real_ns : 0);
+	(void)until_real_ns;
 	if (state == ENGINE_OFFLINE)
 		log_warning("network: the server cannot be reached: cached files are served, "
 			    "changes are queued");
@@ -49,10 +48,11 @@ static void on_tick(void *ctx)
 {
 	struct mount *m = ctx;
 
-	if (m->reader)
-		reader_tick(m->reader);
-	if (m->lister)
-		lister_tick(m->lister);
+	/* the timer runs before those it serves are there */
+	if (!atomic_load(&m->ticking))
+		return;
+	reader_tick(m->reader);
+	lister_tick(m->lister);
 }
 
 /* ---- steps ---- */
@@ -204,6 +204,7 @@ static int open_workers(struct mount *m)
 		r = sync_new(m, &m->sync);
 	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
+	atomic_store(&m->ticking, !r);
 	return r;
 }
 

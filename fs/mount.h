@@ -62,11 +62,11 @@ struct mount {
 	unsigned connection; /* the kernel's number of it, for fusectl; 0 = not known */
 
 	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
-	_Atomic uint64_t throttled_until_ns; /* real clock, 0 = not */
 	int64_t started_ns;
-	pthread_t server;    /* the thread in mount_serve() */
-	_Atomic bool served; /* mount_serve() is over */
-	_Atomic bool forced; /* ... although programs still had files open */
+	pthread_t server;     /* the thread in mount_serve() */
+	_Atomic bool ticking; /* all that the timer serves is there */
+	_Atomic bool served;  /* mount_serve() is over */
+	_Atomic bool forced;  /* ... although programs still had files open */
 };
 
 /* @o outlives the mount. 0, or -errno with words for a person in @message. */

@@ -153,8 +153,7 @@ int options_take_source(struct options *o, const char *source, const struct comp
 	if (strncasecmp(source, "http", 4) == 0)
 		return options_refuse(c,
 				      "SOURCE must say which system the address belongs to, as in "
-				      "perscom:https://...; "
-				      "there are " SYSTEM_NAMES);
+				      "perscom:https://...; there are " SYSTEM_NAMES);
 	return options_refuse(c, "unknown system '%.*s'; there are " SYSTEM_NAMES,
 			      (int)(n < 64 ? n : 64), source);
 }

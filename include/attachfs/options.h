@@ -3,7 +3,7 @@
 #define ATTACHFS_OPTIONS_H
 
 /*
- * What the user can set. One table (fs/options.c) gives each option its name, kind, default, range
+ * What the user can set. One table (fs/options_table.c) gives each option its name, kind, default, range
  * and help, and feeds -o, the config file, --help and the man page. Values are set in the order:
  * defaults, /etc/attachfs/config, ~/.config/attachfs/config (section NAME), -o. Single-threaded:
  * options are read before threads start and are constant afterwards.

@@ -20,7 +20,6 @@
 #include "sync.h"
 
 #define OURS "user.attachfs."
-#define PIN  OURS "pin"
 
 /* ---- setattr ---- */
 
@@ -303,7 +302,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	tree_lock(m->tree);
 	if (!is_virtual(ino) && !is_control(ino))
 		n = tree_find_locked(m->tree, ino);
-	if (n && !strncmp(name, OURS, strlen(OURS)) && strcmp(name, PIN)) {
+	if (n && !strncmp(name, OURS, strlen(OURS))) {
 		found = own_value(m->tree, n, name + strlen(OURS), value, sizeof(value));
 		len = found ? strlen(value) : 0;
 	} else if (n && (x = node_find_xattr(n, name))) {
@@ -359,7 +358,7 @@ static int may_change_xattr(fuse_ino_t ino, const char *name)
 		return -EOPNOTSUPP;
 	if (is_virtual(ino) || is_control(ino))
 		return -EPERM;
-	if (!strncmp(name, OURS, strlen(OURS)) && strcmp(name, PIN))
+	if (!strncmp(name, OURS, strlen(OURS)))
 		return -EPERM;
 	return 0;
 }

@@ -177,7 +177,6 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.content_settled = content_settled(s, v, n),
 		.name_settled = v->names_settled,
 		.after = n->after,
-		.alone = n->alone,
 		.flight_record = node_flight_record(n),
 		.flight_name = node_flight_name(n),
 	};
@@ -511,7 +510,6 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 		n->error = 0;
 		n->retry_at_ms = 0;
 		n->tries = 0;
-		n->alone = false;
 		tree_put_locked(s->m->tree, n);
 	}
 	tree_unlock(s->m->tree);

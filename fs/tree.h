@@ -101,7 +101,6 @@ struct node {
 	char *message;
 	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
 	bool unknown;	 /* outcome of the last call unknown */
-	bool alone;	 /* bisecting */
 	bool size_asked; /* a probe is on its way */
 	unsigned tries;
 	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */

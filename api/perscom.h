@@ -37,8 +37,8 @@ struct perscom_collection {
 	const char *name;	/* in the mount and in URLs: "users" */
 	const char *model_type; /* the PHP class (P-10, P-16) */
 	const char *label;	/* for records without a name */
-	const char *
-		name_field; /* what its name is; NULL = none: records are called after their text */
+	/* what its name is; NULL = none: records are called after their text */
+	const char *name_field;
 	const char *view_scope, *update_scope;
 };
 

@@ -129,8 +129,8 @@ struct ledger {
 	bool thread_runs;
 
 	pthread_mutex_t lock; /* innermost but for none: no other lock is taken under it */
-	pthread_cond_t
-		done; /* lock: an attempt to commit or to sync has ended, a group has ended */
+	/* lock: an attempt to commit or to sync has ended, a group has ended */
+	pthread_cond_t done;
 	pthread_cond_t wake;		     /* lock: the thread has something to do */
 	bool idle;			     /* lock: the thread sleeps until woken */
 	bool stop;			     /* lock */

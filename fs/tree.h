@@ -78,8 +78,8 @@ struct node {
 	int64_t atime_ns, mtime_ns, ctime_ns;
 	int64_t size;	  /* -1 = not known; while `view` is dirty, ask it */
 	uint64_t content; /* id of the committed content, 0 = none (or empty, if dirty) */
-	uint64_t
-		committed; /* the newest view that a close committed in this mount; ids of views count up */
+	/* the newest view that a close committed in this mount; ids of views count up */
+	uint64_t committed;
 	struct xattr *xattrs;
 	bool owner_set;
 	bool gone; /* unlinked by the user or elsewhere; not in its directory any more */
@@ -113,14 +113,14 @@ struct node {
 	/* kernel and handles */
 	uint64_t nlookup;
 	unsigned n_open;
-	struct content *
-		view; /* referenced while open: what reads and writes go to; NULL = empty or not needed yet */
-	struct content *
-		feed; /* referenced while open: the clean content the reader may fetch for it; NULL = none yet */
-	uint64_t
-		version; /* bumped when the server's content replaces ours: older handles are stale */
-	uint64_t
-		cached_version; /* `version` at the last close: pages in the kernel are still good */
+	/* referenced while open: what reads and writes go to; NULL = empty or not needed yet */
+	struct content *view;
+	/* referenced while open: the clean content the reader may fetch for it; NULL = none yet */
+	struct content *feed;
+	/* bumped when the server's content replaces ours: older handles are stale */
+	uint64_t version;
+	/* `version` at the last close: pages in the kernel are still good */
+	uint64_t cached_version;
 
 	/* directories */
 	bool listed; /* the children are complete: what is not here does not exist */
@@ -148,9 +148,8 @@ struct tree {
 	uint64_t changes;		     /* counts changes that may have to be sent */
 	struct node *sync_first, *sync_last; /* nodes whose halves may differ */
 	size_t n_sync;
-	struct tombstone *
-		tombstones; /* remote ids we removed lately: late listings must not bring them back */
-	uint64_t bytes_known; /* sum of sizes, for statfs */
+	/* remote ids we removed lately: late listings must not bring them back */
+	struct tombstone *tombstones;
 
 	void (*sync_wake)(void *ctx); /* called under lock when a node joins the sync list */
 	void *sync_ctx;

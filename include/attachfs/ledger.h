@@ -110,8 +110,8 @@ struct ledger_content {
 	int64_t used_ns;
 	bool pinned;
 	bool dropped; /* nobody wants it, but something lies over it or uses it still */
-	uint64_t
-		file; /* names the file; the same as id unless the content took over another's file */
+	/* names the file; the same as id unless the content took over another's file */
+	uint64_t file;
 	bool on_disk; /* put: the bytes it speaks of are on the disk already, no sync has to cover them */
 	bool unsynced; /* readers: its bytes were not yet known to be on the disk when the last daemon ended */
 	bool suspect; /* readers: and the machine has been started anew since, so they may not be */

@@ -77,8 +77,8 @@ struct remote_caps {
 	bool names_unique; /* a record holds one file per name; create() on a taken name replaces */
 	bool sizes_listed; /* lists tell sizes; else probe_size() */
 	bool rename_records;
-	uint64_t
-		create_min_bytes; /* below: create a filler of so many bytes, then replace (P-1); 0 = no limit */
+	/* below: create a filler of so many bytes, then replace (P-1); 0 = no limit */
+	uint64_t create_min_bytes;
 	uint64_t create_max_bytes;	     /* above: the same; 0 = no limit */
 	uint64_t max_bytes;		     /* -EFBIG above; 0 = not known */
 	int64_t mtime_resolution_ns;	     /* of the server's clock and fields */
@@ -105,23 +105,28 @@ struct remote_change {
 	const char *record;
 	const char *id;	  /* NULL for create */
 	const char *name; /* the server's spelling (names_to_server); NULL = leave */
-	const char *
-		version; /* replace: the version believed there, to see that the bytes really changed (P-2); or NULL */
-	const char *
-		token; /* create, replace: a tame ASCII name to upload under when `name` is not safe as a part's filename */
+	/*
+	 * replace: the version believed there, to see that the bytes really changed (P-2); or NULL
+	 */
+	const char *version;
+	/*
+	 * create, replace: a tame ASCII name to upload under when `name` is not safe as a part's
+	 * filename
+	 */
+	const char *token;
 	int64_t mtime_ns; /* REMOTE_TIME_NONE = leave */
 	bool move;	  /* update: collection and record are to be changed too */
 	bool filler;	  /* create: send create_min_bytes of filler instead of the content */
 	int fd;		  /* create, replace: the bytes; borrowed until done() */
 	uint64_t size;
-	const char *
-		fields_json; /* update_records: NULL, or a JSON object of fields to set besides the name */
+	/* update_records: NULL, or a JSON object of fields to set besides the name */
+	const char *fields_json;
 
 	enum remote_outcome outcome;
 	int error;	   /* negative errno that goes with the outcome, 0 for DONE */
 	char message[256]; /* the server's words, redacted; "" = none */
-	struct remote_file
-		file; /* valid when .id is set, also with another outcome than DONE (half done). Caller clears. */
+	/* valid when .id is set, also with another outcome than DONE (half done). Caller clears. */
+	struct remote_file file;
 };
 
 /* How a listing arrives. Calls come one at a time, in order, on pool threads. */

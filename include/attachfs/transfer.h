@@ -62,8 +62,8 @@ struct engine_config {
 	const char *proxy;  /* NULL = from the environment */
 	bool insecure_http; /* plain http to hosts that are not loopback */
 	unsigned connect_timeout_ms;
-	unsigned
-		stall_ms; /* a running transfer without progress for so long fails with -ETIMEDOUT; 0 = 30 s */
+	/* a running transfer without progress for so long fails with -ETIMEDOUT; 0 = 30 s */
+	unsigned stall_ms;
 	/*
 	 * Called on the transfer thread when the state of the origin changes, and when THROTTLED is
 	 * prolonged; @until_real_ns: when a throttle ends, else 0. May be NULL.
@@ -139,8 +139,8 @@ struct transfer_part {
 	const char *name;
 	const char *filename;	  /* NULL = a plain field */
 	const char *content_type; /* NULL = none said */
-	const char *
-		disposition; /* NULL = form-data with name and filename; else the header's whole value */
+	/* NULL = form-data with name and filename; else the header's whole value */
+	const char *disposition;
 	const void *data; /* copied; used when fd < 0 */
 	size_t len;
 	int fd; /* >= 0: the part is bytes [fd_off, fd_off + fd_len); dup'ed by transfer_start() */
@@ -153,8 +153,8 @@ struct transfer_spec {
 	const char *url;
 	const char *endpoint; /* what it is counted under, e.g. "PATCH /v2/attachments/batch" */
 	const char *const *headers; /* "Name: value", NULL-terminated; copied */
-	const char *
-		credential; /* whole header line with the secret; sent to the engine's origin only */
+	/* whole header line with the secret; sent to the engine's origin only */
+	const char *credential;
 	const void *body;   /* copied; NULL = none, unless there are parts */
 	size_t body_len;
 	const char *content_type;	   /* of body */

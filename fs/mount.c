@@ -174,7 +174,6 @@ static int open_tree(struct mount *m)
 	if (r < 0)
 		return r;
 	m->tree->filename_policy = o->names == OPTIONS_NAMES_FILENAME;
-	m->tree->local_names = o->local_names;
 	m->tree->uid = o->uid >= 0 ? (uint32_t)o->uid : getuid();
 	m->tree->gid = o->gid >= 0 ? (uint32_t)o->gid : getgid();
 	m->tree->umask = o->umask >= 0 ? (uint32_t)o->umask : 0;

@@ -136,7 +136,6 @@ struct tree {
 	struct notifier *notifier;
 	const struct remote_caps *caps;
 	bool filename_policy;
-	const char *local_names;
 	uint32_t uid, gid; /* default owner */
 	uint32_t umask;	   /* taken from the default modes */
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-The emulator itself, without a mount: the boxes and toggles of reference/perscom.md, section 13, over
-plain HTTP. What the other tests find out about attachfs is worth as much as this.
+The emulator itself, without a mount: the boxes and toggles of reference/perscom.md, section 13,
+over plain HTTP. What the other tests find out about attachfs is worth as much as this.
 """
 
 import http.client
@@ -20,7 +20,7 @@ USER = "App\\Models\\User"
 
 
 class Client:
-    """An API client that checks nothing; the last answer's headers and body stay in .headers, .body."""
+    """An API client that checks nothing; .headers and .body are those of the last answer."""
 
     def __init__(self, emulator):
         self.emulator = emulator
@@ -59,7 +59,9 @@ class Client:
     def form(self, method, path, fields, file=None, filename="x.bin", headers=None):
         out = b""
         for key, value in fields.items():
-            out += f'--XbX\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+            out += (
+                f'--XbX\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+            )
         if file is not None:
             out += (
                 f'--XbX\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
@@ -191,6 +193,46 @@ def test_only_users_have_nested_attachments_which_cannot_be_searched_or_attached
         assert status == 500 and answer["error"]["type"] == "BadMethodCallException", verb
 
 
+OF_USERS = ["tasks"] + [
+    f"{kind}-records"
+    for kind in ("assignment", "award", "combat", "qualification", "rank", "service", "training")
+]
+
+
+@pytest.mark.parametrize("collection", OF_USERS)
+def test_tasks_and_records_are_found_below_their_user_too(emulator, collection):
+    c = Client(emulator(generate=["users:3:0:1024", f"{collection}:7:1:1024"]))
+    everything = set(c.ids(f"/{collection}"))
+    shares = [c.ids(f"/users/{user}/{collection}") for user in (1, 2, 3)]
+    assert sorted(sum(shares, [])) == sorted(everything) and all(shares)
+    mine, foreign = shares[0][0], shares[1][0]
+    path = f"/users/1/{collection}"
+    status, answer = c("GET", f"{path}/{mine}?include=attachments")
+    assert status == 200 and len(answer["data"]["attachments"]) == 1
+    if collection != "tasks":
+        assert answer["data"]["user_id"] == 1
+        owned = {"filters": [{"field": "user_id", "value": 1}], "limit": 100}
+        assert c("POST", f"/{collection}/search", owned)[1]["meta"]["total"] == len(shares[0])
+    assert c("GET", f"{path}/{foreign}")[0] == 404
+    status, answer = c("GET", path + "?limit=1")
+    assert answer["meta"]["total"] == len(shares[0]) and len(answer["data"]) == 1
+    assert answer["links"]["next"] == f"{c.emulator.api}{path}?page=2"
+    search = {"filters": [{"field": "id", "operator": "in", "value": [mine, foreign]}]}
+    assert [r["id"] for r in c("POST", path + "/search", search)[1]["data"]] == [mine]
+    for gone in ("", f"/{mine}"):
+        assert c("GET", f"/users/99/{collection}{gone}")[0] == 404
+    assert c("POST", f"/users/99/{collection}/search", {})[0] == 404
+    status, answer = c("POST", path, {"title": "t", "text": "t"})
+    assert status == 201 and answer["data"]["id"] in c.ids(path)
+    assert c("PATCH", f"{path}/{foreign}", {})[0] == 404
+    assert c("DELETE", f"{path}/{mine}")[0] == 200 and mine not in c.ids(f"/{collection}")
+
+
+def test_records_of_a_server_without_users_are_nobodys(emulator):
+    c = Client(emulator(generate=["rank-records:1:0:1024"]))
+    assert c("GET", "/rank-records/1")[1]["data"]["user_id"] is None
+
+
 # Uploads.
 
 
@@ -211,7 +253,10 @@ def test_creating_takes_1024_to_10240000_bytes(api):
 def test_names_are_trimmed_and_file_names_cut(api):
     c = api()
     made = c.upload(
-        filename='a\\"b\\\\c d.txt', name="\u00a0 Range card\u200b\ufeff ", model_type=EVENT, model_id=7
+        filename='a\\"b\\\\c d.txt',
+        name="\u00a0 Range card\u200b\ufeff ",
+        model_type=EVENT,
+        model_id=7,
     )
     assert (made["name"], made["filename"], made["model_id"]) == ("Range card", "c d.txt", 7)
     made = c.upload(filename="ü😀 x%22 .txt ", name="é" * 255)
@@ -315,7 +360,12 @@ def test_patching_is_lenient_and_moves_but_a_nested_move_is_404(api):
     status, answer = c(
         "PATCH",
         "/attachments/1",
-        {"filename": "r (2).txt", "model_id": 3, "updated_at": "2026-03-02T10:00:00+02:00", "no": 1},
+        {
+            "filename": "r (2).txt",
+            "model_id": 3,
+            "updated_at": "2026-03-02T10:00:00+02:00",
+            "no": 1,
+        },
     )
     assert status == 200 and answer["data"]["model_id"] == 3
     assert answer["data"]["updated_at"] == "2026-03-02T10:00:00.000000Z"

@@ -157,6 +157,10 @@ static void act(struct call *c)
 {
 	if (!includes_read(c))
 		return;
+	if (c->owned && !store_record(store_collection(c->p->emu->store, "users"), c->user_id)) {
+		error_status(c, 404);
+		return;
+	}
 	switch (c->target) {
 	case TARGET_LIST:
 	case TARGET_SEARCH:

@@ -93,6 +93,7 @@ struct resource {
 	bool newest_first;
 	int64_t since; /* era */
 	bool search_fails;
+	bool of_users; /* also below /users/{user} */
 };
 
 extern const struct resource resources[];
@@ -117,8 +118,9 @@ struct call {
 	char method_buffer[16];
 	const struct resource *resource;
 	enum target target;
-	bool nested; /* /users/{user}/attachments */
-	int64_t user_id;
+	bool nested;	 /* /users/{user}/attachments */
+	bool owned;	 /* /users/{user}/tasks and -records: only those of that user */
+	int64_t user_id; /* of either */
 	int64_t id;
 	char *relation;		   /* TARGET_RELATION: its last segment */
 	json_t *input;		   /* the body's fields, trimmed, "" made null; always an object */
@@ -226,6 +228,8 @@ struct record *record_create(struct call *c, const json_t *fields);
 void record_fill(struct call *c, struct record *r, const json_t *fields);
 void record_delete(struct call *c, struct buffer *out, struct record *r);
 void perscom_dress_record(struct record *r);
+/* Whose it is. One that came with --data, --generate or /change gets a user by its id. 0: nobody's. */
+int64_t record_user(struct call *c, const struct record *r);
 
 /* perscom_batch.c */
 void batch_serve(struct call *c);

@@ -154,7 +154,7 @@ bool authorize(struct call *c)
 		granted = has_scope(c, "update", "user");
 	else
 		granted = has_scope(c, wanted_verb(c), c->resource->scope);
-	if (c->nested && is_verb(c, "GET"))
+	if ((c->nested || c->owned) && is_verb(c, "GET"))
 		granted = granted && has_scope(c, "view", "user");
 	if (!granted)
 		error_status(c, 403);

@@ -141,6 +141,8 @@ void put_record(struct call *c, struct buffer *out, struct record *r)
 {
 	const struct resource *res = resource_of(r->collection);
 
+	if (res->of_users)
+		record_user(c, r); /* settles user_id */
 	buffer_puts(out, "{\"id\":");
 	buffer_put_int(out, r->row.id);
 	put_text(out, res->title, &r->name);

@@ -140,6 +140,8 @@ static void collect(struct call *c, const struct search *s, struct page *page)
 
 		if (!c->resource->fields && !attachment_alive((struct attachment *)row))
 			continue;
+		if (c->owned && record_user(c, (struct record *)row) != c->user_id)
+			continue;
 		if (filter_fits(c, s->filter, row) && has_needle(c, s, row))
 			page->rows[page->total++] = row;
 	}

@@ -280,6 +280,8 @@ static struct value record_value(struct call *c, const struct record *r, const c
 	const struct resource *res = resource_of(r->collection);
 	const char *dot = strchr(field, '.');
 
+	if (res->of_users)
+		record_user(c, r); /* settles user_id */
 	if (strcmp(field, res->title) == 0)
 		return text_value(&r->name);
 	if (strcmp(field, "created_at") == 0)

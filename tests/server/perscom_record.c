@@ -59,7 +59,7 @@ static const struct field record_fields[] = {
 #define RECORD(path, class, scope_name, era)                                                       \
 	{                                                                                          \
 		.name = path, .model = class, .scope = scope_name, .title = "text",                \
-		.fields = record_fields, .newest_first = true, .since = era,                       \
+		.fields = record_fields, .newest_first = true, .since = era, .of_users = true,     \
 		.filters = "id user_id user.* document_id author_id text created_at updated_at",   \
 		.includes = "attachments author document user"                                     \
 	}
@@ -96,7 +96,8 @@ const struct resource resources[] = {
 	 .title = "title",
 	 .fields = task_fields,
 	 .filters = "id title description instructions form_id form.* created_at updated_at",
-	 .includes = "attachments form users"},
+	 .includes = "attachments form users",
+	 .of_users = true},
 	RECORD("assignment-records", "AssignmentRecord", "assignmentrecord", 0),
 	RECORD("award-records", "AwardRecord", "awardrecord", 0),
 	RECORD("combat-records", "CombatRecord", "combatrecord", 0),
@@ -138,6 +139,18 @@ void perscom_dress_record(struct record *r)
 		json_object_set_new(r->fields, "repeats", json_false());
 		json_object_set_new(r->fields, "notifications_enabled", json_false());
 	}
+}
+
+int64_t record_user(struct call *c, const struct record *r)
+{
+	const struct rows *users = &store_collection(c->p->emu->store, "users")->records;
+	json_t *user = json_object_get(r->fields, "user_id");
+
+	if (!user && users->n && resource_of(r->collection)->of_users) {
+		user = json_integer(users->at[(size_t)(r->row.id - 1) % users->n]->id);
+		json_object_set_new(r->fields, "user_id", user);
+	}
+	return json_integer_value(user);
 }
 
 static bool is_choice(const char *choices, const char *value)
@@ -317,7 +330,11 @@ struct record *record_create(struct call *c, const json_t *fields)
 	struct record *r = store_add_record(collection, "", 0, clock_now());
 
 	perscom_dress_record(r);
+	if (c->resource->of_users) /* nobody's, unless the body or the address says so */
+		json_object_set_new(r->fields, "user_id", json_null());
 	record_fill(c, r, fields);
+	if (c->owned)
+		json_object_set_new(r->fields, "user_id", json_integer(c->user_id));
 	cache_purge(c->p, CHANGE_CREATED, c->resource->scope, r->row.id);
 	return r;
 }
@@ -370,7 +387,7 @@ void record_serve(struct call *c)
 		return;
 	}
 	r = store_record(store_collection(c->p->emu->store, c->resource->name), c->id);
-	if (!r) {
+	if (!r || (c->owned && record_user(c, r) != c->user_id)) {
 		error_status(c, 404);
 	} else if (is_verb(c, "GET")) {
 		reply_row(c, 200, &r->row);

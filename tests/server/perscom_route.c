@@ -128,6 +128,14 @@ static bool take_resource(struct call *c, const struct path *p)
 		c->resource = resource_attachments();
 		return take_target(c, p, 4);
 	}
+	c->owned = is(p, 1, "users") && p->n > 3;
+	if (c->owned) {
+		c->user_id = key(p, 2);
+		c->resource = resource_find(p->at[3], p->len[3]);
+		return c->resource && c->resource->of_users &&
+		       setting(c, SET_ERA) >= c->resource->since && take_target(c, p, 4) &&
+		       c->target != TARGET_BATCH;
+	}
 	return take_target(c, p, 2);
 }
 

@@ -288,11 +288,15 @@ static void after_content(struct perscom_fetch *f, const struct transfer_result 
 		fetch_end(f, 0);
 		return;
 	}
+	if (result->error == -ECANCELED) {
+		fetch_end(f, -ECANCELED); /* the mount ends: nobody waits for the rest */
+		return;
+	}
 	if (progress >= PROGRESS_BYTES)
 		f->resumes = 0;
 	f->fruitless = progress > 0 ? 0 : f->fruitless + 1;
 	if (!late && f->fruitless <= FRUITLESS_MAX && f->resumes++ < RESUMES_MAX &&
-	    result->error != -ECANCELED && result->error != -ENOMEM) {
+	    result->error != -ENOMEM) {
 		log_debug("perscom: read attachment %s: cut, goes on at byte %llu", f->file,
 			  (unsigned long long)f->position);
 		fetch_send_or_end(f);

@@ -17,7 +17,7 @@ static struct collection *op_collection(struct emulator *emu, const json_t *op)
 {
 	const char *name = string(op, "collection");
 
-	return name ? store_collection(emu->store, name) : NULL;
+	return name ? populate_collection(emu, name) : NULL;
 }
 
 /* The record an op names by id or by name, made if a name is new and @make is set. */
@@ -89,6 +89,24 @@ static int64_t do_add(struct emulator *emu, const json_t *op)
 	return changed(emu, CHANGE_CREATED, a->row.id);
 }
 
+/* A file in place of @a, which goes: same names, owner and bytes unless the caller changes them. */
+static struct attachment *renew(struct emulator *emu, struct attachment *a)
+{
+	struct blob *blob = store_get_blob(emu->store, a->path);
+	char *path = store_new_path("");
+	struct attachment *fresh = store_add_attachment(emu->store, path, clock_now());
+
+	str_set(&fresh->name, a->name.ptr, a->name.len);
+	str_set(&fresh->filename, a->filename.ptr, a->filename.len);
+	store_set_owner(emu->store, fresh, a->owner_type.ptr, a->owner_type.len, &a->owner_id);
+	if (blob)
+		store_put_blob(emu->store, path, blob);
+	free(path);
+	store_drop_blob(emu->store, a->path);
+	store_delete_attachment(emu->store, a);
+	return fresh;
+}
+
 static int64_t do_replace(struct emulator *emu, const json_t *op)
 {
 	struct attachment *a = op_attachment(emu, op);
@@ -96,6 +114,8 @@ static int64_t do_replace(struct emulator *emu, const json_t *op)
 
 	if (!a)
 		return -1;
+	if (emu->system->files == FILES_IMMUTABLE)
+		a = renew(emu, a);
 	blob = op_blob(op, a->row.id);
 	free(a->path);
 	a->path = store_new_path(store_guess_extension(blob));
@@ -111,6 +131,8 @@ static int64_t do_rename(struct emulator *emu, const json_t *op)
 
 	if (!a)
 		return -1;
+	if (emu->system->files != FILES_EDITABLE)
+		a = renew(emu, a);
 	set_names(a, op);
 	a->updated_at = clock_now();
 	return changed(emu, CHANGE_UPDATED, a->row.id);
@@ -124,6 +146,8 @@ static int64_t do_move(struct emulator *emu, const json_t *op)
 
 	if (!a || !r)
 		return -1;
+	if (emu->system->files != FILES_EDITABLE)
+		a = renew(emu, a);
 	type = r->collection->owner_type;
 	store_set_owner(emu->store, a, type, strlen(type), &r->row.id);
 	a->updated_at = clock_now();

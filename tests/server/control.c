@@ -45,7 +45,19 @@ static void put_time(struct buffer *out, const char *key, int64_t seconds)
 		      t.minute, t.second);
 }
 
-static void put_record(struct buffer *out, const struct record *r)
+static void put_record_id(struct buffer *out, const struct emulator *emu, const char *key,
+			  const struct record *r)
+{
+	char id[REMOTE_ID_SIZE];
+
+	snprintf(id, sizeof(id), "%lld", (long long)r->row.id);
+	if (emu->system->record_id)
+		emu->system->record_id(r, id);
+	buffer_json_key(out, key);
+	buffer_json_text(out, id);
+}
+
+static void put_record(struct buffer *out, const struct emulator *emu, const struct record *r)
 {
 	const char *key;
 	json_t *value;
@@ -55,6 +67,7 @@ static void put_record(struct buffer *out, const struct record *r)
 	buffer_json_key(out, "collection");
 	buffer_json_text(out, r->collection->name);
 	buffer_printf(out, ",\"id\":%lld", (long long)r->row.id);
+	put_record_id(out, emu, "remote_id", r);
 	put_text(out, "name", &r->name);
 	json_object_foreach(r->fields, key, value)
 	{
@@ -72,8 +85,9 @@ struct snapshot {
 	struct blob *blob;  /* NULL: the path leads nowhere */
 };
 
-static void put_owner(struct buffer *out, struct store *s, const struct attachment *a)
+static void put_owner(struct buffer *out, const struct emulator *emu, const struct attachment *a)
 {
+	struct store *s = emu->store;
 	struct record *r = store_owner_record(s, a);
 	const struct collection *c = NULL;
 
@@ -87,10 +101,12 @@ static void put_owner(struct buffer *out, struct store *s, const struct attachme
 	else
 		buffer_puts(out, "null");
 	buffer_json_key(out, "record_name");
-	if (r)
+	if (r) {
 		buffer_json_string(out, r->name.ptr, r->name.len);
-	else
+		put_record_id(out, emu, "record_remote_id", r);
+	} else {
 		buffer_puts(out, "null");
+	}
 	put_text(out, "model_type", &a->owner_type);
 	buffer_json_key(out, "model_id");
 	if (a->has_owner_id)
@@ -99,15 +115,21 @@ static void put_owner(struct buffer *out, struct store *s, const struct attachme
 		buffer_puts(out, "null");
 }
 
-static struct snapshot snap(struct store *s, const struct attachment *a)
+static struct snapshot snap(const struct emulator *emu, const struct attachment *a)
 {
-	struct snapshot shot = {.blob = store_get_blob(s, a->path)};
+	struct snapshot shot = {.blob = store_get_blob(emu->store, a->path)};
 	struct buffer *out = &shot.text;
+	char id[REMOTE_ID_SIZE];
 
 	buffer_printf(out, "{\"id\":%lld", (long long)a->row.id);
+	snprintf(id, sizeof(id), "%lld", (long long)a->row.id);
+	if (emu->system->attachment_id)
+		emu->system->attachment_id(a, id);
+	buffer_json_key(out, "remote_id");
+	buffer_json_text(out, id);
 	put_text(out, "name", &a->name);
 	put_text(out, "filename", &a->filename);
-	put_owner(out, s, a);
+	put_owner(out, emu, a);
 	buffer_json_key(out, "path");
 	buffer_json_text(out, a->path);
 	put_time(out, "created_at", a->created_at);
@@ -144,11 +166,12 @@ static void get_state(struct request *rq, struct response *rs)
 	pthread_mutex_lock(&rq->emu->lock);
 	for (size_t i = 0; i < s->n_collections; i++)
 		for (size_t j = 0; j < s->collections[i].records.n; j++)
-			put_record(&rs->body, (struct record *)s->collections[i].records.at[j]);
+			put_record(&rs->body, rq->emu,
+				   (struct record *)s->collections[i].records.at[j]);
 	n = s->attachments.n;
 	shots = xmalloc(n * sizeof(*shots));
 	for (size_t i = 0; i < n; i++)
-		shots[i] = snap(s, (struct attachment *)s->attachments.at[i]);
+		shots[i] = snap(rq->emu, (struct attachment *)s->attachments.at[i]);
 	pthread_mutex_unlock(&rq->emu->lock);
 	buffer_puts(&rs->body, "],\"attachments\":[");
 	for (size_t i = 0; i < n; i++)

@@ -41,9 +41,27 @@ struct emulator {
 	struct alarms *alarms; /* has its own lock */
 };
 
+/* What another client can do to a file, and so what POST /change does. */
+enum files {
+	FILES_EDITABLE, /* names, owner and bytes change in place */
+	FILES_VERSIONED, /* new bytes are a version of the same file; else a new file and the old one gone */
+	FILES_IMMUTABLE, /* everything is a new file and the old one gone */
+};
+
+#define REMOTE_ID_SIZE 80
+
 /* A server to play: one file or a few, listed in systems[] of system.c. */
 struct system {
 	const char *name;
+	enum files files;
+	/* Collections may have any name: --data, --generate and POST /change make them. */
+	bool open_collections;
+	/*
+	 * The ids the API shows for the store's: what /state calls remote_id and record_remote_id. NULL:
+	 * the decimal number.
+	 */
+	void (*record_id)(const struct record *r, char id[REMOTE_ID_SIZE]);
+	void (*attachment_id)(const struct attachment *a, char id[REMOTE_ID_SIZE]);
 	const char *base; /* path in the ready file's `api`: "/v2" */
 	const struct collection *collections;
 	const struct setting *settings;

@@ -14,6 +14,12 @@
 /* Generated things are as old as the examples of the reference: 2026-01-05 09:00:00 UTC. */
 #define GENERATED_AT 1767603600
 
+struct collection *populate_collection(struct emulator *emu, const char *name)
+{
+	return emu->system->open_collections ? store_open_collection(emu->store, name)
+					     : store_collection(emu->store, name);
+}
+
 struct record *populate_record(struct emulator *emu, struct collection *c, const char *name,
 			       int64_t now)
 {
@@ -113,7 +119,7 @@ static bool add_collection(void *context, const char *path, const char *name)
 {
 	struct place *place = context;
 
-	place->collection = store_collection(place->emu->store, name);
+	place->collection = populate_collection(place->emu, name);
 	if (!place->collection) {
 		fprintf(stderr, "attachfs-emulator: no such collection: %s\n", name);
 		return false;
@@ -150,7 +156,7 @@ bool populate_generated(struct emulator *emu, const char *what)
 
 	if (sscanf(what, "%63[^:]:%d:%d:%" SCNu64 "%n", name, &records, &files, &size, &used) !=
 		    4 ||
-	    what[used] || !(c = store_collection(emu->store, name))) {
+	    what[used] || !(c = populate_collection(emu, name))) {
 		fprintf(stderr,
 			"attachfs-emulator: --generate COLLECTION:RECORDS:FILES:BYTES: %s\n", what);
 		return false;

@@ -9,6 +9,8 @@
 bool populate_directory(struct emulator *emu, const char *directory);
 bool populate_generated(struct emulator *emu, const char *what);
 
+/* The collection of that name, made if the system has open ones; NULL: there is none. */
+struct collection *populate_collection(struct emulator *emu, const char *name);
 /* A record with the fields its system gives it. */
 struct record *populate_record(struct emulator *emu, struct collection *c, const char *name,
 			       int64_t now);

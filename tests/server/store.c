@@ -3,6 +3,7 @@
 
 #include "alloc.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -17,10 +18,11 @@ struct store *store_new(const struct collection *collections)
 
 	while (collections[s->n_collections].name)
 		s->n_collections++;
-	s->collections = xzalloc(s->n_collections * sizeof(*s->collections));
+	assert(s->n_collections <= STORE_COLLECTIONS_MAX);
+	s->collections = xzalloc(STORE_COLLECTIONS_MAX * sizeof(*s->collections));
 	for (size_t i = 0; i < s->n_collections; i++) {
-		s->collections[i].name = collections[i].name;
-		s->collections[i].owner_type = collections[i].owner_type;
+		s->collections[i].name = xstrdup(collections[i].name);
+		s->collections[i].owner_type = xstrdup(collections[i].owner_type);
 		s->collections[i].next_id = 1;
 	}
 	s->next_attachment_id = 1;
@@ -48,6 +50,8 @@ static void free_collection(struct collection *c)
 	for (size_t i = 0; i < c->records.n; i++)
 		free_record((struct record *)c->records.at[i]);
 	rows_free(&c->records);
+	free((void *)c->name);
+	free((void *)c->owner_type);
 }
 
 void store_free(struct store *s)
@@ -80,6 +84,17 @@ struct collection *store_collection(struct store *s, const char *name)
 		if (strcmp(s->collections[i].name, name) == 0)
 			return &s->collections[i];
 	return NULL;
+}
+
+struct collection *store_open_collection(struct store *s, const char *name)
+{
+	struct collection *c = store_collection(s, name);
+
+	if (!c && s->n_collections < STORE_COLLECTIONS_MAX) {
+		c = &s->collections[s->n_collections++];
+		*c = (struct collection){xstrdup(name), xstrdup(name), {0}, 1};
+	}
+	return c;
 }
 
 struct collection *store_collection_of_type(struct store *s, const char *type, size_t len)

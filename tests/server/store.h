@@ -21,7 +21,7 @@
 #include <stdbool.h>
 
 struct collection {
-	const char *name;	/* "users" */
+	const char *name;	/* "users"; the store's copies are its own */
 	const char *owner_type; /* what attachments call it: "App\\Models\\User" */
 	struct rows records;
 	int64_t next_id;
@@ -50,6 +50,8 @@ struct attachment {
 	struct owner *owner; /* the index entry it is listed in */
 };
 
+#define STORE_COLLECTIONS_MAX 64
+
 struct store {
 	struct collection *collections;
 	size_t n_collections;
@@ -64,6 +66,8 @@ struct store *store_new(const struct collection *collections);
 void store_free(struct store *s);
 
 struct collection *store_collection(struct store *s, const char *name);
+/* The same, made with its name as owner type if there is none yet; NULL if there are too many. */
+struct collection *store_open_collection(struct store *s, const char *name);
 struct collection *store_collection_of_type(struct store *s, const char *type, size_t len);
 
 struct record *store_add_record(struct collection *c, const char *name, size_t len, int64_t now);

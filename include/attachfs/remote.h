@@ -33,12 +33,13 @@
 #include <attachfs/pool.h>
 #include <attachfs/transfer.h>
 
-#define REMOTE_ID_MAX	 64
+#define REMOTE_ID_MAX	 80
 #define REMOTE_TIME_NONE INT64_MIN
 
 struct remote;
 struct auth;
 struct call_gate;
+struct fetches;
 
 struct remote_record {
 	char *id;
@@ -67,16 +68,28 @@ void remote_record_clear(struct remote_record *r);
 
 /* Static facts of a system, constant after remote_new(). */
 struct remote_caps {
-	const char *system;		 /* "perscom" */
-	const char *default_collections; /* "users:events" */
-	bool rename_in_place;		 /* update() can change a file's name */
-	bool move_in_place;		 /* update() can change a file's record */
+	const char *system; /* "perscom" */
+	/* "users:events"; NULL: the server lists them (list_collections), or they must be given */
+	const char *default_collections;
+	/*
+	 * A collection whose records the server does not list: those made here (make_record) or
+	 * asked for by their id are remembered. They show the name they were made with, or their
+	 * id. NULL = none.
+	 */
+	const char *unlisted_collection;
+	/*
+	 * A collection of one record, whose files stand in its directory themselves. NULL = none.
+	 */
+	const char *flat_collection;
+	bool rename_in_place; /* update() can change a file's name */
+	bool move_in_place;   /* update() can change a file's record */
 	bool move_between_collections;
 	bool set_mtime;	       /* update() can set the modification time */
 	bool replace_keeps_id; /* replace() exists and the id stays */
 	bool names_unique; /* a record holds one file per name; create() on a taken name replaces */
 	bool sizes_listed; /* lists tell sizes; else probe_size() */
 	bool rename_records;
+	bool set_fields; /* update_records() can set other fields of a record than its name */
 	/* below: create a filler of so many bytes, then replace (P-1); 0 = no limit */
 	uint64_t create_min_bytes;
 	uint64_t create_max_bytes;	     /* above: the same; 0 = no limit */
@@ -105,6 +118,8 @@ struct remote_change {
 	const char *record;
 	const char *id;	  /* NULL for create */
 	const char *name; /* the server's spelling (names_to_server); NULL = leave */
+	/* update, replace, remove: the name the server has it under (raw_name); NULL = not told */
+	const char *known_name;
 	/*
 	 * replace: the version believed there, to see that the bytes really changed (P-2); or NULL
 	 */
@@ -165,6 +180,24 @@ struct remote_fetch_sink {
 	void *ctx;
 };
 
+/* What a program may want to do to a file, for remote_ops.may. */
+enum remote_deed { REMOTE_CREATES, REMOTE_REPLACES, REMOTE_RENAMES, REMOTE_REMOVES };
+
+/* A collection as the server lists it. @id is what all ops call it, @name what is shown. */
+struct remote_collection {
+	char *id;
+	char *name;
+};
+
+/* What attachfs check found out about one topic. */
+enum remote_verdict { REMOTE_FINE, REMOTE_NOTE, REMOTE_BAD };
+/* @topic: "credentials", "server", "may write", ...; @text: the finding, for a person. */
+typedef void remote_finding(void *ctx, enum remote_verdict verdict, const char *topic,
+			    const char *text);
+
+typedef void remote_collections_done(void *ctx, int error, const struct remote_collection *list,
+				     size_t n, const char *message);
+typedef void remote_record_done(void *ctx, int error, const char *id, const char *message);
 typedef void remote_done(void *ctx, int error, const char *message);
 typedef void remote_size_done(void *ctx, int error, int64_t size);
 typedef void remote_poll_done(void *ctx, int error, bool changed, const char *cursor);
@@ -180,7 +213,42 @@ struct remote_ops {
 	 */
 	int (*probe)(struct remote *r, enum transfer_class class, remote_done *done, void *ctx);
 
-	/* All records of a collection with all their files, in the fewest calls there are. */
+	/*
+	 * Who am I, which server is this, what may I see and write (without writing anything),
+	 * clock skew, rate limit: each() for every finding, in order, on pool threads; then done()
+	 * with 0, or the error that ended it early. Takes a few calls.
+	 */
+	int (*check)(struct remote *r, remote_finding *each, remote_done *done, void *ctx);
+
+	/*
+	 * Whether the server could do such a thing to a file of this collection and of this name
+	 * (the server's spelling) at all: 0, or the errno for the program: -EPERM, -EINVAL, ...
+	 * @to: the collection it goes to, for REMOTE_RENAMES, @name being the new name; -EXDEV
+	 * where it cannot. Whoever renames asks for REMOTE_REMOVES of the old name as well unless
+	 * the server renames in place. Pure: no waiting, no lock. NULL: everything.
+	 */
+	int (*may)(const struct remote *r, enum remote_deed deed, const char *collection,
+		   const char *to, const char *name);
+
+	/*
+	 * The collections there are, where options name none. The list is valid during done(). NULL
+	 * where caps.default_collections says it.
+	 */
+	int (*list_collections)(struct remote *r, enum transfer_class class,
+				remote_collections_done *done, void *ctx);
+
+	/*
+	 * A new, empty record in caps.unlisted_collection; done() gets its id. Interactive. NULL
+	 * where there is no such collection. Whether a record of that id is there, list_record()
+	 * says (-ENOENT).
+	 */
+	int (*make_record)(struct remote *r, const char *collection, const char *name,
+			   remote_record_done *done, void *ctx);
+
+	/*
+	 * All records of a collection with all their files, in the fewest calls there are. Never
+	 * asked of caps.unlisted_collection.
+	 */
 	int (*list_tree)(struct remote *r, enum transfer_class class, const char *collection,
 			 const struct remote_sink *sink);
 
@@ -233,7 +301,7 @@ struct remote_ops {
 		      size_t n, remote_done *done, void *ctx);
 	/*
 	 * Names (and fields) of records of one collection; `id` is the record's, `record` is
-	 * ignored.
+	 * ignored. A field the server refuses is named in the message.
 	 */
 	int (*update_records)(struct remote *r, enum transfer_class class,
 			      struct remote_change *items, size_t n, remote_done *done, void *ctx);
@@ -247,10 +315,11 @@ struct remote_ops {
 struct remote {
 	const struct remote_ops *ops;
 	struct remote_caps caps;
-	struct engine *engine;	/* borrowed */
-	struct pool *pool;	/* borrowed */
-	struct auth *auth;	/* api/auth.h: the credentials; owned */
-	struct call_gate *gate; /* api/call.h: the way to the engine; owned */
+	struct engine *engine;	 /* borrowed */
+	struct pool *pool;	 /* borrowed */
+	struct auth *auth;	 /* api/auth.h: the credentials; owned */
+	struct call_gate *gate;	 /* api/call.h: the way to the engine; owned */
+	struct fetches *fetches; /* api/fetch.h: downloads under way; owned */
 };
 
 /* Whether credentials are good, as last seen; for the state "auth" of the status. Any thread. */

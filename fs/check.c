@@ -120,6 +120,11 @@ static bool check_collection(struct remote *r, struct answer *a, const char *nam
 	return true;
 }
 
+const char *check_collections(const struct remote *r, const struct options *o)
+{
+	return o->collections ? o->collections : r->caps.default_collections;
+}
+
 static bool check_all(struct remote *r, const struct options *o)
 {
 	struct answer a = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};

@@ -184,6 +184,8 @@ static void setattr_run(struct call *c)
 		lister_kick(m->lister);
 		return;
 	}
+	if (!error && (s->to_set & FUSE_SET_ATTR_SIZE))
+		error = may_write_locked(m, n);
 	if (!error)
 		n->n_open++; /* held until the answer */
 	tree_unlock(m->tree);

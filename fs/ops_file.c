@@ -89,6 +89,8 @@ static void open_run(struct call *c)
 	n = tree_find_locked(m->tree, c->ino);
 	if (!n || n->kind != NODE_FILE)
 		error = n ? -EISDIR : -ENOENT;
+	if (!error && writes)
+		error = may_write_locked(m, n);
 	/* a write needs to know where the old bytes end */
 	if (!error && writes && !(c->flags & O_TRUNC) &&
 	    !lister_size_locked(m->lister, c, n, &error)) {

@@ -141,6 +141,11 @@ static void reply_mknod_unlock(struct call *c, struct node *n)
 	handle_drop(m, h);
 }
 
+static bool opens_for_writing(const struct create *a)
+{
+	return !a->node_only && ((a->fi.flags & O_ACCMODE) != O_RDONLY || (a->fi.flags & O_TRUNC));
+}
+
 static void create_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -157,6 +162,10 @@ static void create_run(struct call *c)
 	n = r ? NULL : tree_child_locked(m->tree, dir, c->name);
 	if (n && (a->node_only || (a->fi.flags & O_EXCL)))
 		r = -EEXIST;
+	if (!r && !n)
+		r = may_create_locked(m, dir, c->name);
+	else if (!r && opens_for_writing(a))
+		r = may_write_locked(m, n);
 	if (!r && !n) {
 		n = new_file_locked(m, dir, c->name, a);
 		made = true;
@@ -209,14 +218,6 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 		fuse_reply_err(req, EPERM);
 	else
 		start_create(req, parent, name, &(struct create){.mode = mode, .node_only = true});
-}
-
-void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-	(void)parent;
-	(void)name;
-	(void)mode;
-	fuse_reply_err(req, EPERM);
 }
 
 void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
@@ -290,6 +291,8 @@ static void unlink_run(struct call *c)
 	else if (n->kind != NODE_FILE)
 		r = -EISDIR;
 	else
+		r = may_remove_locked(m, n);
+	if (!r)
 		remove_locked(m, n);
 	tree_unlock(m->tree);
 	finish_name(c, r);
@@ -306,17 +309,22 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		call_run(m->calls, &c);
 }
 
-void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	(void)parent;
-	(void)name;
-	fuse_reply_err(req, EPERM); /* records are not ours to delete */
-}
-
 /* ---- rename ---- */
+
+/* Nobody but us has a name for a record the server does not list. */
+static void name_unlisted_locked(struct mount *m, struct node *n)
+{
+	char server[3 * NAMES_MAX + 1];
+
+	if (n->kind != NODE_RECORD || !tree_is_unlisted(m->tree, n->parent))
+		return;
+	names_to_server(n->shown, server);
+	node_set_string(&n->known.name, server);
+}
 
 static void renamed_locked(struct mount *m, struct node *n)
 {
+	name_unlisted_locked(m, n);
 	n->ctime_ns = clock_real_ns();
 	n->name_ms = clock_mono_ms();
 	n->error = 0;
@@ -339,10 +347,14 @@ static int check_rename_file(struct mount *m, const struct node *n, const struct
 }
 
 static int check_rename_record(struct mount *m, const struct node *n, const struct node *dir,
-			       const struct node *target)
+			       const struct node *target, const char *name)
 {
-	if (n->kind != NODE_RECORD || dir != n->parent || !m->remote->caps.rename_records)
+	bool can = m->remote->caps.rename_records || tree_is_unlisted(m->tree, dir);
+
+	if (n->kind != NODE_RECORD || dir != n->parent || !can)
 		return -EPERM;
+	if (!strcmp(name, ".by-id"))
+		return -EEXIST;
 	return target && target != n ? -ENOTEMPTY : 0;
 }
 
@@ -370,6 +382,15 @@ static int exchange_locked(struct mount *m, struct node *a, struct node *b)
 	return r;
 }
 
+static int exchange_checked_locked(struct mount *m, struct node *a, struct node *b)
+{
+	int r = a->kind == b->kind ? 0 : -EPERM;
+
+	if (!r && b->kind == NODE_FILE)
+		r = may_rename_locked(m, b, a->parent, NULL, a->shown);
+	return r ? r : exchange_locked(m, a, b);
+}
+
 static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target,
 			 const char *name, unsigned flags)
 {
@@ -381,11 +402,15 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 	if ((flags & RENAME_EXCHANGE) && !target)
 		return -ENOENT;
 	r = n->kind == NODE_FILE ? check_rename_file(m, n, dir, target, name)
-				 : check_rename_record(m, n, dir, target);
+				 : check_rename_record(m, n, dir, target, name);
 	if (r < 0 || target == n)
 		return r;
-	if (flags & RENAME_EXCHANGE)
-		return target->kind == n->kind ? exchange_locked(m, n, target) : -EPERM;
+	if (n->kind == NODE_FILE)
+		r = may_rename_locked(m, n, dir, flags & RENAME_EXCHANGE ? NULL : target, name);
+	if (!r && (flags & RENAME_EXCHANGE))
+		return exchange_checked_locked(m, n, target);
+	if (r < 0)
+		return r;
 	ledger_group_begin(m->ledger);
 	if (target)
 		remove_locked(m, target);

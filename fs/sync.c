@@ -140,7 +140,8 @@ static uint64_t collection_id(struct tree *t, uint64_t record)
 {
 	struct node *dir = record ? tree_find_locked(t, record) : NULL;
 
-	return dir && dir->parent ? dir->parent->id : 0;
+	dir = dir ? tree_collection_of_locked(t, dir) : NULL;
+	return dir ? dir->id : 0;
 }
 
 static void view_node(struct sync *s, struct view *v, struct node *n)

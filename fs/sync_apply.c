@@ -179,7 +179,7 @@ static void take_known(struct tree *t, struct node *n, struct remote_change *c, 
 static uint64_t record_of(struct tree *t, const struct remote_change *c, const struct node *n)
 {
 	const char *rid = c->file.record ? c->file.record : c->record;
-	struct node *top = c->collection ? tree_child_locked(t, t->root, c->collection) : NULL;
+	struct node *top = c->collection ? tree_find_collection_locked(t, c->collection) : NULL;
 	struct node *dir = top && rid ? tree_by_rid_locked(t, top->id, rid) : NULL;
 
 	return dir ? dir->id : n->known.rid ? n->known.record : node_flight_record(n);
@@ -594,7 +594,7 @@ void sync_look(struct sync *s, uint64_t record)
 	struct look *l = calloc(1, sizeof(*l));
 	struct remote_sink sink = {on_look_page, look_done, l};
 	char *collection = NULL, *rid = NULL;
-	struct node *dir;
+	struct node *dir, *top;
 	int ret = -ENOENT;
 
 	if (!l) {
@@ -605,8 +605,9 @@ void sync_look(struct sync *s, uint64_t record)
 	l->record = record;
 	tree_lock(s->m->tree);
 	dir = tree_find_locked(s->m->tree, record);
-	if (dir && dir->known.rid && dir->parent) {
-		collection = strdup(dir->parent->shown);
+	top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;
+	if (top && dir->known.rid) {
+		collection = strdup(node_collection_id(top));
 		rid = strdup(dir->known.rid);
 	}
 	tree_unlock(s->m->tree);

@@ -74,9 +74,10 @@ static void fill_place(struct batch *b, struct remote_change *c, struct tree *t,
 
 	if (dir && dir->kind == NODE_RECORD) {
 		c->record = keep(b, dir->known.rid);
-		c->collection = dir->parent ? keep(b, dir->parent->shown) : NULL;
+		dir = tree_collection_of_locked(t, dir);
+		c->collection = dir ? keep(b, node_collection_id(dir)) : NULL;
 	} else if (dir) {
-		c->collection = keep(b, dir->shown); /* the node is a record itself */
+		c->collection = keep(b, node_collection_id(dir)); /* the node is a record itself */
 	}
 }
 
@@ -438,11 +439,12 @@ void sync_fetch(struct sync *s, uint64_t node)
 		struct remote_file file;
 
 		record = tree_find_locked(t, n->known.record);
-		top = record ? record->parent : NULL;
+		top = record ? tree_collection_of_locked(t, record) : NULL;
 		known_borrow(n, record ? record->known.rid : NULL, &file);
 		*f = (struct fetching){s, node, bottom_locked(s, n)};
 		if (f->clean && top)
-			r = reader_open(s->m->reader, f->clean, &file, top->shown, node);
+			r = reader_open(s->m->reader, f->clean, &file, node_collection_id(top),
+					node);
 	}
 	if (n && r < 0) {
 		sync_landed_locked(s, n);

@@ -26,6 +26,7 @@
 #include <attachfs/remote.h>
 
 struct notifier;
+struct watch;
 
 #define NODE_ID_ROOT  1
 #define NODE_ID_FIRST 64 /* below: root and control files */
@@ -40,7 +41,10 @@ enum node_kind {
 	NODE_FILE = LEDGER_FILE,
 };
 
-/* What the server is known to have. All NULL and 0 when rid is NULL. */
+/*
+ * What the server is known to have. All NULL and 0 when rid is NULL. A collection always has a rid:
+ * what the remote's ops call it; its name is the server's, or the id where the server tells none.
+ */
 struct known {
 	char *rid;
 	uint64_t record; /* node id of the directory it is in there */
@@ -125,6 +129,7 @@ struct node {
 	/* directories */
 	bool listed; /* the children are complete: what is not here does not exist */
 	int64_t listed_ns;
+	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
 };
 
 struct tombstone;
@@ -161,8 +166,15 @@ void tree_free(struct tree *t);
 /* Fill from the ledger. 0 or -errno. */
 int tree_load(struct tree *t);
 
-/* Make sure that the root holds exactly these collections (':'-separated). 0, -ENOMEM. */
+/* Make sure that the root holds exactly the collections of these ids (':'-separated). 0, -ENOMEM. */
 int tree_set_collections(struct tree *t, const char *collections);
+
+/*
+ * The collections the server lists. With @all the root holds exactly these from now on; else only
+ * their names are learned. 0, -ENOMEM. Takes tree->lock.
+ */
+int tree_collections_listed(struct tree *t, const struct remote_collection *list, size_t n,
+			    bool all);
 
 void tree_lock(struct tree *t);
 void tree_unlock(struct tree *t);
@@ -198,6 +210,33 @@ bool node_name_matches(const struct tree *t, const struct node *n);
 void node_known_shown(const struct tree *t, const struct known *k, char *out);
 /* The collection a record or file belongs to; NULL when unlinked. */
 struct node *node_collection(struct node *n);
+/* The same for a record, also when it is out of its directory; NULL = forgotten. */
+struct node *tree_collection_of_locked(struct tree *t, const struct node *record);
+/* What the remote's ops call a collection. */
+const char *node_collection_id(const struct node *collection);
+/* The collection of that id, also one that is not shown; NULL = none. */
+struct node *tree_find_collection_locked(struct tree *t, const char *id);
+
+/* Whether the server does not list the records of this collection (caps.unlisted_collection). */
+bool tree_is_unlisted(const struct tree *t, const struct node *collection);
+/* Whether its one record stands in its place (caps.flat_collection) ... */
+bool tree_is_flat(const struct tree *t, const struct node *collection);
+/* ... and what the kernel sees for @n: that record, or @n itself. */
+struct node *tree_seen(const struct tree *t, struct node *n);
+/* The node id of what ".." in @dir is. */
+uint64_t tree_above(const struct tree *t, const struct node *dir);
+
+/*
+ * A new record in a collection that is not listed, with its row; @name is the server's for @shown.
+ * NULL without memory.
+ */
+struct node *tree_new_record_locked(struct tree *t, struct node *collection, const char *shown,
+				    const char *rid);
+/*
+ * The user has no use for an (empty) record of such a collection any more. It lives on until what
+ * was in it has been removed on the server.
+ */
+void tree_forget_record_locked(struct tree *t, struct node *record);
 
 void known_clear(struct known *k);
 /* Takes over from @f (clearing it); @record is the node id of the record. */
@@ -278,6 +317,8 @@ int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
  * server.
  */
 void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64_t record);
+/* The server has no such record: it goes, unless it holds what the server does not have. */
+void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record);
 
 /* A remote id we removed: listings that began before must not bring it back. */
 void tree_bury_locked(struct tree *t, const char *rid);

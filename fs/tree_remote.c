@@ -113,8 +113,8 @@ static bool is_hidden_name(const char *shown)
 	       !strcmp(shown, ".attachfs");
 }
 
-static void shown_for(struct tree *t, struct node *dir, const struct node *self,
-		      const struct known *k, char *out)
+void tree_shown_for_locked(struct tree *t, struct node *dir, const struct node *self,
+			   const struct known *k, char *out)
 {
 	char base[NAMES_MAX + 1];
 
@@ -146,12 +146,20 @@ static void take_times(struct node *n)
 		n->mtime_ns = n->ctime_ns = n->atime_ns = n->known.mtime_ns;
 }
 
+/* Another node is behind a record's name, or none: the kernel sees a flat one in the root. */
+static void notify_record(struct tree *t, const struct node *collection, const char *shown)
+{
+	notifier_entry(t->notifier, collection->id, shown);
+	if (tree_is_flat(t, collection))
+		notifier_entry(t->notifier, t->root->id, collection->shown);
+}
+
 static int new_record(struct tree *t, uint64_t mark, struct node *collection, struct known *k)
 {
 	char shown[NAMES_MAX + 1];
 	struct node *n;
 
-	shown_for(t, collection, NULL, k, shown);
+	tree_shown_for_locked(t, collection, NULL, k, shown);
 	n = tree_new_node_locked(t, NODE_RECORD, collection, shown);
 	if (!n)
 		return -ENOMEM;
@@ -161,7 +169,7 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	n->seen_seq = mark;
 	take_times(n);
 	tree_put_locked(t, n);
-	notifier_entry(t->notifier, collection->id, shown);
+	notify_record(t, collection, shown);
 	return 0;
 }
 
@@ -181,7 +189,7 @@ static int old_record(struct tree *t, uint64_t mark, struct node *collection, st
 	if (followed) {
 		char shown[NAMES_MAX + 1];
 
-		shown_for(t, collection, n, &n->known, shown);
+		tree_shown_for_locked(t, collection, n, &n->known, shown);
 		notifier_entry(t->notifier, collection->id, n->shown);
 		notifier_entry(t->notifier, collection->id, shown);
 		r = tree_move_locked(t, n, collection, shown);
@@ -232,7 +240,7 @@ static int new_file(struct tree *t, uint64_t mark, struct node *dir, struct know
 	char shown[NAMES_MAX + 1];
 	struct node *n;
 
-	shown_for(t, dir, NULL, k, shown);
+	tree_shown_for_locked(t, dir, NULL, k, shown);
 	n = tree_new_node_locked(t, NODE_FILE, dir, shown);
 	if (!n)
 		return -ENOMEM;
@@ -325,7 +333,7 @@ static int follow_place(struct tree *t, struct node *n, struct node *dir)
 	char shown[NAMES_MAX + 1];
 	struct node *old_dir = n->parent;
 
-	shown_for(t, dir, n, &n->known, shown);
+	tree_shown_for_locked(t, dir, n, &n->known, shown);
 	notifier_entry(t->notifier, old_dir->id, n->shown);
 	notifier_entry(t->notifier, dir->id, shown);
 	return tree_move_locked(t, n, dir, shown);
@@ -423,11 +431,13 @@ int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
 
 /* ---- what a whole listing did not name ---- */
 
-static void vanish(struct tree *t, struct node *n)
+void tree_vanish_locked(struct tree *t, struct node *n)
 {
 	log_debug("tree: '%s' is gone from the server", n->shown);
 	if (n->parent)
 		notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
+	if (n->parent && n->kind == NODE_RECORD)
+		notify_record(t, n->parent, n->shown);
 	if (n->kind == NODE_FILE)
 		node_drop_content_locked(t, n);
 	tree_unlink_locked(t, n);
@@ -454,7 +464,7 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 		tree_part_locked(t, n);
 		return;
 	}
-	vanish(t, n);
+	tree_vanish_locked(t, n);
 }
 
 static void end_record(struct tree *t, uint64_t mark, struct node *dir)
@@ -480,24 +490,29 @@ static bool holds_unsent(const struct node *dir)
 	return false;
 }
 
+void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record)
+{
+	end_record(t, mark, record);
+	if (record->seen_seq >= mark || is_newer(record, mark))
+		return;
+	if (holds_unsent(record)) {
+		log_warning("tree: record '%s' is gone from the server but holds unsent "
+			    "files: kept",
+			    record->shown);
+		return;
+	}
+	while (record->child_first)
+		tree_vanish_locked(t, record->child_first);
+	tree_vanish_locked(t, record);
+}
+
 static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
 	for (struct node *dir = top->child_first; dir; dir = next) {
 		next = dir->sibling_next;
-		end_record(t, mark, dir);
-		if (dir->seen_seq >= mark || is_newer(dir, mark))
-			continue;
-		if (holds_unsent(dir)) {
-			log_warning("tree: record '%s' is gone from the server but holds unsent "
-				    "files: kept",
-				    dir->shown);
-			continue;
-		}
-		while (dir->child_first)
-			vanish(t, dir->child_first);
-		vanish(t, dir);
+		tree_end_record_locked(t, mark, dir);
 	}
 	top->listed = true;
 	top->listed_ns = clock_real_ns();
@@ -533,6 +548,20 @@ void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64
 	} else if (top && !record) {
 		end_collection(t, mark, top);
 	}
+	ledger_group_end(t->ledger);
+	tree_unlock(t);
+}
+
+void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record)
+{
+	struct node *dir;
+
+	tree_lock(t);
+	ledger_group_begin(t->ledger);
+	dir = tree_find_locked(t, record);
+	if (dir && !dir->gone)
+		tree_end_record_locked(t, mark, dir);
+	end_gone(t, mark, record);
 	ledger_group_end(t->ledger);
 	tree_unlock(t);
 }

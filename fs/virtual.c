@@ -39,7 +39,7 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 
 	if (dir->kind == NODE_ROOT && !strcmp(c->name, ".attachfs"))
 		ino = control_lookup(NODE_ID_ROOT, c->name);
-	else if (dir->kind != NODE_ROOT && !strcmp(c->name, ".by-id"))
+	else if (!strcmp(c->name, ".by-id"))
 		ino = VIRTUAL_BY_ID | dir->id;
 	else if (dir->kind == NODE_RECORD && !strcmp(c->name, ".record.json") &&
 		 c->m->remote->ops->record_json)
@@ -59,6 +59,34 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 	return true;
 }
 
+/*
+ * By its id in @dir: a collection in the root, a record in its collection, a file in its record.
+ * NULL = no such. tree->lock held.
+ */
+static struct node *by_id_locked(struct tree *t, const struct node *dir, const char *id)
+{
+	struct node *n =
+		dir->kind == NODE_ROOT
+			? tree_find_collection_locked(t, id)
+			: tree_by_rid_locked(t, dir->kind == NODE_COLLECTION ? dir->id : 0, id);
+
+	return n && n->parent == dir ? n : NULL;
+}
+
+bool virtual_lookup_alias_locked(struct call *c, struct node *dir)
+{
+	struct tree *t = c->m->tree;
+	struct node *n = NULL;
+
+	if (dir->kind == NODE_ROOT || tree_is_unlisted(t, dir))
+		n = by_id_locked(t, dir, c->name);
+	if (!n)
+		return false;
+	tree_unlock(t);
+	reply_virtual(c, VIRTUAL_ALIAS | n->id);
+	return true;
+}
+
 void virtual_lookup_link(struct call *c)
 {
 	struct mount *m = c->m;
@@ -69,8 +97,8 @@ void virtual_lookup_link(struct call *c)
 	dir = need_dir_locked(c, c->ino & ~VIRTUAL_MASK);
 	if (!dir)
 		return;
-	n = tree_by_rid_locked(m->tree, dir->kind == NODE_COLLECTION ? dir->id : 0, c->name);
-	if (n && n->parent == dir)
+	n = by_id_locked(m->tree, dir, c->name);
+	if (n)
 		ino = VIRTUAL_LINK | n->id;
 	tree_unlock(m->tree);
 	if (ino)
@@ -94,9 +122,9 @@ int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st)
 		st->st_mode = S_IFDIR | 0555;
 		st->st_nlink = 2;
 		st->st_size = 0;
-	} else if (ino & VIRTUAL_LINK) {
+	} else if (ino & (VIRTUAL_LINK | VIRTUAL_ALIAS)) {
 		st->st_mode = S_IFLNK | 0777;
-		st->st_size = (off_t)strlen(n->shown) + 3;
+		st->st_size = (off_t)strlen(n->shown) + (ino & VIRTUAL_LINK ? 3 : 0);
 	} else {
 		st->st_mode = S_IFREG | 0444;
 		st->st_size = 0; /* known when it was fetched */
@@ -111,9 +139,10 @@ void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino)
 	const struct node *n;
 
 	tree_lock(m->tree);
-	n = ino & VIRTUAL_LINK ? tree_find_locked(m->tree, ino & ~VIRTUAL_MASK) : NULL;
+	n = ino & (VIRTUAL_LINK | VIRTUAL_ALIAS) ? tree_find_locked(m->tree, ino & ~VIRTUAL_MASK)
+						 : NULL;
 	if (n)
-		snprintf(target, sizeof(target), "../%s", n->shown);
+		snprintf(target, sizeof(target), "%s%s", ino & VIRTUAL_LINK ? "../" : "", n->shown);
 	tree_unlock(m->tree);
 	if (*target)
 		fuse_reply_readlink(req, target);
@@ -207,7 +236,7 @@ static void ask_text(struct text *t, uint64_t ino)
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
 	if (n && n->parent && n->known.rid) {
-		collection = strdup(n->parent->shown);
+		collection = strdup(node_collection_id(n->parent));
 		rid = strdup(n->known.rid);
 	}
 	tree_unlock(m->tree);

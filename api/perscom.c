@@ -200,6 +200,7 @@ static const struct remote_caps perscom_caps = {
 	.names_unique = false,
 	.sizes_listed = false,
 	.rename_records = true,
+	.set_fields = true,
 	.create_min_bytes = PERSCOM_CREATE_MIN,
 	.create_max_bytes = PERSCOM_CREATE_MAX,
 	.max_bytes = 0,

@@ -363,6 +363,19 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 	return false;
 }
 
+void lister_again_locked(struct lister *l, struct node *collection)
+{
+	struct node *target = target_of(l, collection);
+	struct watch *w = target ? target->watch : NULL;
+
+	if (!w || !w->validated)
+		return; /* whoever looks first lists it */
+	if (w->listing)
+		w->again = true;
+	else
+		w->listing = w->wanted = l->kick = true;
+}
+
 void lister_made_locked(struct lister *l, struct node *record)
 {
 	struct watch *w = watch_of(l, record);

@@ -33,6 +33,9 @@ void lister_free(struct lister *l);
  */
 bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error);
 
+/* The server may show something else there now: list the collection again, soon. tree->lock held. */
+void lister_again_locked(struct lister *l, struct node *collection);
+
 /* A record of a collection that is not listed was made just now: it is known to be as it is here. */
 void lister_made_locked(struct lister *l, struct node *record);
 

@@ -88,6 +88,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi);
+/* Out of its directory, as unlink and rename over do it. tree->lock held. */
+void remove_node_locked(struct mount *m, struct node *n);
 
 /* ops_file.c */
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -104,6 +106,9 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
 void handle_free_locked(struct mount *m, struct handle *h);
 void handle_drop(struct mount *m, struct handle *h);
+
+/* @len bytes from @off of a content that are all here; -EIO when not. No lock. */
+int gather_content(struct content *view, uint64_t off, char *to, uint64_t len);
 
 /* file.c: what is behind a file's name. */
 
@@ -153,9 +158,29 @@ bool virtual_lookup_alias_locked(struct call *c, struct node *dir);
 void virtual_lookup_link(struct call *c); /* in .by-id */
 int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st);
 void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino);
-void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
-void virtual_read(struct call *c);
-void virtual_release(struct mount *m, uint64_t fh);
+
+/* record_json.c: .record.json, by the inode number of virtual.c. */
+bool json_is_writable(const struct mount *m);
+/* What is its own; the rest is the record's. tree->lock held. */
+void json_stat_locked(const struct mount *m, const struct node *record, struct stat *st);
+void json_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
+void json_read(struct call *c);
+void json_write(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_bufvec *in, off_t off,
+		struct fuse_file_info *fi);
+/* Sizes with a handle only; the rest is taken and dropped. */
+void json_setattr(fuse_req_t req, struct mount *m, uint64_t ino, const struct stat *attr,
+		  int to_set, struct fuse_file_info *fi);
+void json_flush(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
+void json_release(struct mount *m, uint64_t fh);
+/*
+ * File @n is renamed over the .record.json of @dir: its bytes become the wish, and it goes. Finishes
+ * @c. tree->lock held on entry, released.
+ */
+void json_take_file_unlock(struct call *c, struct node *n, struct node *dir);
+/* Fields @sent were refused: name them in @message (@size bytes) unless the server did. */
+void json_name_fields(const char *sent, char *message, size_t size);
+/* What was sent of the record's fields is the server's now. tree->lock held. */
+void json_arrived_locked(struct mount *m, struct node *record, const char *sent);
 
 /* control.c */
 void reply_copy(struct call *c, const char *text, size_t n);

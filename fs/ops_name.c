@@ -238,8 +238,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 
 /* ---- remove ---- */
 
-/* Out of its directory, as unlink and rename over do it. tree->lock held. */
-static void remove_locked(struct mount *m, struct node *n)
+void remove_node_locked(struct mount *m, struct node *n)
 {
 	struct tree *t = m->tree;
 	struct node *dir = n->parent;
@@ -293,7 +292,7 @@ static void unlink_run(struct call *c)
 	else
 		r = may_remove_locked(m, n);
 	if (!r)
-		remove_locked(m, n);
+		remove_node_locked(m, n);
 	tree_unlock(m->tree);
 	finish_name(c, r);
 }
@@ -413,7 +412,7 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 		return r;
 	ledger_group_begin(m->ledger);
 	if (target)
-		remove_locked(m, target);
+		remove_node_locked(m, target);
 	r = tree_move_locked(m->tree, n, dir, name);
 	if (!r) {
 		touch_dir_locked(m, old_dir);
@@ -453,6 +452,14 @@ static void commit_then_rename_unlock(struct call *c, struct node *n)
 		rename_run(c);
 }
 
+/* A file takes the place of .record.json, as editors save. */
+static bool takes_fields(const struct mount *m, const struct node *n, const struct node *to,
+			 const struct rename *a)
+{
+	return json_is_writable(m) && n->kind == NODE_FILE && to->kind == NODE_RECORD &&
+	       !strcmp(a->name, ".record.json") && !a->flags;
+}
+
 static void rename_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -470,6 +477,10 @@ static void rename_run(struct call *c)
 	n = tree_child_locked(m->tree, dir, c->name);
 	if (n && n->kind == NODE_FILE && !n->in_ledger && !c->flags) {
 		commit_then_rename_unlock(c, n);
+		return;
+	}
+	if (n && takes_fields(m, n, to, a)) {
+		json_take_file_unlock(c, n, to);
 		return;
 	}
 	if (!n)

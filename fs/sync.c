@@ -170,6 +170,7 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.content_differs = n->dirty && !n->gone,
 		.content_local = content_local(s, n),
 		.mtime_differs = n->mtime_dirty,
+		.fields_differ = n->fields != NULL,
 		.size = n->size < 0 ? 0 : (uint64_t)n->size,
 		.busy = n->busy || waits,
 		.parked = n->error != 0,
@@ -389,7 +390,7 @@ static const char *what_differs(const struct node *n)
 		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
 	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
 		return "upload";
-	return "rename";
+	return n->fields ? "record fields" : "rename";
 }
 
 /* ---- life ---- */

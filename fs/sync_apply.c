@@ -15,6 +15,7 @@
 
 #include "events.h"
 #include "notifier.h"
+#include "ops.h"
 #include "sync_private.h"
 
 #define BACK_OFF_FIRST_MS 500
@@ -288,12 +289,14 @@ static void removed(struct batch *b, struct node *n)
 	n->known_seq = t->seq;
 }
 
-static void renamed_record(struct batch *b, struct node *n, const struct remote_change *c)
+static void updated_record(struct batch *b, struct node *n, const struct remote_change *c)
 {
 	struct tree *t = b->sync->m->tree;
 
 	if (c->name)
 		node_set_string(&n->known.name, c->name);
+	if (c->fields_json)
+		json_arrived_locked(b->sync->m, n, c->fields_json);
 	n->known_seq = ++t->seq;
 }
 
@@ -311,7 +314,7 @@ static void apply_done(struct batch *b, struct node *n, struct remote_change *c)
 		return;
 	}
 	if (b->kind == PLAN_UPDATE_RECORDS) {
-		renamed_record(b, n, c);
+		updated_record(b, n, c);
 		return;
 	}
 	s->bytes_sent += b->kind == PLAN_CREATE || b->kind == PLAN_REPLACE ? c->size : 0;
@@ -404,6 +407,8 @@ static void apply_item(struct batch *b, size_t i, int error)
 		apply_gone(b, n, c);
 		break;
 	case REMOTE_REFUSED:
+		if (c->fields_json)
+			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(s, n, c->error, c->message);
 		break;
 	case REMOTE_RETRY:

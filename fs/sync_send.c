@@ -98,7 +98,8 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.rid);
 	c->version = b->kind == PLAN_REPLACE ? keep(b, n->known.version) : NULL;
 	fill_place(b, c, s->m->tree, n);
-	if (e->set_name || b->kind == PLAN_CREATE || b->kind == PLAN_UPDATE_RECORDS) {
+	c->fields_json = b->kind == PLAN_UPDATE_RECORDS ? keep(b, n->fields) : NULL;
+	if (e->set_name || b->kind == PLAN_CREATE) {
 		names_to_server(e->name ? e->name : n->shown, server);
 		c->name = keep(b, server);
 	}
@@ -187,6 +188,7 @@ struct batch *batch_part(struct batch *b, size_t first, size_t n)
 			.name = keep(part, c->name),
 			.mtime_ns = c->mtime_ns,
 			.move = c->move,
+			.fields_json = keep(part, c->fields_json),
 			.fd = -1,
 			.file.size = -1,
 		};

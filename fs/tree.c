@@ -288,6 +288,8 @@ static void free_node(struct node *n)
 	known_clear(&n->known);
 	free(n->token);
 	free(n->message);
+	free(n->fields);
+	free(n->known_fields);
 	free(n->shown);
 	free(n);
 }
@@ -399,6 +401,8 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.error = n->error,
 		.message = n->message,
 		.listed_ns = n->listed_ns,
+		.fields = n->fields,
+		.rfields = n->known_fields,
 	};
 }
 
@@ -444,7 +448,10 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 	       node_set_string(&k->filename, row->rfilename) &&
 	       node_set_string(&k->version, row->rversion) && node_set_string(&k->url, row->rurl) &&
 	       node_set_string(&k->media_type, row->rmedia) &&
-	       node_set_string(&n->token, row->token) && node_set_string(&n->message, row->message);
+	       node_set_string(&n->token, row->token) &&
+	       node_set_string(&n->message, row->message) &&
+	       node_set_string(&n->fields, row->fields) &&
+	       node_set_string(&n->known_fields, row->rfields);
 }
 
 static void load_numbers(struct node *n, const struct ledger_node *row)
@@ -620,7 +627,7 @@ bool node_differs(const struct tree *t, const struct node *n)
 	const struct known *k = &n->known;
 
 	if (n->kind == NODE_RECORD)
-		return n->parent && k->rid && !node_name_matches(t, n);
+		return n->parent && k->rid && (n->fields || !node_name_matches(t, n));
 	if (n->kind != NODE_FILE || !n->in_ledger)
 		return false;
 	if (n->unknown)

@@ -91,6 +91,7 @@ struct node {
 	bool dirty; /* `content` is not on the server */
 	bool mtime_dirty;
 	bool in_ledger; /* has a row: closed at least once, or came from the server */
+	bool left_name; /* gone, but the kernel may believe a name still leads to it */
 
 	struct known known;
 	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
@@ -125,6 +126,11 @@ struct node {
 	uint64_t version;
 	/* `version` at the last close: pages in the kernel are still good */
 	uint64_t cached_version;
+
+	/* records: JSON objects */
+	char *fields; /* wanted: what the user has set and the server does not have, or NULL */
+	char *known_fields; /* all as last read, or NULL */
+	int64_t fields_ns;  /* `fields` were last set in this mount */
 
 	/* directories */
 	bool listed; /* the children are complete: what is not here does not exist */

@@ -484,6 +484,8 @@ static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 
 static bool holds_unsent(const struct node *dir)
 {
+	if (dir->fields)
+		return true;
 	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
 		if (!n->known.rid || node_is_changed_here(n) || n->busy)
 			return true;

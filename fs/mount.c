@@ -170,14 +170,10 @@ static int open_tree(struct mount *m, char *message, size_t size)
 {
 	const struct options *o = m->options;
 	const char *collections = check_collections(m->remote, o);
-	int r;
+	int r = check_missing(m->remote, o, message, size);
 
-	if (!collections && !m->remote->ops->list_collections) {
-		snprintf(message, size,
-			 "%s: this server does not tell what it holds: say collections=A:B ...",
-			 o->source);
-		return -EINVAL;
-	}
+	if (r < 0)
+		return r;
 	r = tree_new(m->ledger, m->store, m->notifier, &m->remote->caps, &m->tree);
 
 	if (r < 0)

@@ -27,6 +27,7 @@
 #include <attachfs/log.h>
 #include <attachfs/options.h>
 
+#include "check.h"
 #include "fake_remote.h"
 #include "mount.h"
 
@@ -672,6 +673,68 @@ static void test_a_rename_by_hand_asks_whether_the_old_may_go(void **state)
 	assert_string_equal(ls("free/One"), "a,b.txt b.txt");
 }
 
+/* ---- check ---- */
+
+static int few_findings(struct remote *r, remote_finding *each, remote_done *done, void *ctx)
+{
+	each(ctx, REMOTE_FINE, "credentials", "you are Ada");
+	each(ctx, REMOTE_NOTE, "clock", "3 s ahead");
+	return fake_ops.probe(r, TRANSFER_INTERACTIVE, done, ctx);
+}
+
+static int bad_finding(struct remote *r, remote_finding *each, remote_done *done, void *ctx)
+{
+	each(ctx, REMOTE_BAD, "may write", "no");
+	return fake_ops.probe(r, TRANSFER_INTERACTIVE, done, ctx);
+}
+
+/* What it prints; the exit status in *@ret_status. */
+static const char *check(int *ret_status)
+{
+	static char text[4096];
+	char *argv[] = {(char *)"check", (char *)"rillsoft:http://127.0.0.1:1", NULL};
+	char path[128];
+	int file, saved;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/said", d.base);
+	file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	fflush(stdout);
+	saved = dup(STDOUT_FILENO);
+	dup2(file, STDOUT_FILENO);
+	*ret_status = check_run(2, argv);
+	fflush(stdout);
+	dup2(saved, STDOUT_FILENO);
+	close(saved);
+	n = pread(file, text, sizeof(text) - 1, 0);
+	close(file);
+	text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
+static void test_check_prints_findings_and_lists_what_there_is(void **state)
+{
+	const char *said;
+	int status;
+
+	(void)state;
+	two_projects();
+	fake_ops.check = few_findings;
+	said = check(&status);
+	assert_int_equal(status, 0);
+	assert_non_null(strstr(said, "ok    credentials: you are Ada\nnote  clock: 3 s ahead\n"));
+	assert_non_null(strstr(said, "ok    collections: 2\nok    list Plant B (41)\n"));
+	assert_non_null(strstr(said, "      1 records, 1 attachments\nok    list A/C (42)\n"));
+	fake_ops.check = bad_finding;
+	said = check(&status);
+	assert_int_equal(status, 1);
+	assert_non_null(strstr(said, "FAIL  may write: no\n"));
+	fake_ops.list_collections = NULL;
+	said = check(&status);
+	assert_int_equal(status, 1);
+	assert_non_null(strstr(said, "say collections=A:B"));
+}
+
 int main(void)
 {
 #define MOUNTED(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -695,6 +758,7 @@ int main(void)
 		MOUNTED(test_what_a_server_cannot_do_is_refused_at_once),
 		MOUNTED(test_a_local_file_gets_no_name_the_server_refuses),
 		MOUNTED(test_a_rename_by_hand_asks_whether_the_old_may_go),
+		MOUNTED(test_check_prints_findings_and_lists_what_there_is),
 	};
 
 	alarm(300);

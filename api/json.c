@@ -7,6 +7,7 @@
 
 #include "json.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,27 @@ bool json_is_id(const char *id)
 	size_t len = id ? strspn(id, "0123456789") : 0;
 
 	return len > 0 && len <= 18 && id[len] == '\0';
+}
+
+bool json_is_uuid(const char *id)
+{
+	bool nil = true;
+
+	for (size_t i = 0; i < 36; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+
+		if (dash ? id[i] != '-' : !isxdigit((unsigned char)id[i]))
+			return false;
+		nil = nil && (dash || id[i] == '0');
+	}
+	return id[36] == '\0' && !nil;
+}
+
+const char *json_get_uuid(const json_t *object, const char *key)
+{
+	const char *text = json_get_text(object, key);
+
+	return text && json_is_uuid(text) ? text : NULL;
 }
 
 bool json_get_id(const json_t *object, const char *key, char out[REMOTE_ID_MAX + 1])

@@ -47,6 +47,11 @@ bool json_get_id(const json_t *object, const char *key, char out[REMOTE_ID_MAX +
 /* Whether @id is such an id. */
 bool json_is_id(const char *id);
 
+/* A UUID (GUID): 8-4-4-4-12 hexadecimal digits, any case; not the nil one (E-7). */
+bool json_is_uuid(const char *id);
+/* The member when it is one, else NULL. Borrowed. */
+const char *json_get_uuid(const json_t *object, const char *key);
+
 /*
  * A copy of a string value as a C string: each NUL becomes "%00" (see remote.h), and what is beyond
  * JSON_NAME_MAX bytes is cut off between characters. "" for anything that is no string. NULL

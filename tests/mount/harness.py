@@ -283,19 +283,6 @@ RILLSOFT = System(
     lists=r"GET /api/v2/clients/\{id\}/dms/documents",
 )
 
-RILLSOFT = System(
-    name="rillsoft",
-    collections=("Plant B", "Plant C"),
-    rename_in_place=True,
-    move_in_place=True,
-    replace_keeps_id=True,
-    sizes_listed=True,
-    sets_mtime=False,
-    renamable=(),
-    endpoint_create="POST /api/v2/clients/{id}/dms/projects/{id}/folders/{id}/parent/{id}/documents",
-    endpoint_replace="POST /api/v2/clients/{id}/dms/projects/{id}/documents/{id}",
-)
-
 SYSTEMS = (PERSCOM,)
 
 EXTENSION = re.compile(r"(?<=.)\.[0-9A-Za-z_-]{1,16}$", re.S)

@@ -182,6 +182,17 @@ PERSCOM = System(
     endpoint_replace="POST /v2/attachments/{id}",
 )
 
+SERVICEMAX = System(
+    name="servicemax",
+    collections=("io_showcase", "io_account"),
+    rename_in_place=False,
+    move_in_place=False,
+    replace_keeps_id=True,
+    sizes_listed=True,
+    sets_mtime=False,
+    renamable=(),
+)
+
 SYSTEMS = (PERSCOM,)
 
 EXTENSION = re.compile(r"(?<=.)\.[0-9A-Za-z_-]{1,16}$", re.S)

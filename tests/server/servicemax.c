@@ -24,6 +24,7 @@ static const struct setting settings[] = {
 	[SM_RANGE] = CHOICE("range", "206|ignored", "206"),
 	[SM_DOCUMENT_AUTH] = CHOICE("document_auth", "required|refused|none", "required"),
 	[SM_RENAME_BY_DOCUMENT_ID] = CHOICE("rename_by_document_id", "follows|stays", "follows"),
+	[SM_REPLACE_UUID] = CHOICE("replace_uuid", "stays|changes", "stays"),
 	[SM_DELETE_PATH] = CHOICE("delete_path", "plural|singular|both", "plural"),
 	[SM_DELETE_PATH_OTHER] = CHOICE("delete_path_other", "404|405", "404"),
 	[SM_DELETE_STATUS] = CHOICE("delete_status", "200|204|202", "200"),

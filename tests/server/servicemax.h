@@ -22,6 +22,7 @@ enum sm_setting {
 	SM_RANGE,
 	SM_DOCUMENT_AUTH,
 	SM_RENAME_BY_DOCUMENT_ID,
+	SM_REPLACE_UUID,
 	SM_DELETE_PATH,
 	SM_DELETE_PATH_OTHER,
 	SM_DELETE_STATUS,
@@ -233,6 +234,8 @@ void sm_delete(struct sm_call *c);
 /* servicemax_version.c */
 int64_t sm_version_ms(struct servicemax *sm, const struct attachment *a); /* of the current one */
 void sm_version_add(struct servicemax *sm, struct attachment *a, struct blob *blob);
+/* The same file under a new id, its versions with it; @a is gone. */
+struct attachment *sm_version_renew(struct servicemax *sm, struct attachment *a);
 bool sm_version_drop(struct servicemax *sm, struct attachment *a); /* false: it was the only one */
 /* The storage path of a version of @a, current or old; NULL: none. */
 const char *sm_version_path(struct servicemax *sm, const struct attachment *a,

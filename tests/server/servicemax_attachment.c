@@ -107,7 +107,7 @@ struct wanted {
 /* False when it has answered: one bad or missing record fails the whole call (S-9). */
 static bool find_wanted(struct sm_call *c, const char *uuids, struct wanted *ret)
 {
-	while (*uuids || !ret->n) {
+	for (bool more = true; more; uuids++) {
 		size_t len = strcspn(uuids, ",");
 		struct uuid uuid;
 		struct record *r;
@@ -123,7 +123,8 @@ static bool find_wanted(struct sm_call *c, const char *uuids, struct wanted *ret
 			ret->at = xrealloc(ret->at, (ret->n + 1) * sizeof(struct record *));
 			ret->at[ret->n++] = r;
 		}
-		uuids += len + (uuids[len] == ',');
+		uuids += len;
+		more = *uuids == ',';
 	}
 	return true;
 }

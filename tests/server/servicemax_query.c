@@ -252,6 +252,7 @@ void sm_sort_free(struct sm_sort *s)
 {
 	for (size_t i = 0; i < s->n; i++)
 		free(s->terms[i].field);
+	s->n = 0;
 }
 
 /* One "field [ASC|DESC]"; @s ends behind it. */

@@ -12,17 +12,17 @@
 
 /* What was added or updated, each once: S-15 makes two versions of one file. */
 struct done {
-	struct attachment **at;
+	int64_t *ids;
 	size_t n;
 };
 
-static void note(struct done *done, struct attachment *a)
+static void note(struct done *done, const struct attachment *a)
 {
 	for (size_t i = 0; i < done->n; i++)
-		if (done->at[i] == a)
+		if (done->ids[i] == a->row.id)
 			return;
-	done->at = xrealloc(done->at, (done->n + 1) * sizeof(struct attachment *));
-	done->at[done->n++] = a;
+	done->ids = xrealloc(done->ids, (done->n + 1) * sizeof(*done->ids));
+	done->ids[done->n++] = a->row.id;
 }
 
 static bool has_extension(const struct str *name, const char *extension)
@@ -96,6 +96,16 @@ static struct attachment *create(struct sm_call *c, const struct str *name, stru
 	return a;
 }
 
+/* That the uuid stays is assumed. */
+static struct attachment *replace(struct sm_call *c, struct attachment *a,
+				  const struct multipart_file *file)
+{
+	if (sm_set(c, SM_REPLACE_UUID) != 0)
+		a = sm_version_renew(c->sm, a);
+	sm_version_add(c->sm, a, blob_ref(file->blob));
+	return a;
+}
+
 /* A name the record has gets a new version instead of an error. */
 static struct attachment *put_file(struct sm_call *c, const struct multipart_file *file)
 {
@@ -103,7 +113,7 @@ static struct attachment *put_file(struct sm_call *c, const struct multipart_fil
 	struct attachment *a = sm_attachment_named(c->sm->emu, c->record, name.ptr, name.len);
 
 	if (a)
-		sm_version_add(c->sm, a, blob_ref(file->blob));
+		a = replace(c, a, file);
 	else
 		a = create(c, &name, blob_ref(file->blob));
 	str_free(&name);
@@ -154,7 +164,7 @@ static bool put_version(struct sm_call *c, const struct str *id, struct done *do
 		str_free(&name);
 		return false;
 	}
-	sm_version_add(c->sm, a, blob_ref(file->blob));
+	a = replace(c, a, file);
 	if (sm_set(c, SM_RENAME_BY_DOCUMENT_ID) == 0)
 		set_name(a, &name);
 	str_free(&name);
@@ -175,9 +185,13 @@ static void reply(struct sm_call *c, const struct done *done)
 	}
 	buffer_putc(out, '[');
 	for (size_t i = 0; i < done->n; i++) {
-		if (i)
+		int64_t id = done->ids[form == REPLY_REVERSED ? done->n - 1 - i : i];
+		const struct attachment *a = store_attachment(c->sm->emu->store, id);
+
+		if (a && out->len > 1)
 			buffer_putc(out, ',');
-		sm_put_attachment(c, out, done->at[form == REPLY_REVERSED ? done->n - 1 - i : i]);
+		if (a) /* a later file of the request may have renewed it */
+			sm_put_attachment(c, out, a);
 	}
 	buffer_putc(out, ']');
 }
@@ -196,6 +210,6 @@ void sm_upload(struct sm_call *c)
 		sm_touch(c);
 		reply(c, &done);
 	}
-	free(done.at);
+	free(done.ids);
 	str_free(&document);
 }

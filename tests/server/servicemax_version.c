@@ -93,6 +93,21 @@ void sm_version_add(struct servicemax *sm, struct attachment *a, struct blob *bl
 	push(h, a->path, now);
 }
 
+struct attachment *sm_version_renew(struct servicemax *sm, struct attachment *a)
+{
+	struct store *s = sm->emu->store;
+	struct history *h = keep(sm, a);
+	struct attachment *fresh = store_add_attachment(s, a->path, a->created_at);
+
+	str_set(&fresh->name, a->name.ptr, a->name.len);
+	str_set(&fresh->filename, a->filename.ptr, a->filename.len);
+	store_set_owner(s, fresh, a->owner_type.ptr, a->owner_type.len, &a->owner_id);
+	table_remove(&sm->histories, &a->row.id, sizeof(a->row.id));
+	table_put(&sm->histories, &fresh->row.id, sizeof(fresh->row.id), h);
+	store_delete_attachment(s, a);
+	return fresh;
+}
+
 /* The one before becomes current again, with its version_uuid: they never only go forward. */
 bool sm_version_drop(struct servicemax *sm, struct attachment *a)
 {

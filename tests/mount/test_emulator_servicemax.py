@@ -161,6 +161,11 @@ def test_a_password_gives_tokens_that_expire_and_are_refreshed(api):
     assert c("GET", "/user")[0] == 400
     c.token = None
     assert c("GET", "/user")[0] == 400
+    c.toggle(ttl="off")
+    answer = c.password()[1]
+    c.token = answer["access_token"]
+    c.emulator.clock(10**6)
+    assert "expires_in" not in answer and c("GET", "/user")[0] == 200
 
 
 def test_the_token_endpoint_has_four_errors(api):
@@ -438,9 +443,7 @@ def test_three_forms_of_attachment_lists(api):
     a = one[0]
     assert a["size"] == "5000" and re.fullmatch(r"\d{13}", a["updated_on"])
     assert a["type"] == "file" and UUID.fullmatch(a["uuid"]) and UUID.fullmatch(a["version_uuid"])
-    assert link(a) == (
-        f"{c.emulator.api}/document/{a['uuid']}/latest?{a['updated_on']}"
-    )
+    assert link(a) == (f"{c.emulator.api}/document/{a['uuid']}/latest?{a['updated_on']}")
     assert link(a, "thumbnail_url").endswith(f"/document/{ICON}/latest?5.0.0.620")
     token = {"Authorization": "Bearer test-token"}
     assert c.raw("GET", link(a, "thumbnail_url"), headers=token)[1].startswith(b"GIF89a")
@@ -565,7 +568,9 @@ def test_documents_are_served_in_ranges_or_whole(api):
     assert c.get(a, Range="bytes=1000-1999") == (206, whole[1000:2000])
     assert c.headers["Content-Range"] == "bytes 1000-1999/5000"
     assert c.get(a, Range="bytes=5000-")[0] == 416
-    assert c.get(a, **{"If-None-Match": c.headers.get("ETag", f"\"{a['version_uuid']}\"")})[0] == 304
+    assert (
+        c.get(a, **{"If-None-Match": c.headers.get("ETag", f"\"{a['version_uuid']}\"")})[0] == 304
+    )
     c.toggle(range="ignored")
     assert c.get(a, Range="bytes=1000-1999") == (200, whole)
     c.toggle(range="206", etag="absent")
@@ -717,6 +722,15 @@ def test_names_differ_by_case_or_not(api):
     assert [(a["name"], a["size"]) for a in made] == [("Ünï.TXT", "3")]
     assert c.delete(record, "ünï.txt")[0] == 200
     assert set(c.files(record)) == {"file-0001.dat", "file-0002.dat"}
+
+
+def test_a_directory_whose_names_differ_by_case_only_becomes_one_file_of_two_versions(api):
+    tree = {"io_showcase": {"Pump 7": {"A": b"one", "a": b"two"}}}
+    c = api(tree=tree, generate=[], toggles={"name_case": "insensitive"})
+    record = c.records()[0]
+    assert c.get(c.files(record)["A"])[1] == b"two"
+    c.delete(record, "a", "latest")
+    assert c.get(c.files(record)["A"])[1] == b"one"
 
 
 def test_limits_of_uploads(api):

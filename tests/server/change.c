@@ -141,19 +141,17 @@ static int64_t do_replace(struct emulator *emu, const json_t *op)
 {
 	struct attachment *a = op_attachment(emu, op);
 	struct blob *blob;
+	char *path;
 
 	if (!a)
 		return -1;
 	if (emu->system->files == FILES_IMMUTABLE)
 		a = renew(emu, a);
 	blob = op_blob(op, a->row.id);
-	if (emu->system->replacing)
-		emu->system->replacing(emu, a);
-	free(a->path);
-	a->path = store_new_path(store_guess_extension(blob));
-	store_put_blob(emu->store, a->path, blob);
+	path = store_new_path(store_guess_extension(blob));
+	populate_replace(emu, a, path, blob, clock_now());
+	free(path);
 	set_names(a, op);
-	a->updated_at = clock_now();
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
 

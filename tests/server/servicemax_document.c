@@ -29,8 +29,10 @@ static void serve_bytes(struct sm_call *c, const struct attachment *a, const cha
 		options.etag = etag;
 	options.modified_at = blob_made_at(blob);
 	range_serve(c->rq, c->rs, blob, &options);
-	if (c->rs->status == 416 || c->rs->status == 412)
-		sm_error(c, c->rs->status, "The requested range cannot be served");
+	if (c->rs->status == 416)
+		sm_error(c, 416, "The requested range cannot be served");
+	else if (c->rs->status == 412)
+		sm_error(c, 412, "Precondition failed");
 }
 
 static void redirect(struct sm_call *c, const char *uuid, const struct attachment *a)

@@ -10,8 +10,10 @@ static const struct {
 	{403, "permission_error"},
 	{404, "not_found_error"},
 	{405, "method_error"},
+	{412, "precondition_error"},
 	{413, "size_error"},
 	{414, "size_error"},
+	{416, "range_error"},
 	{429, "throttle_error"},
 	{500, "server_error"},
 };

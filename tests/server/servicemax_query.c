@@ -14,11 +14,11 @@
 #include <string.h>
 #include <strings.h>
 
-enum operator{ OP_EQUAL, OP_UNEQUAL, OP_LESS, OP_LESS_EQUAL, OP_GREATER, OP_GREATER_EQUAL };
+enum comparator { OP_EQUAL, OP_UNEQUAL, OP_LESS, OP_LESS_EQUAL, OP_GREATER, OP_GREATER_EQUAL };
 
 struct comparison {
 	char *field;
-	enum operator op;
+	enum comparator op;
 	char *text; /* what value.text points at */
 	struct sm_value value;
 };
@@ -56,11 +56,11 @@ static size_t word_length(const char *s)
 	return n;
 }
 
-static bool read_operator(const char **s, enum operator* ret)
+static bool read_operator(const char **s, enum comparator *ret)
 {
 	static const struct {
 		const char *text;
-		enum operator op;
+		enum comparator op;
 	} operators[] = {{"!=", OP_UNEQUAL}, {"<>", OP_UNEQUAL},       {"<=", OP_LESS_EQUAL},
 			 {"<", OP_LESS},     {">=", OP_GREATER_EQUAL}, {">", OP_GREATER},
 			 {"=", OP_EQUAL}};
@@ -208,7 +208,7 @@ int sm_value_compare(const struct sm_value *a, const struct sm_value *b)
 	return order ? order : (a->len > b->len) - (a->len < b->len);
 }
 
-static bool holds(enum operator op, int order)
+static bool holds(enum comparator op, int order)
 {
 	switch (op) {
 	case OP_EQUAL:

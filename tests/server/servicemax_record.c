@@ -18,22 +18,42 @@ struct user {
 static const struct user system_user = {1, "system", "system@example.org"};
 static const struct user mount_user = {2, "mount", "mount@example.org"};
 
-static const char *name_field(const struct sm_call *c)
-{
-	return sm_set(c, SM_NAME_FIELD) == 0 ? "io_name" : "io_title";
-}
+enum field {
+	FIELD_UUID,
+	FIELD_NAME,
+	FIELD_CREATED_ON,
+	FIELD_UPDATED_ON,
+	FIELD_DELETED,
+	FIELD_ACTIVE,
+	FIELD_PRIVATE,
+	FIELD_COUNT,
+};
 
-static bool is_field(const struct sm_call *c, const char *field, size_t i)
+/* NULL: there is none; that io_updated_on exists is assumed. */
+static const char *field_name(const struct sm_call *c, enum field field)
 {
-	static const char *const fields[] = {
-		"io_uuid",	 "",	     "io_created_on", "io_updated_on", "io_created_by",
-		"io_updated_by", "io_owner", "io_deleted",    "io_active",     "io_private",
+	static const char *const names[FIELD_COUNT] = {
+		"io_uuid",    "io_name",   "io_created_on", "io_updated_on",
+		"io_deleted", "io_active", "io_private",
 	};
 
-	if (i == 3 && sm_set(c, SM_UPDATED_FIELD) != 0)
-		return false;
-	return strcmp(field, i == 1 ? name_field(c) : fields[i]) == 0;
+	if (field == FIELD_NAME && sm_set(c, SM_NAME_FIELD) != 0)
+		return "io_title";
+	if (field == FIELD_UPDATED_ON && sm_set(c, SM_UPDATED_FIELD) != 0)
+		return NULL;
+	return names[field];
 }
+
+static const struct {
+	const char *field;
+	const struct user *user;
+} users[] = {
+	{"io_created_by", &system_user},
+	{"io_updated_by", &system_user},
+	{"io_owner", &mount_user},
+};
+
+#define USERS (sizeof(users) / sizeof(users[0]))
 
 static void text_value(struct sm_value *v, const char *text, size_t len)
 {
@@ -79,46 +99,49 @@ bool sm_record_deleted(const struct sm_call *c, const struct record *r)
 	return every && r->row.id % every == 0;
 }
 
-static void plain_value(const struct sm_call *c, const struct record *r, size_t i,
+static void plain_value(const struct sm_call *c, const struct record *r, enum field field,
 			struct sm_value *ret)
 {
 	struct uuid uuid;
 
-	switch (i) {
-	case 0:
+	switch (field) {
+	case FIELD_UUID:
 		uuid = sm_uuid_make(UUID_RECORD, r->collection->name, r->row.id);
 		uuid_value(ret, &uuid);
-		break;
-	case 1:
+		return;
+	case FIELD_NAME:
 		text_value(ret, r->name.ptr, r->name.len);
-		break;
-	case 2:
-	case 3:
+		return;
+	case FIELD_CREATED_ON:
+	case FIELD_UPDATED_ON:
 		ret->kind = VALUE_TIME;
-		ret->number = record_ms(r, i == 2 ? r->created_at : r->updated_at);
-		break;
+		ret->number =
+			record_ms(r, field == FIELD_CREATED_ON ? r->created_at : r->updated_at);
+		return;
 	default:
 		ret->kind = VALUE_BOOL;
-		ret->number = i == 7 ? sm_record_deleted(c, r) : i == 8;
+		ret->number =
+			field == FIELD_DELETED ? sm_record_deleted(c, r) : field == FIELD_ACTIVE;
 	}
 }
 
-bool sm_field_value(const struct sm_call *c, const struct record *r, const char *field,
+bool sm_field_value(const struct sm_call *c, const struct record *r, const char *wanted,
 		    struct sm_value *ret)
 {
-	static const char *const users[] = {"io_created_by", "io_updated_by", "io_owner"};
+	for (enum field field = 0; field < FIELD_COUNT; field++) {
+		const char *name = field_name(c, field);
 
-	for (size_t i = 0; i < 10; i++) {
-		if ((i < 4 || i > 6) && is_field(c, field, i)) {
-			plain_value(c, r, i, ret);
+		if (name && strcmp(name, wanted) == 0) {
+			plain_value(c, r, field, ret);
 			return true;
 		}
 	}
-	for (size_t i = 0; i < 3; i++) {
-		size_t len = strlen(users[i]);
+	for (size_t i = 0; i < USERS; i++) {
+		size_t len = strlen(users[i].field);
 
-		if (strncmp(field, users[i], len) == 0 && (!field[len] || field[len] == '.'))
-			return user_value(i == 2 ? &mount_user : &system_user, field + len, ret);
+		if (strncmp(wanted, users[i].field, len) == 0 &&
+		    (!wanted[len] || wanted[len] == '.'))
+			return user_value(users[i].user, wanted + len, ret);
 	}
 	return false;
 }
@@ -169,25 +192,29 @@ static char *next_field(const char **list)
 	return len ? xmemdup(s, len) : NULL;
 }
 
+static void put_all_fields(const struct sm_call *c, struct buffer *out, const struct record *r)
+{
+	for (enum field field = 0; field < FIELD_COUNT; field++)
+		if (field_name(c, field))
+			put_field(c, out, r, field_name(c, field));
+	for (size_t i = 0; i < USERS; i++)
+		put_field(c, out, r, users[i].field);
+}
+
 void sm_put_record(const struct sm_call *c, struct buffer *out, const struct record *r,
 		   const char *fields)
 {
-	char *all = NULL, *field;
+	char *field;
 
-	if (!fields || !*fields) {
-		all = xasprintf("io_uuid,%s,io_created_on,io_updated_on,io_created_by,"
-				"io_updated_by,io_owner,io_deleted,io_active,io_private",
-				name_field(c));
-		fields = all;
-	}
 	buffer_puts(out, "{\"__object_identifier\":");
 	sm_put_string(out, c->object->name, strlen(c->object->name));
-	while ((field = next_field(&fields))) {
+	if (!fields || !*fields)
+		put_all_fields(c, out, r);
+	while (fields && (field = next_field(&fields))) {
 		put_field(c, out, r, field);
 		free(field);
 	}
 	buffer_putc(out, '}');
-	free(all);
 }
 
 bool sm_fields_check(struct sm_call *c, const char *fields)

@@ -147,8 +147,8 @@ static void serve_v2(struct sm_call *c, const struct path *p)
 		sm_error(c, 400, "The object identifier is not specified or is invalid");
 }
 
-/* S-17: the manual prints two paths. */
-static void serve_oauth(struct sm_call *c, const struct path *p)
+/* What is not below /v2. S-17: the manual prints two paths of the token endpoint. */
+static void serve_rest(struct sm_call *c)
 {
 	const char *path = c->rq->path;
 	char token[32];
@@ -165,7 +165,7 @@ static void serve_oauth(struct sm_call *c, const struct path *p)
 	else if (strncmp(path, token, len) == 0 && strcmp(path + len, "/revoke") == 0)
 		post(c, sm_oauth_revoke);
 	else
-		sm_error(c, 404, p->n ? "Not found" : "");
+		sm_error(c, 404, "Not found");
 }
 
 static void serve(struct sm_call *c, const struct path *p)
@@ -179,7 +179,7 @@ static void serve(struct sm_call *c, const struct path *p)
 	else if (is(p, 0, "v2"))
 		serve_v2(c, p);
 	else
-		serve_oauth(c, p);
+		serve_rest(c);
 }
 
 void sm_route(struct sm_call *c)

@@ -75,6 +75,14 @@ struct system {
 	/* The fields of a record that --data, --generate or POST /change made or renamed. */
 	void (*dress_record)(struct record *r);
 	/*
+	 * The file of @r whose name is taken: another one of that name becomes a new version of it. NULL:
+	 * the system has no unique names.
+	 */
+	struct attachment *(*namesake)(struct emulator *emu, const struct record *r,
+				       const char *name, size_t len);
+	/* @a is about to lead to other bytes, under another path. NULL: nobody asks for the old ones. */
+	void (*replacing)(struct emulator *emu, const struct attachment *a);
+	/*
 	 * Something changed behind the client's back: caches in front of the server hear of it as of any
 	 * other client's write. NULL: the system has none.
 	 */

@@ -41,11 +41,17 @@ static int64_t derived_ms(const struct attachment *a)
 	return a->updated_at * 1000 + (int64_t)(hash_bytes(a->path, strlen(a->path), 5) % 1000);
 }
 
+/* Not so after --data had another file for the same name. */
+static bool is_current(const struct history *h, const struct attachment *a)
+{
+	return strcmp(h->at[h->n - 1].path, a->path) == 0;
+}
+
 int64_t sm_version_ms(struct servicemax *sm, const struct attachment *a)
 {
 	const struct history *h = history_of(sm, a->row.id);
 
-	return h ? h->at[h->n - 1].ms : derived_ms(a);
+	return h && is_current(h, a) ? h->at[h->n - 1].ms : derived_ms(a);
 }
 
 static void push(struct history *h, const char *path, int64_t ms)
@@ -63,16 +69,23 @@ static struct history *begin(struct servicemax *sm, const struct attachment *a, 
 	return h;
 }
 
-void sm_version_begin(struct servicemax *sm, const struct attachment *a)
-{
-	begin(sm, a, sm_now_ms());
-}
-
 static struct history *keep(struct servicemax *sm, const struct attachment *a)
 {
 	struct history *h = history_of(sm, a->row.id);
 
-	return h ? h : begin(sm, a, derived_ms(a));
+	if (!h)
+		return begin(sm, a, derived_ms(a));
+	if (!is_current(h, a))
+		push(h, a->path, derived_ms(a));
+	return h;
+}
+
+void sm_version_begin(struct servicemax *sm, const struct attachment *a)
+{
+	if (history_of(sm, a->row.id))
+		keep(sm, a);
+	else
+		begin(sm, a, sm_now_ms());
 }
 
 void sm_replacing(struct emulator *emu, const struct attachment *a)
@@ -111,10 +124,10 @@ struct attachment *sm_version_renew(struct servicemax *sm, struct attachment *a)
 /* The one before becomes current again, with its version_uuid: they never only go forward. */
 bool sm_version_drop(struct servicemax *sm, struct attachment *a)
 {
-	struct history *h = history_of(sm, a->row.id);
+	struct history *h = keep(sm, a);
 	struct version *last;
 
-	if (!h || h->n < 2)
+	if (h->n < 2)
 		return false;
 	store_drop_blob(sm->emu->store, a->path);
 	free(h->at[--h->n].path);
@@ -191,6 +204,6 @@ void sm_changed(struct emulator *emu, enum change_kind kind, int64_t id)
 	str_set(&a->filename, a->name.ptr, a->name.len);
 	if (!h)
 		sm_version_begin(sm, a);
-	else if (strcmp(h->at[h->n - 1].path, a->path) != 0)
+	else if (!is_current(h, a))
 		push(h, a->path, sm_now_ms());
 }

@@ -19,7 +19,8 @@
 #define EXIT_USAGE 2
 
 static const char usage_text[] =
-	"usage: attachfs-emulator [--system NAME] [--port N] [--blob-port N] [--control-port N]\n"
+	"usage: attachfs-emulator [--system perscom|enterprise-tester] [--port N] [--blob-port N] "
+	"[--control-port N]\n"
 	"           [--blob-host ADDR] [--ready-file FILE] [--data DIR]\n"
 	"           [--generate COLLECTION:RECORDS:FILES:BYTES]... [--token TOKEN[=SCOPE,...]]...\n"
 	"           [--set TOGGLE=VALUE]... [--spool DIR] [--die-with-parent] [--quiet]\n";

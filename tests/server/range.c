@@ -35,7 +35,7 @@ static bool parse_date(const char *text, int64_t *ret)
 /* Whether the list of entity tags in @header names @etag; a weak tag never matches strongly. */
 static bool names_etag(const char *header, const char *etag)
 {
-	return strcmp(header, "*") == 0 || strstr(header, etag) != NULL;
+	return strcmp(header, "*") == 0 || (etag && strstr(header, etag) != NULL);
 }
 
 static int precondition(const struct request *rq, const struct range_options *o)
@@ -64,7 +64,7 @@ static bool range_holds(const struct request *rq, const struct range_options *o)
 	if (!header)
 		return true;
 	if (*header == '"')
-		return strcmp(header, o->etag) == 0;
+		return o->etag && strcmp(header, o->etag) == 0;
 	return parse_date(header, &t) && t == o->modified_at;
 }
 

@@ -6,7 +6,7 @@
 #include "http.h"
 
 struct range_options {
-	const char *etag;	  /* quoted */
+	const char *etag;	  /* quoted; NULL: none */
 	const char *content_type; /* of the bytes; NULL: none */
 	int64_t modified_at;
 	bool ignored; /* a server without ranges: 200 and everything */

@@ -182,6 +182,18 @@ PERSCOM = System(
     endpoint_replace="POST /v2/attachments/{id}",
 )
 
+ENTERPRISE_TESTER = System(
+    name="enterprise-tester",
+    collections=("requirements", "scripts", "incidents"),
+    rename_in_place=False,
+    move_in_place=False,
+    replace_keeps_id=False,
+    sizes_listed=True,
+    sets_mtime=False,
+    renamable=(),
+    endpoint_create="POST /EnterpriseTester/api/requirement/{id}/attachments",
+)
+
 SYSTEMS = (PERSCOM,)
 
 EXTENSION = re.compile(r"(?<=.)\.[0-9A-Za-z_-]{1,16}$", re.S)

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from harness import ENTERPRISE_TESTER, SLOW, random_bytes
+from harness import ENTERPRISE_TESTER, REPOSITORY, SLOW, random_bytes
 
 NIL = "00000000-0000-0000-0000-000000000000"
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -797,6 +797,10 @@ def test_contents_come_in_ranges_or_whole_with_or_without_headers(api):
     c.toggle(contents_type="octet-stream")
     c.contents(made["Id"])
     assert c.headers["Content-Type"] == "application/octet-stream"
+    c.toggle(content_length="off", range="206")
+    assert c("GET", path, headers={"Range": "bytes=10-19"}) == (206, full[10:20])
+    assert c.contents(ident) == (200, full) and "Content-Length" not in c.headers
+    assert c("HEAD", path)[0] == 200
     for wrong in (NIL, ident[:-1] + ("1" if ident[-1] == "0" else "0"), c.ids("scripts")[0], "x"):
         assert c.contents(wrong)[0] == 404
     big = random_bytes(3 << 20, "big")
@@ -948,6 +952,8 @@ def test_has_attachments_is_shown_or_not(api):
     assert c.items("/scripts")[0]["HasAttachments"] is False
     c.toggle(has_attachments="absent")
     assert "HasAttachments" not in c.items("/requirements")[0]
+    c.toggle(has_attachments="false")
+    assert c.items("/requirements")[0]["HasAttachments"] is False
 
 
 # Odd answers.
@@ -1030,7 +1036,20 @@ def test_errors_have_a_message_a_page_or_nothing(api):
     assert c.post(c.owner("scripts")[0]) == (403, b"")
 
 
-def test_every_toggle_is_there_with_its_default(api):
-    toggles = json.loads(api().emulator.ask("GET", "/set"))
-    assert toggles["nil_guid"] == "off" and toggles["tql_top"] == 25
-    assert len(toggles) == 35
+def test_every_toggle_is_told_of_in_the_readme_with_its_default_first(api):
+    c = api()
+    toggles = json.loads(c.emulator.ask("GET", "/set"))
+    text = (REPOSITORY / "tests/server/README.md").read_text()
+    table = text.split("## Toggles of Enterprise Tester")[1].split("\n## ")[0]
+    told = {}
+    for row in re.findall(r"^\| (`.*?) \| (.*?) \|", table, re.M):
+        names = re.findall(r"`(\w+)`", row[0])
+        values = row[1].split("; ") if len(names) > 1 else [row[1]]
+        for i, name in enumerate(names):
+            told[name] = values[i if len(values) > 1 else 0].split(", ")
+    assert set(told) == set(toggles)
+    for name, values in told.items():
+        assert values[0] == str(toggles[name] or "off"), name
+        for value in values:
+            if value not in ("N", "bytes"):
+                c.toggle(**{name: value})

@@ -40,7 +40,7 @@ static const struct setting settings[] = {
 	[ET_ODATA_TOP] = {"odata_top", NUMBER, NULL, "off"},
 	[ET_TOP_MAX] = {"top_max", NUMBER, NULL, "off"},
 	[ET_UNORDERED] = {"unordered", CHOICE, "stable|shuffled", "stable"},
-	[ET_HAS_ATTACHMENTS] = {"has_attachments", CHOICE, "live|absent", "live"},
+	[ET_HAS_ATTACHMENTS] = {"has_attachments", CHOICE, "live|absent|false", "live"},
 	[ET_TQL_HAS_ATTACHMENTS] = {"tql_has_attachments", CHOICE, "accepted|refused", "accepted"},
 	[ET_OWNER_ID] = {"owner_id", CHOICE, "asked|other", "asked"},
 	[ET_SELF_LINKS] = {"self_links", CHOICE, "off|on", "on"},
@@ -50,6 +50,7 @@ static const struct setting settings[] = {
 	[ET_ETAG] = {"etag", CHOICE, "off|on", "off"},
 	[ET_CONTENT_DISPOSITION] = {"content_disposition", CHOICE, "off|on", "on"},
 	[ET_CONTENTS_TYPE] = {"contents_type", CHOICE, "stored|octet-stream", "stored"},
+	[ET_CONTENT_LENGTH] = {"content_length", CHOICE, "off|on", "on"},
 	{NULL, NUMBER, NULL, NULL},
 };
 

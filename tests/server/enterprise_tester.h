@@ -54,6 +54,7 @@ enum et_setting {
 	ET_ETAG,
 	ET_CONTENT_DISPOSITION,
 	ET_CONTENTS_TYPE,
+	ET_CONTENT_LENGTH,
 };
 
 enum et_nil_guid { NIL_OFF, NIL_SETS, NIL_CONTENT, NIL_EVERYWHERE };
@@ -64,6 +65,7 @@ enum et_max_request { MAX_NONE, MAX_4MB_500, MAX_4MB_400, MAX_30MB_404, MAX_30MB
 enum et_totals { TOTALS_INLINECOUNT, TOTALS_ALWAYS, TOTALS_TQL };
 enum et_temporary_id { TEMPORARY_CONSUMED, TEMPORARY_COPIED, TEMPORARY_IGNORED };
 enum et_dispositions { DISPOSITIONS_BOTH, DISPOSITIONS_ATTACHMENT, DISPOSITIONS_FORM_DATA };
+enum et_has_attachments { HAS_LIVE, HAS_ABSENT, HAS_FALSE };
 enum et_error_body { ERROR_JSON, ERROR_HTML, ERROR_EMPTY };
 
 /* The first ET_RECORD_KINDS are the store's collections, in the order of its table. */
@@ -182,6 +184,7 @@ int64_t et_project(const struct et_entity *e); /* 1..ET_PROJECTS; 0: it is in no
 const char *et_package_name(int64_t package);
 const char *et_project_name(int64_t project);
 enum et_kind et_package_kind(enum et_kind kind); /* the kind of its packages */
+enum et_kind et_run_kind(enum et_kind kind);	 /* the runs it is found below; ET_KINDS: none */
 int64_t et_run_of(int64_t step);		 /* the row id of the run a step or node is of */
 int64_t et_version(const struct et_entity *e);
 bool et_has_attachments(struct et_call *c, const struct et_entity *e);
@@ -282,8 +285,20 @@ struct et_query {
 
 enum et_language { ET_ODATA, ET_TQL };
 
-/* enterprise_tester_odata.c, enterprise_tester_tql.c: false if @text is no expression. */
-bool et_odata_filter(const char *text, struct et_filter **ret_filter);
+/* enterprise_tester_parse.c: what the two languages have in common. NULL or false: no expression. */
+struct et_parser {
+	struct et_lexer lex;
+	struct et_filter *(*test)(struct et_parser *p); /* of one field: each language's own */
+	bool no_has_attachments;			/* HasAttachments is no field */
+};
+
+struct et_filter *et_parse_filter(struct et_parser *p);
+bool et_parse_order(struct et_parser *p, struct et_query *q);
+int et_parse_field(struct et_parser *p);
+bool et_parse_literal(struct et_parser *p, struct et_filter *f);
+
+/* enterprise_tester_odata.c, enterprise_tester_tql.c: fill @q; false if @text is no expression. */
+bool et_odata_filter(struct et_query *q, const char *text);
 bool et_odata_order(struct et_query *q, const char *text);
 bool et_tql(struct et_call *c, struct et_query *q, const char *text);
 
@@ -323,6 +338,7 @@ void et_serve_attachments(struct et_call *c);
 void et_serve_delete(struct et_call *c);
 void et_serve_contents(struct et_call *c);
 void et_attachment_drop(struct et *et, struct attachment *a);
+void et_remember_type(struct et *et, const struct attachment *a, const char *type, size_t len);
 
 /* enterprise_tester_upload.c */
 void et_serve_upload(struct et_call *c);

@@ -10,17 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Steps and nodes are found below their run only. */
-static enum et_kind run_kind(enum et_kind kind)
-{
-	return kind == ET_AGILE_RUN_STEP ? ET_AGILE_RUN
-	       : kind == ET_NODE	 ? ET_AUTOMATED_TEST_RUN
-					 : ET_KINDS;
-}
-
 struct record *et_owner(struct et_call *c)
 {
-	enum et_kind kind = c->route->kind, above = run_kind(kind);
+	enum et_kind kind = c->route->kind, above = et_run_kind(kind);
 	struct et_entity run, owner;
 
 	if (above == ET_KINDS)
@@ -67,6 +59,14 @@ void et_serve_attachments(struct et_call *c)
 	et_list_reply(c, &list, ET_ODATA, false);
 }
 
+void et_remember_type(struct et *et, const struct attachment *a, const char *type, size_t len)
+{
+	struct str *copy = xmalloc(sizeof(*copy));
+
+	*copy = str_dup(type, len);
+	table_put(&et->types, &a->row.id, sizeof(a->row.id), copy);
+}
+
 void et_attachment_drop(struct et *et, struct attachment *a)
 {
 	struct str *type = table_remove(&et->types, &a->row.id, sizeof(a->row.id));
@@ -80,7 +80,7 @@ void et_attachment_drop(struct et *et, struct attachment *a)
 
 void et_serve_delete(struct et_call *c)
 {
-	size_t last = run_kind(c->route->kind) == ET_KINDS ? 1 : 2;
+	size_t last = et_run_kind(c->route->kind) == ET_KINDS ? 1 : 2;
 	struct record *r = et_owner(c);
 	struct et_entity e;
 
@@ -131,5 +131,6 @@ void et_serve_contents(struct et_call *c)
 	if (et_setting(c, ET_CONTENT_DISPOSITION))
 		put_disposition(c, &e.attachment->filename);
 	range_serve(c->rq, c->rs, blob, &options);
+	c->rs->chunked = et_setting(c, ET_CONTENT_LENGTH) == 0;
 	free(content_type);
 }

@@ -72,6 +72,13 @@ enum et_kind et_package_kind(enum et_kind kind)
 				      : ET_EXECUTION_PACKAGE;
 }
 
+enum et_kind et_run_kind(enum et_kind kind)
+{
+	return kind == ET_AGILE_RUN_STEP ? ET_AGILE_RUN
+	       : kind == ET_NODE	 ? ET_AUTOMATED_TEST_RUN
+					 : ET_KINDS;
+}
+
 int64_t et_run_of(int64_t step)
 {
 	return (step - 1) / ET_STEPS + 1;
@@ -183,7 +190,7 @@ bool et_has_attachments(struct et_call *c, const struct et_entity *e)
 {
 	const struct rows *rows = e->record ? et_owned(c, e->record) : NULL;
 
-	return rows && rows->n;
+	return rows && rows->n && et_setting(c, ET_HAS_ATTACHMENTS) != HAS_FALSE;
 }
 
 static const char *type_of_name(const struct str *name)
@@ -230,10 +237,7 @@ void et_touched(struct emulator *emu, struct record *r)
 void et_dress_record(struct record *r)
 {
 	struct et_entity e = et_entity_of(r);
-	enum et_kind run = e.kind == ET_STEP_RESULT	 ? ET_SCRIPT_RUN
-			   : e.kind == ET_AGILE_RUN_STEP ? ET_AGILE_RUN
-			   : e.kind == ET_NODE		 ? ET_AUTOMATED_TEST_RUN
-							 : ET_KINDS;
+	enum et_kind run = e.kind == ET_STEP_RESULT ? ET_SCRIPT_RUN : et_run_kind(e.kind);
 	char guid[ET_GUID_SIZE];
 
 	if (e.kind == ET_SET)

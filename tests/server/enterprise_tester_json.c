@@ -58,18 +58,10 @@ void et_put_id(struct buffer *out, const char *key, enum et_kind kind, int64_t i
 	put_guid(out, key, guid);
 }
 
-/* The kind of run that a step or node is of; ET_KINDS: it is none. */
-static enum et_kind run_kind(enum et_kind kind)
-{
-	return kind == ET_AGILE_RUN_STEP ? ET_AGILE_RUN
-	       : kind == ET_NODE	 ? ET_AUTOMATED_TEST_RUN
-					 : ET_KINDS;
-}
-
 /* "/requirement/{id}", "/agilerun/{id}/step/{id}" */
 static void put_path(struct buffer *out, enum et_kind kind, int64_t id)
 {
-	enum et_kind run = run_kind(kind);
+	enum et_kind run = et_run_kind(kind);
 	char guid[ET_GUID_SIZE];
 
 	if (run != ET_KINDS)
@@ -83,7 +75,7 @@ static void put_path(struct buffer *out, enum et_kind kind, int64_t id)
 
 static void put_owner(struct et_call *c, struct buffer *out, const struct et_entity *owner)
 {
-	enum et_kind run = run_kind(owner->kind);
+	enum et_kind run = et_run_kind(owner->kind);
 	int64_t shift = et_setting(c, ET_OWNER_ID); /* E-15 */
 
 	if (run != ET_KINDS)
@@ -205,7 +197,7 @@ static void put_history(struct et_call *c, struct buffer *out, const struct et_e
 	buffer_put_int(out, et_version(e));
 	et_put_time(out, "CreatedAt", e->record->created_at);
 	et_put_time(out, "LastUpdatedAt", e->record->updated_at);
-	if (et_kinds[e->kind].owner_key && !et_setting(c, ET_HAS_ATTACHMENTS))
+	if (et_kinds[e->kind].owner_key && et_setting(c, ET_HAS_ATTACHMENTS) != HAS_ABSENT)
 		buffer_puts(out, et_has_attachments(c, e) ? ",\"HasAttachments\":true"
 							  : ",\"HasAttachments\":false");
 }
@@ -214,6 +206,7 @@ void et_put_entity(struct et_call *c, struct buffer *out, const struct et_entity
 		   enum et_expand expand, bool entity_type)
 {
 	const struct et_kind_info *kind = &et_kinds[e->kind];
+	enum et_kind run = e->kind == ET_STEP_RESULT ? ET_SCRIPT_RUN : et_run_kind(e->kind);
 	char made_up[48];
 	struct str name = et_name(e, made_up);
 
@@ -224,10 +217,8 @@ void et_put_entity(struct et_call *c, struct buffer *out, const struct et_entity
 		buffer_json_key(out, kind->number);
 		buffer_put_int(out, e->id);
 	}
-	if (e->kind == ET_STEP_RESULT || run_kind(e->kind) != ET_KINDS)
-		et_put_id(out, "RunId",
-			  e->kind == ET_STEP_RESULT ? ET_SCRIPT_RUN : run_kind(e->kind),
-			  et_run_of(e->id));
+	if (run != ET_KINDS)
+		et_put_id(out, "RunId", run, et_run_of(e->id));
 	put_places(out, e);
 	put_history(c, out, e);
 	if (entity_type) {

@@ -96,7 +96,7 @@ static bool take_odata(const struct et_call *c, struct et_query *q)
 	bool fine = filter.len <= EXPRESSION_MAX;
 
 	if (fine && filter.len)
-		fine = et_odata_filter(filter.ptr, &q->filter);
+		fine = et_odata_filter(q, filter.ptr);
 	if (fine && order.len)
 		fine = et_odata_order(q, order.ptr);
 	str_free(&filter);

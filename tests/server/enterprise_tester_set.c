@@ -99,6 +99,7 @@ static void copy(struct et_call *c, const struct attachment *a, const struct rec
 {
 	struct store *s = c->et->emu->store;
 	struct blob *blob = store_get_blob(s, a->path);
+	struct str type = et_content_type(c->et, a);
 	char *path = store_new_path("");
 	struct attachment *fresh = store_add_attachment(s, path, clock_now());
 
@@ -106,6 +107,7 @@ static void copy(struct et_call *c, const struct attachment *a, const struct rec
 	str_set(&fresh->filename, a->filename.ptr, a->filename.len);
 	if (blob)
 		store_put_blob(s, path, blob);
+	et_remember_type(c->et, fresh, type.ptr, type.len);
 	give(c, fresh, r);
 	free(path);
 }

@@ -49,17 +49,6 @@ static size_t count_refused(const struct et_call *c, const struct multipart *m)
 	return n;
 }
 
-static void remember_type(struct et *et, const struct attachment *a, const char *type)
-{
-	struct str *copy;
-
-	if (!type || !*type)
-		return;
-	copy = xmalloc(sizeof(*copy));
-	*copy = str_dup(type, strlen(type));
-	table_put(&et->types, &a->row.id, sizeof(a->row.id), copy);
-}
-
 /* A part without `name` is called like its file. */
 static struct attachment *add(struct et_call *c, const struct record *r,
 			      const struct multipart_file *file)
@@ -75,7 +64,8 @@ static struct attachment *add(struct et_call *c, const struct record *r,
 	set_name(c, &a->filename, file->filename.ptr, file->filename.len);
 	store_set_owner(s, a, owner_type, strlen(owner_type), &r->row.id);
 	store_put_blob(s, path, blob_ref(file->blob));
-	remember_type(c->et, a, file->type);
+	if (file->type && *file->type)
+		et_remember_type(c->et, a, file->type, strlen(file->type));
 	free(path);
 	return a;
 }

@@ -639,6 +639,9 @@ def test_a_missing_blank_line_is_tolerated_or_not(api):
     empty = b"Content-Disposition: attachment; filename=empty.txt"
     status, answer = c.post(path, empty)
     assert status == 201 and answer[0]["Size"] == 0
+    kind = {"Content-Type": "multipart/mixed; boundary=65bf6b94"}
+    status, answer = c("POST", path, b"--65bf6b94\n" + empty + b"\n--65bf6b94--", kind)
+    assert status == 201 and answer[0]["FileName"] == "empty.txt", "it ends without a line's end"
     c.toggle(mime_strict="on")
     assert c.post(path, empty)[0] == 403
 

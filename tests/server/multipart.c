@@ -296,11 +296,11 @@ static int step_headers(struct multipart *m)
 	size_t len = end ? (size_t)(end - w->data) : w->len;
 	bool tolerant = st->mime && st->options.blank_line_optional;
 
-	if (!end && !(tolerant && len > HEADERS_MAX))
-		return step_line(st);
 	if (st->mime && len >= st->delimiter_len - 1 &&
 	    memcmp(w->data, st->delimiter + 1, st->delimiter_len - 1) == 0)
 		return step_sudden_boundary(m);
+	if (!end && !(tolerant && len > HEADERS_MAX))
+		return step_line(st);
 	if (tolerant && len && w->data[0] != '\r' && !is_header(w->data, len)) {
 		part_begin(st);
 		return 1;

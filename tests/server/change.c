@@ -64,6 +64,15 @@ static void set_names(struct attachment *a, const json_t *op)
 		str_set(&a->filename, json_string_value(filename), json_string_length(filename));
 }
 
+/* A file of its owner changes: called before it leaves one and after it has come to one. */
+static void touch(struct emulator *emu, const struct attachment *a)
+{
+	struct record *owner = store_owner_record(emu->store, a);
+
+	if (owner && emu->system->touched)
+		emu->system->touched(emu, owner);
+}
+
 static int64_t changed(struct emulator *emu, enum change_kind kind, int64_t id)
 {
 	if (emu->system->changed)
@@ -89,6 +98,7 @@ static int64_t do_add(struct emulator *emu, const json_t *op)
 	if (a->row.id != fresh) /* a new version of what had the name */
 		return changed(emu, CHANGE_UPDATED, a->row.id);
 	set_names(a, op);
+	touch(emu, a);
 	return changed(emu, CHANGE_CREATED, a->row.id);
 }
 
@@ -152,6 +162,7 @@ static int64_t do_replace(struct emulator *emu, const json_t *op)
 	populate_replace(emu, a, path, blob, clock_now());
 	free(path);
 	set_names(a, op);
+	touch(emu, a);
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
 
@@ -172,6 +183,7 @@ static int64_t do_rename(struct emulator *emu, const json_t *op)
 		a = renew(emu, a);
 	set_names(a, op);
 	a->updated_at = clock_now();
+	touch(emu, a);
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
 
@@ -187,10 +199,12 @@ static int64_t do_move(struct emulator *emu, const json_t *op)
 	target = namesake(emu, a, r, &a->name);
 	if (target)
 		return give(emu, a, target);
+	touch(emu, a);
 	if (emu->system->files != FILES_EDITABLE)
 		a = renew(emu, a);
 	type = r->collection->owner_type;
 	store_set_owner(emu->store, a, type, strlen(type), &r->row.id);
+	touch(emu, a);
 	a->updated_at = clock_now();
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
@@ -203,6 +217,7 @@ static int64_t do_delete(struct emulator *emu, const json_t *op)
 	if (!a)
 		return -1;
 	id = a->row.id;
+	touch(emu, a);
 	store_drop_blob(emu->store, a->path);
 	store_delete_attachment(emu->store, a);
 	return changed(emu, CHANGE_DELETED, id);

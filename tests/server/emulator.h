@@ -69,6 +69,8 @@ struct system {
 	void (*close)(void *state);
 	/* How the body of a request to the api port wants to be read; called before it arrives. */
 	enum body_kind (*body_kind)(struct request *rq);
+	/* How BODY_MULTIPART is read. NULL: as PHP does. */
+	struct multipart_options (*multipart_options)(struct request *rq);
 	/* Answer a request whose body is complete. */
 	void (*serve_api)(struct request *rq, struct response *rs);
 	void (*serve_blob)(struct request *rq, struct response *rs);
@@ -87,6 +89,8 @@ struct system {
 	 * other client's write. NULL: the system has none.
 	 */
 	void (*changed)(struct emulator *emu, enum change_kind kind, int64_t attachment_id);
+	/* POST /change adds, changes or takes away a file of @owner. NULL: a record does not notice. */
+	void (*touched)(struct emulator *emu, struct record *owner);
 };
 
 extern const struct system *const systems[]; /* ends with NULL */

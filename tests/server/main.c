@@ -77,6 +77,15 @@ static const struct option long_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
+static void print_usage(void)
+{
+	fputs(usage_text, stderr);
+	fputs("systems:", stderr);
+	for (size_t i = 0; systems[i]; i++)
+		fprintf(stderr, " %s", systems[i]->name);
+	fputs("\n", stderr);
+}
+
 static bool add(const char **list, size_t *n, const char *value)
 {
 	if (*n == 64)
@@ -340,7 +349,7 @@ int main(int argc, char **argv)
 
 	setlocale(LC_CTYPE, "C.UTF-8"); /* towlower() beyond ASCII */
 	if (!parse_options(&o, argc, argv)) {
-		fputs(usage_text, stderr);
+		print_usage();
 		return EXIT_USAGE;
 	}
 	block_signals(&signals);

@@ -142,7 +142,7 @@ def is_mounted(path: Path) -> bool:
 # Systems: what differs between servers, so that the tests need not.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class System:
     """
     A server and what it can do. Tests call the two collections every system has by their logical
@@ -178,6 +178,12 @@ class System:
     create_min: int = 0
     create_max: int = 0
     batch_create: int = 1
+    # fault rules, to be completed with what shall happen: {**system.blob, "hang": True}
+    api: dict = field(default_factory=lambda: {"port": "api", "match": "/v2/", "count": -1})
+    blob: dict = field(default_factory=dict)  # downloads
+    upload: dict = field(default_factory=dict)  # creates and replacements
+    list: dict = field(default_factory=dict)  # of a collection, or of a record
+    remove: dict = field(default_factory=dict)
 
     def source(self, api: str) -> str:
         return f"{self.name}:{api}"
@@ -216,6 +222,10 @@ PERSCOM = System(
     batch_rename="PATCH /v2/attachments/batch",
     batch_remove="DELETE /v2/attachments/batch",
     batch_rename_record="PATCH /v2/events/batch",
+    blob={"port": "blob", "method": "GET", "match": "", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
+    list={"port": "api", "match": "search", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
 )
 
 SERVICEMAX = System(
@@ -238,6 +248,10 @@ SERVICEMAX = System(
     removes=r"DELETE /v2/\w+/\{id\}/attachments?",
     lists=r"GET /v2/\w+(/attachments)?",
     batch_create=20,
+    blob={"port": "api", "method": "GET", "match": "/document/", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
+    list={"port": "api", "method": "GET", "match": "/v2/", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/attachments", "count": -1},
 )
 
 ENTERPRISE_TESTER = System(
@@ -260,6 +274,11 @@ ENTERPRISE_TESTER = System(
     removes=r"DELETE /EnterpriseTester/api/\w+/\{id\}/attachment/\{id\}",
     lists=r"GET /EnterpriseTester/api/(requirements|incidents)",
     batch_create=20,
+    api={"port": "api", "match": "/api/", "count": -1},
+    blob={"port": "api", "method": "GET", "match": "/contents", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
+    list={"port": "api", "method": "GET", "match": "s", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/attachment/", "count": -1},
 )
 
 RILLSOFT = System(
@@ -281,6 +300,11 @@ RILLSOFT = System(
     replaces=r"POST /api/v2/clients/\{id\}/dms/projects/\{id\}/documents/\{id\}",
     removes=r"DELETE /api/v2/clients/\{id\}/dms/projects/\{id\}/documents/\{id\}",
     lists=r"GET /api/v2/clients/\{id\}/dms/documents",
+    api={"port": "api", "match": "/api/v2/", "count": -1},
+    blob={"port": "api", "method": "GET", "match": "/dms/projects/", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/dms/projects/", "count": -1},
+    list={"port": "api", "method": "GET", "match": "/dms/documents", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/dms/projects/", "count": -1},
 )
 
 SYSTEMS = (PERSCOM,)

@@ -21,8 +21,11 @@
 
 #include "call.h"
 
-/* A command is not run more often than this, however many 401s come in. */
+/* A command is not run more often than this, however many 401s come in, nor a refused login tried. */
 #define COMMAND_PAUSE_MS 10000
+
+/* A token is renewed so long before it expires, or in the last quarter of a short life. */
+#define EXPIRY_MARGIN_MS 30000
 
 struct auth_wait {
 	struct auth_wait *next;
@@ -34,10 +37,18 @@ struct auth {
 	char *file, *command, *environment, *what, *prefix, *user; /* immutable */
 	char *option_file, *option_command;
 	unsigned command_timeout_ms;
+	int (*login)(struct remote *r, const char *user, const char *secret, const char *refresh,
+		     const _Atomic bool *stop, struct auth_login *ret, char *message, size_t size);
+	void (*logout)(struct remote *r, const struct auth_login *login);
+	struct remote *remote;
 	_Atomic bool stop; /* give up a reading, begin none */
 
 	pthread_mutex_t lock; /* the fields below; no other lock is taken under it */
-	char *header;
+	char *header;	      /* NULL = not logged in */
+	char *password;	      /* to log in with */
+	struct auth_login session;
+	int64_t renew_ms;    /* from when on the header is not given out any more; 0 = for ever */
+	int64_t refused_ms;  /* when the last login was refused, 0 = it was not */
 	unsigned generation; /* counts headers, from 1 */
 	int64_t reloaded_ms; /* when the last reading but the first ended, 0 = never */
 	bool reading;	     /* the thread reads or calls waiters */
@@ -89,7 +100,7 @@ static char *make_header(const struct auth *a, const char *secret)
 {
 	char *pair = NULL, *encoded = NULL, *header = NULL;
 
-	if (!a->user) {
+	if (!a->user || a->login) {
 		if (asprintf(&header, "%s%s", a->prefix, secret) < 0)
 			header = NULL;
 		return header;
@@ -121,28 +132,33 @@ static int read_environment(const struct auth *a, char **ret_secret, char *messa
 	return -EACCES;
 }
 
-/* 1: another secret than before; 0: the same; or an error. Blocks. */
-static int load(struct auth *a, char *message, size_t size)
+/* The secret from its source. Blocks. */
+static int read_secret(struct auth *a, char **ret_secret, char *message, size_t size)
 {
-	char *secret = NULL;
 	int r;
 
 	if (a->file)
-		r = auth_read_file(a->file, &secret, message, size);
+		r = auth_read_file(a->file, ret_secret, message, size);
 	else if (a->command)
-		r = auth_run_command(a->command, a->command_timeout_ms, &a->stop, &secret, message,
-				     size);
+		r = auth_run_command(a->command, a->command_timeout_ms, &a->stop, ret_secret,
+				     message, size);
 	else
-		r = read_environment(a, &secret, message, size);
-	if (r < 0)
-		return r;
-	if (strlen(secret) >= 4)
-		log_add_secret(secret);
-	char *header = make_header(a, secret);
-	wipe_free(secret);
-	if (!header)
-		return -ENOMEM;
+		r = read_environment(a, ret_secret, message, size);
+	if (r == 0 && strlen(*ret_secret) >= 4)
+		log_add_secret(*ret_secret);
+	return r;
+}
 
+static void session_clear(struct auth_login *s)
+{
+	wipe_free(s->token);
+	wipe_free(s->refresh);
+	*s = (struct auth_login){0};
+}
+
+/* Takes @header over: 1 when it is another one. */
+static int set_header(struct auth *a, char *header)
+{
 	pthread_mutex_lock(&a->lock);
 	bool fresh = !a->header || strcmp(a->header, header) != 0;
 	char *old = fresh ? a->header : header;
@@ -155,6 +171,84 @@ static int load(struct auth *a, char *message, size_t size)
 	pthread_mutex_unlock(&a->lock);
 	wipe_free(old);
 	return fresh;
+}
+
+/* 1: another secret than before; 0: the same; or an error. Blocks. */
+static int load(struct auth *a, char *message, size_t size)
+{
+	char *secret = NULL;
+	int r = read_secret(a, &secret, message, size);
+
+	if (r < 0)
+		return r;
+	if (a->login) {
+		pthread_mutex_lock(&a->lock);
+		bool fresh = !a->password || strcmp(a->password, secret) != 0;
+		char *old = a->password;
+		a->password = secret;
+		pthread_mutex_unlock(&a->lock);
+		wipe_free(old);
+		return fresh;
+	}
+	char *header = make_header(a, secret);
+	wipe_free(secret);
+	return header ? set_header(a, header) : -ENOMEM;
+}
+
+/* What a login brought becomes the header: 1, or -ENOMEM. Takes @session over. */
+static int take_session(struct auth *a, struct auth_login *session)
+{
+	int64_t now = clock_mono_ms(), left = session->expires_mono_ms - now;
+	char *header;
+
+	log_add_secret(session->token);
+	if (session->refresh)
+		log_add_secret(session->refresh);
+	header = make_header(a, session->token);
+	if (!header) {
+		session_clear(session);
+		return -ENOMEM;
+	}
+	pthread_mutex_lock(&a->lock);
+	struct auth_login old = a->session;
+	a->session = *session;
+	a->refused_ms = 0;
+	a->renew_ms = 0;
+	if (session->expires_mono_ms)
+		a->renew_ms = session->expires_mono_ms -
+			      (left / 4 < EXPIRY_MARGIN_MS ? left / 4 : EXPIRY_MARGIN_MS);
+	pthread_mutex_unlock(&a->lock);
+	session_clear(&old);
+	set_header(a, header);
+	return 1;
+}
+
+/* With what the last login left, and where that is refused or nothing, with the password. */
+static int log_in(struct auth *a, char *message, size_t size)
+{
+	struct auth_login session = {0};
+	char *refresh;
+	int r = -EACCES;
+
+	pthread_mutex_lock(&a->lock);
+	refresh = a->session.refresh ? strdup(a->session.refresh) : NULL;
+	pthread_mutex_unlock(&a->lock);
+	if (refresh)
+		r = a->login(a->remote, a->user, a->password, refresh, &a->stop, &session, message,
+			     size);
+	wipe_free(refresh);
+	if (r == -EACCES) {
+		session_clear(&session);
+		/* it may have been changed since */
+		if (a->file || a->command)
+			load(a, message, size);
+		r = a->login(a->remote, a->user, a->password, NULL, &a->stop, &session, message,
+			     size);
+	}
+	if (r == 0)
+		return take_session(a, &session);
+	session_clear(&session);
+	return r;
 }
 
 static bool copy_config(struct auth *a, const struct auth_config *c)
@@ -174,6 +268,9 @@ static bool copy_config(struct auth *a, const struct auth_config *c)
 	};
 
 	a->command_timeout_ms = c->command_timeout_ms ? c->command_timeout_ms : 30000;
+	a->login = c->login;
+	a->logout = c->logout;
+	a->remote = c->remote;
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		*fields[i].to = fields[i].from ? strdup(fields[i].from) : NULL;
 		if (fields[i].from && !*fields[i].to)
@@ -214,6 +311,13 @@ void auth_stop(struct auth *a)
 	pthread_mutex_unlock(&a->lock);
 	if (joinable)
 		pthread_join(thread, NULL);
+	pthread_mutex_lock(&a->lock);
+	struct auth_login session = a->session;
+	a->session = (struct auth_login){0};
+	pthread_mutex_unlock(&a->lock);
+	if (session.token && a->logout)
+		a->logout(a->remote, &session);
+	session_clear(&session);
 }
 
 void auth_free(struct auth *a)
@@ -222,6 +326,7 @@ void auth_free(struct auth *a)
 		return;
 	auth_stop(a);
 	wipe_free(a->header);
+	wipe_free(a->password);
 	free(a->file);
 	free(a->command);
 	free(a->environment);
@@ -234,46 +339,73 @@ void auth_free(struct auth *a)
 	free(a);
 }
 
-char *auth_get_header(struct auth *a, unsigned *ret_generation)
+int auth_get_header(struct auth *a, char **ret_header, unsigned *ret_generation)
 {
+	int r = -EAGAIN;
+
 	pthread_mutex_lock(&a->lock);
-	char *header = strdup(a->header);
 	*ret_generation = a->generation;
+	*ret_header = NULL;
+	if (a->header && (!a->renew_ms || clock_mono_ms() < a->renew_ms)) {
+		*ret_header = strdup(a->header);
+		r = *ret_header ? 0 : -ENOMEM;
+	}
 	pthread_mutex_unlock(&a->lock);
-	return header;
+	return r;
 }
 
-/* False: not read, or the same secret. */
-static bool read_again(struct auth *a)
+/* The result for who waits, see auth_done. */
+static int read_again(struct auth *a)
 {
-	char message[256] = "";
-	int r = a->stop ? -ECANCELED : load(a, message, sizeof(message));
+	char message[256] = "", remedy[256], words[512];
+	int r = a->stop	   ? -ECANCELED
+		: a->login ? log_in(a, message, sizeof(message))
+			   : load(a, message, sizeof(message));
 
-	if (r < 0 && r != -ECANCELED)
+	if (r > 0)
+		log_info("auth: %s", a->login ? "logged in" : "secret read again: another one");
+	if (r >= 0 || r == -ECANCELED)
+		return r;
+	if (!a->login) {
 		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
-	else if (r > 0)
-		log_info("auth: %s read again: it is another one", a->what);
-	return r > 0;
+		return 0;
+	}
+	if (r != -EACCES) {
+		log_errno(r, "auth: cannot log in as %s: %s", a->user, message);
+		return r;
+	}
+	pthread_mutex_lock(&a->lock);
+	a->refused_ms = clock_mono_ms();
+	pthread_mutex_unlock(&a->lock);
+	auth_describe_remedy(a, remedy, sizeof(remedy));
+	snprintf(words, sizeof(words), "the server refuses the %s of %s: %.100s; %.130s", a->what,
+		 a->user, message, remedy);
+	auth_note_failed(a, words);
+	return 0;
 }
 
-static void call_waits(struct auth_wait *waits, bool fresh)
+static void call_waits(struct auth_wait *waits, int result)
 {
 	while (waits) {
 		struct auth_wait *next = waits->next;
-		waits->done(waits->ctx, fresh);
+		waits->done(waits->ctx, result);
 		free(waits);
 		waits = next;
 	}
 }
 
 /*
- * Whether a reading is worth it now; the lock is held. The file is always read; a command not all
- * the time.
+ * Whether a reading is worth it now; the lock is held. The file is always read; a command, or a
+ * login that was refused, not all the time.
  */
 static bool may_read_locked(const struct auth *a)
 {
-	return !a->stop && (!a->command || a->file || a->reloaded_ms == 0 ||
-			    clock_mono_ms() - a->reloaded_ms >= COMMAND_PAUSE_MS);
+	int64_t now = clock_mono_ms();
+
+	if (a->stop || (a->refused_ms && now - a->refused_ms < COMMAND_PAUSE_MS))
+		return false;
+	return a->login || !a->command || a->file || a->reloaded_ms == 0 ||
+	       now - a->reloaded_ms >= COMMAND_PAUSE_MS;
 }
 
 /* One reading for all who wait by its end; who comes later gets another one. */
@@ -283,14 +415,14 @@ static void *reading_thread(void *arg)
 	bool go_on = true, may_read = true;
 
 	while (go_on) {
-		bool fresh = may_read && read_again(a);
+		int result = may_read ? read_again(a) : 0;
 		pthread_mutex_lock(&a->lock);
 		if (may_read)
 			a->reloaded_ms = clock_mono_ms();
 		struct auth_wait *waits = a->waits;
 		a->waits = NULL;
 		pthread_mutex_unlock(&a->lock);
-		call_waits(waits, fresh);
+		call_waits(waits, result);
 		pthread_mutex_lock(&a->lock);
 		go_on = a->reading = a->waits != NULL;
 		may_read = may_read_locked(a);
@@ -314,7 +446,7 @@ void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx
 	struct auth_wait *w = calloc(1, sizeof(*w));
 
 	pthread_mutex_lock(&a->lock);
-	bool fresh = a->generation != generation;
+	bool fresh = a->generation != generation && a->header;
 	bool wait = w && !fresh && (a->reading || (may_read_locked(a) && start_thread_locked(a)));
 	if (wait) {
 		*w = (struct auth_wait){a->waits, done, ctx};
@@ -372,16 +504,17 @@ enum remote_auth remote_get_auth(struct remote *r, char message[256])
 	return state;
 }
 
-static void reload_done(void *ctx, bool fresh)
+static void reload_done(void *ctx, int result)
 {
 	(void)ctx;
-	(void)fresh;
+	(void)result;
 }
 
 void remote_reload_credentials(struct remote *r)
 {
 	pthread_mutex_lock(&r->auth->lock);
 	unsigned generation = r->auth->generation;
+	r->auth->refused_ms = 0;
 	pthread_mutex_unlock(&r->auth->lock);
 	auth_reload(r->auth, generation, reload_done, NULL);
 }

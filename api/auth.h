@@ -4,7 +4,9 @@
 
 /*
  * The credential of a mount: one secret from a file, a command or the environment, and the header
- * line made of it.
+ * line made of it. Where the secret is a password to log in with, the header's token is what a login
+ * over the network brought; until then there is no header, and shortly before the token expires
+ * there is none again.
  *
  * A secret is read once at the start and again when the server says 401: whoever got the 401 hands
  * in the generation of the header that was refused and is told whether there is another secret now.
@@ -21,6 +23,13 @@
 
 struct auth;
 
+/* What a login brought. The strings are malloc()ed, and wiped when they are not needed any more. */
+struct auth_login {
+	char *token;		 /* follows the prefix in the header line */
+	char *refresh;		 /* for the next login instead of the password; NULL = none */
+	int64_t expires_mono_ms; /* clock_mono_ms() from when on the token is no good; 0 = not told */
+};
+
 struct auth_config {
 	/*
 	 * Where the secret may come from; the first that is not NULL (environment: that is set) is
@@ -35,7 +44,27 @@ struct auth_config {
 	const char *prefix;	     /* of the header line: "Authorization: Bearer " */
 	const char *user;	     /* not NULL: HTTP Basic, the secret is this user's password */
 	unsigned command_timeout_ms; /* 0 = 30 s */
+
+	/*
+	 * Not NULL: the secret is @user's password (@user is not for Basic then), and this trades
+	 * it for a token. @refresh: what the last login left for that, NULL = use the password.
+	 * Called on the reading thread, waits for the network, gives up when *@stop. 0; -EACCES:
+	 * refused, with @message; or the error on the way.
+	 */
+	int (*login)(struct remote *r, const char *user, const char *secret, const char *refresh,
+		     const _Atomic bool *stop, struct auth_login *ret, char *message, size_t size);
+	/* At the end, waits 2 s at most. May be NULL. */
+	void (*logout)(struct remote *r, const struct auth_login *login);
+	struct remote *remote; /* of both */
 };
+
+/*
+ * Where the options say the secret comes from. @token: a token called so (token_file=,
+ * token_command=, ATTACHFS_TOKEN), sent as a bearer. @token NULL: the password of options->user
+ * (password_file=, token_command=, ATTACHFS_PASSWORD). The rest of *@c is zeroed; the strings are
+ * the options' own.
+ */
+void auth_config_init(struct auth_config *c, const struct options *options, const char *token);
 
 /*
  * Read the secret now (blocks). Strings are copied. 0; -EACCES (none given; the file can be read by
@@ -46,21 +75,25 @@ int auth_new(const struct auth_config *config, struct auth **ret_auth, char *mes
 
 /*
  * A reading under way is given up; its waiters have been called when this returns, and nobody is
- * after it.
+ * after it. Who is logged in is logged out: the way to the network must be open yet.
  */
 void auth_stop(struct auth *a);
 void auth_free(struct auth *a);
 
-/* The whole header line; free it with auth_free_header(). NULL without memory. */
-char *auth_get_header(struct auth *a, unsigned *ret_generation);
+/*
+ * The whole header line; free it with auth_free_header(). 0; -EAGAIN: a login must come first
+ * (auth_reload() with the generation given); -ENOMEM.
+ */
+int auth_get_header(struct auth *a, char **ret_header, unsigned *ret_generation);
 void auth_free_header(char *header);
 
 /*
- * The header of @generation was refused: read the secret again unless somebody has done so since.
- * done() is called once, at once or on the reading thread, and must only pass on: @fresh = there is
- * another header now.
+ * The header of @generation was refused (or there is none): read the secret again, or log in, unless
+ * somebody has done so since. done() is called once, at once or on the reading thread, and must only
+ * pass on. @result: 1 = there is another header now; 0 = there is none, the secret is refused; or
+ * the error that was in the way of a login.
  */
-typedef void auth_done(void *ctx, bool fresh);
+typedef void auth_done(void *ctx, int result);
 void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx);
 
 /* What a call learned: credentials are good; or they are not, with a line for a person. */

@@ -234,3 +234,17 @@ int auth_run_command(const char *command, unsigned timeout_ms, const _Atomic boo
 	explicit_bzero(buffer, sizeof(buffer));
 	return r;
 }
+
+void auth_config_init(struct auth_config *c, const struct options *options, const char *token)
+{
+	*c = (struct auth_config){
+		.file = token ? options->token_file : options->password_file,
+		.command = options->token_command,
+		.environment = token ? "ATTACHFS_TOKEN" : "ATTACHFS_PASSWORD",
+		.what = token ? token : "password",
+		.option_file = token ? "token_file" : "password_file",
+		.option_command = "token_command",
+		.prefix = "Authorization: Bearer ",
+		.user = token ? NULL : options->user,
+	};
+}

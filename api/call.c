@@ -20,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <time.h>
 
 #include <attachfs/log.h>
 
@@ -27,7 +29,7 @@
 #include "json.h"
 
 #define HEADERS_MAX	 8
-#define PARTS_MAX	 12
+#define LOGINS_MAX	 2 /* a token that expires at once ends nothing */
 #define MAX_BODY_DEFAULT ((size_t)64 << 20)
 
 struct call_gate {
@@ -44,15 +46,19 @@ struct call {
 	size_t n_headers;
 	char *body;
 	size_t body_len;
-	struct transfer_part parts[PARTS_MAX]; /* name, filename and data are ours */
-	size_t n_parts;
-	bool idempotent, broken;
+	struct transfer_part *parts; /* their strings and data are ours */
+	size_t n_parts, parts_size;
+	const char *content_type, *multipart_type;
+	const char *const *wanted_headers;
+	bool idempotent, broken, plain, any_answer, login_page;
 	int64_t deadline_mono_ms;
 	size_t max_body;
 	call_done *done;
 	void *ctx;
 
 	bool retried;	     /* after a 401 */
+	bool refused;	     /* not sent: no login to send it with */
+	unsigned logins;     /* before it could be sent */
 	unsigned generation; /* of the credential sent */
 
 	/* The answer: written on the transfer thread, read on the pool after on_done(). */
@@ -60,8 +66,10 @@ struct call {
 	size_t answer_len, answer_size;
 	bool too_large;
 	int64_t rate_limit, rate_remaining, date_s;
-	char trace[64];
+	char trace[64], header[256];
+	bool html;
 	struct transfer_result result;
+	uint64_t *ret_transfer; /* of call_wait() */
 };
 
 struct call_gate *call_gate_new(void)
@@ -124,8 +132,11 @@ static void call_free(struct call *c)
 	for (size_t i = 0; i < c->n_parts; i++) {
 		free((char *)c->parts[i].name);
 		free((char *)c->parts[i].filename);
+		free((char *)c->parts[i].content_type);
+		free((char *)c->parts[i].disposition);
 		free((void *)c->parts[i].data);
 	}
+	free(c->parts);
 	free(c->url);
 	free(c->endpoint);
 	free(c->body);
@@ -171,7 +182,31 @@ void call_set_json_take(struct call *c, json_t *body)
 	}
 	if (c && !c->body)
 		c->broken = true;
+	if (c)
+		c->content_type = "application/json";
 	json_decref(body);
+}
+
+void call_set_body(struct call *c, const char *type, const char *body, size_t len)
+{
+	if (!c || c->broken)
+		return;
+	c->content_type = type;
+	c->body = malloc(len + 1);
+	c->broken |= !c->body;
+	if (c->body) {
+		memcpy(c->body, body, len);
+		c->body[len] = '\0';
+		c->body_len = len;
+	}
+}
+
+static char *copy_text(struct call *c, const char *text)
+{
+	char *copy = text ? strdup(text) : NULL;
+
+	c->broken |= text && !copy;
+	return copy;
 }
 
 /* A part with its strings copied; NULL when there is no room. */
@@ -179,15 +214,19 @@ static struct transfer_part *add_part(struct call *c, const char *name, const ch
 {
 	if (!c || c->broken)
 		return NULL;
-	if (c->n_parts == PARTS_MAX) {
-		c->broken = true;
-		return NULL;
+	if (c->n_parts == c->parts_size) {
+		size_t size = c->parts_size ? 2 * c->parts_size : 8;
+		struct transfer_part *grown = realloc(c->parts, size * sizeof(*grown));
+		c->broken |= !grown;
+		if (!grown)
+			return NULL;
+		c->parts = grown;
+		c->parts_size = size;
 	}
 	struct transfer_part *part = &c->parts[c->n_parts++];
-	*part = (struct transfer_part){.fd = -1, .name = strdup(name)};
-	if (filename)
-		part->filename = strdup(filename);
-	c->broken |= !part->name || (filename && !part->filename);
+	*part = (struct transfer_part){.fd = -1};
+	part->name = copy_text(c, name);
+	part->filename = copy_text(c, filename);
 	return part;
 }
 
@@ -220,6 +259,50 @@ void call_add_file(struct call *c, const char *name, const char *filename, int f
 		part->fd = fd;
 		part->fd_len = size;
 	}
+}
+
+void call_add_file_as(struct call *c, const char *disposition, const char *content_type,
+		      bool with_length, int fd, uint64_t size)
+{
+	struct transfer_part *part = add_part(c, NULL, NULL);
+
+	if (!part)
+		return;
+	part->disposition = copy_text(c, disposition);
+	part->content_type = copy_text(c, content_type);
+	part->with_length = with_length;
+	part->fd = fd;
+	part->fd_len = size;
+}
+
+void call_set_multipart_type(struct call *c, const char *type)
+{
+	if (c)
+		c->multipart_type = type;
+}
+
+void call_set_plain(struct call *c)
+{
+	if (c)
+		c->plain = true;
+}
+
+void call_set_any_answer(struct call *c)
+{
+	if (c)
+		c->any_answer = true;
+}
+
+void call_set_login_page(struct call *c)
+{
+	if (c)
+		c->login_page = true;
+}
+
+void call_want_headers(struct call *c, const char *const *names)
+{
+	if (c)
+		c->wanted_headers = names;
 }
 
 void call_set_idempotent(struct call *c, bool idempotent)
@@ -373,6 +456,11 @@ static bool on_head(void *ctx, const struct transfer_head *head)
 	c->rate_remaining = head->rate_remaining;
 	c->date_s = head->date_s;
 	snprintf(c->trace, sizeof(c->trace), "%s", trace ? trace : "");
+	for (size_t i = 0; c->wanted_headers && c->wanted_headers[i] && !c->header[0]; i++) {
+		const char *value = head->get ? head->get(head, c->wanted_headers[i]) : NULL;
+		snprintf(c->header, sizeof(c->header), "%s", value ? value : "");
+	}
+	c->html = strncasecmp(head->content_type, "text/html", 9) == 0;
 	c->answer_len = 0;
 	c->too_large = head->content_length > 0 && (uint64_t)head->content_length > c->max_body;
 	return !c->too_large;
@@ -417,8 +505,12 @@ static void explain_refusal(struct call *c, struct call_reply *reply,
 {
 	char words[CALL_MESSAGE_MAX], remedy[CALL_MESSAGE_MAX];
 
-	snprintf(words, sizeof(words), "%s", message);
 	auth_describe_remedy(c->remote->auth, remedy, sizeof(remedy));
+	if (reply->status == 401 && remote_get_auth(c->remote, words) == REMOTE_AUTH_FAILED) {
+		snprintf(message, CALL_MESSAGE_MAX, "%s", words);
+		return;
+	}
+	snprintf(words, sizeof(words), "%s", message);
 	if (reply->status == 401)
 		snprintf(message, CALL_MESSAGE_MAX,
 			 "the server refuses the credentials (401): %.60s; %.140s", words, remedy);
@@ -444,13 +536,18 @@ static void describe_failure(struct call *c, struct call_reply *reply, const cha
 			 c->max_body);
 		return;
 	}
+	if (c->refused) {
+		reply->error = -EACCES;
+		remote_get_auth(c->remote, message);
+		return;
+	}
 	if (c->result.error < 0) {
 		reply->error = call_transfer_errno(c->result.error);
 		snprintf(message, CALL_MESSAGE_MAX, "%.255s", c->result.message);
 		return;
 	}
 	reply->error = call_status_errno(reply->status);
-	if (reply->error == 0 && !reply->json) {
+	if (reply->error == 0 && !reply->json && !c->any_answer) {
 		reply->error = -EIO;
 		snprintf(message, CALL_MESSAGE_MAX,
 			 "the answer is not what %.32s sends: it is not JSON: %.150s",
@@ -463,7 +560,7 @@ static void describe_failure(struct call *c, struct call_reply *reply, const cha
 	if (message[0] == '\0')
 		snprintf(message, CALL_MESSAGE_MAX, "the server answered with status %d",
 			 reply->status);
-	if (reply->status >= 401 && reply->status <= 403)
+	if (reply->status >= 401 && reply->status <= 403 && !c->plain)
 		explain_refusal(c, reply, message);
 }
 
@@ -478,6 +575,7 @@ static void conclude(struct call *c)
 		.rate_limit = c->rate_limit,
 		.rate_remaining = c->rate_remaining,
 		.date_s = c->date_s,
+		.header = c->header[0] ? c->header : NULL,
 	};
 	json_t *json = NULL;
 
@@ -485,7 +583,7 @@ static void conclude(struct call *c)
 		json = json_parse(c->answer, c->answer_len, parse_error, sizeof(parse_error));
 	reply.json = json;
 	describe_failure(c, &reply, parse_error, message);
-	if (reply.error == 0)
+	if (reply.error == 0 && !c->plain)
 		auth_note_good(c->remote->auth);
 	finish(c, &reply);
 	json_decref(json);
@@ -504,6 +602,7 @@ static void resend_job(void *ctx)
 
 	if (r == 0)
 		return;
+	c->refused = r == -EACCES;
 	c->result = (struct transfer_result){.error = r};
 	conclude(c);
 }
@@ -515,9 +614,25 @@ static void run_on_pool(struct call *c, void (*job)(void *ctx))
 		job(c);
 }
 
-static void on_reload(void *ctx, bool fresh)
+/* On the reading thread, which must only pass on. */
+static void on_reload(void *ctx, int result)
 {
-	run_on_pool(ctx, fresh ? resend_job : conclude_job);
+	struct call *c = ctx;
+
+	if (result < 0)
+		c->result = (struct transfer_result){.error = result};
+	c->refused = result == 0 && c->result.status == 0;
+	run_on_pool(c, result > 0 ? resend_job : conclude_job);
+}
+
+/* Where others say 401, some servers lead to a page to log in on. */
+static bool is_login_page(const struct call *c)
+{
+	if (!c->login_page)
+		return false;
+	if (c->result.error == -EPROTO)
+		return c->result.status == 301 || c->result.status == 302;
+	return c->result.error == 0 && c->result.status == 200 && c->html;
 }
 
 static void on_done(void *ctx, const struct transfer_result *result)
@@ -525,7 +640,9 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	struct call *c = ctx;
 
 	c->result = *result;
-	if (result->error == 0 && result->status == 401 && !c->retried) {
+	if (is_login_page(c))
+		c->result = (struct transfer_result){.status = 401, .sent = true};
+	if (c->result.error == 0 && c->result.status == 401 && !c->retried && !c->plain) {
 		c->retried = true;
 		auth_reload(c->remote->auth, c->generation, on_reload, c);
 		return;
@@ -535,7 +652,15 @@ static void on_done(void *ctx, const struct transfer_result *result)
 
 static int send_call(struct call *c)
 {
-	char *credential = auth_get_header(c->remote->auth, &c->generation);
+	char *credential = NULL;
+	int r = c->plain ? 0 : auth_get_header(c->remote->auth, &credential, &c->generation);
+
+	if (r == -EAGAIN && c->logins++ < LOGINS_MAX) {
+		auth_reload(c->remote->auth, c->generation, on_reload, c);
+		return 0;
+	}
+	if (r < 0)
+		return r == -EAGAIN ? -EACCES : r;
 	struct transfer_spec spec = {
 		.class = c->class,
 		.method = c->method,
@@ -545,9 +670,10 @@ static int send_call(struct call *c)
 		.credential = credential,
 		.body = c->body,
 		.body_len = c->body_len,
-		.content_type = c->body ? "application/json" : NULL,
+		.content_type = c->content_type,
 		.parts = c->n_parts ? c->parts : NULL,
 		.n_parts = c->n_parts,
+		.multipart_type = c->multipart_type,
 		.deadline_mono_ms = c->deadline_mono_ms,
 		.idempotent = c->idempotent,
 		.headers_cb = on_head,
@@ -555,12 +681,10 @@ static int send_call(struct call *c)
 		.done_cb = on_done,
 		.ctx = c,
 	};
-
-	if (!credential)
-		return -ENOMEM;
 	c->rate_limit = c->rate_remaining = c->date_s = -1;
 	c->answer_len = 0;
-	int r = call_gate_start(c->remote, &spec, NULL);
+	c->header[0] = '\0';
+	r = call_gate_start(c->remote, &spec, c->ret_transfer);
 	/* From here on c may be gone. */
 	auth_free_header(credential);
 	return r;
@@ -578,4 +702,60 @@ int call_start(struct call *c, call_done *done, void *ctx)
 	if (r < 0)
 		call_free(c);
 	return r;
+}
+
+struct waiter {
+	pthread_mutex_t lock;
+	pthread_cond_t came;
+	bool there; /* lock */
+	struct call_waited *ret;
+};
+
+static void on_waited(void *ctx, const struct call_reply *reply)
+{
+	struct waiter *w = ctx;
+	struct call_waited *ret = w->ret;
+
+	ret->error = reply->error;
+	ret->status = reply->status;
+	ret->json = json_incref((json_t *)reply->json);
+	snprintf(ret->message, sizeof(ret->message), "%s", reply->message);
+	snprintf(ret->header, sizeof(ret->header), "%s", reply->header ? reply->header : "");
+	pthread_mutex_lock(&w->lock);
+	w->there = true;
+	pthread_cond_signal(&w->came);
+	pthread_mutex_unlock(&w->lock);
+}
+
+int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
+{
+	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ret};
+	struct remote *r = c ? c->remote : NULL;
+	uint64_t transfer = 0;
+
+	*ret = (struct call_waited){0};
+	if (c)
+		c->ret_transfer = &transfer;
+	ret->error = call_start(c, on_waited, &w);
+	if (ret->error < 0)
+		return ret->error;
+	pthread_mutex_lock(&w.lock);
+	while (!w.there) {
+		struct timespec until;
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 100000000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&w.came, &w.lock, &until);
+		if (stop && *stop && !w.there)
+			call_gate_apply(r, transfer_cancel, transfer);
+	}
+	pthread_mutex_unlock(&w.lock);
+	return ret->error;
+}
+
+void call_waited_clear(struct call_waited *w)
+{
+	json_decref(w->json);
+	*w = (struct call_waited){0};
 }

@@ -53,6 +53,7 @@ struct call_reply {
 	const char *message; /* the server's words or the engine's, redacted; never NULL */
 	int64_t rate_limit, rate_remaining; /* -1 = not told */
 	int64_t date_s;			    /* the server's clock, -1 = not told */
+	const char *header;		    /* of call_want_headers(); NULL = none of them came */
 };
 typedef void call_done(void *ctx, const struct call_reply *reply);
 
@@ -66,8 +67,26 @@ void call_set_json_take(struct call *c, json_t *body);
 void call_add_field(struct call *c, const char *name, const char *value);
 void call_add_data(struct call *c, const char *name, const char *filename, const void *data,
 		   size_t len);
-/* @fd is borrowed until done(). */
+/* @fd (-1 = no bytes) is borrowed until done(). */
 void call_add_file(struct call *c, const char *name, const char *filename, int fd, uint64_t size);
+/*
+ * The same under headers of its own: the whole value of Content-Disposition, a Content-Type (NULL =
+ * none said), and a Content-Length if @with_length.
+ */
+void call_add_file_as(struct call *c, const char *disposition, const char *content_type,
+		      bool with_length, int fd, uint64_t size);
+void call_set_multipart_type(struct call *c, const char *type); /* static; default: form-data */
+/* A body that is no JSON; @type is static. */
+void call_set_body(struct call *c, const char *type, const char *body, size_t len);
+void call_set_plain(struct call *c); /* goes without the credential, and knows no 401 */
+/* Success is success without JSON, too; then the reply's json is NULL. */
+void call_set_any_answer(struct call *c);
+/*
+ * A redirect of a write, and an HTML page with status 200, are a login page: they count as 401.
+ */
+void call_set_login_page(struct call *c);
+/* Static, ends with NULL: the first of these headers that the answer has is reply->header. */
+void call_want_headers(struct call *c, const char *const *names);
 void call_set_idempotent(struct call *c, bool idempotent);	  /* default: false */
 void call_set_deadline(struct call *c, int64_t deadline_mono_ms); /* default: none */
 void call_set_max_body(struct call *c, size_t max);		  /* default: 64 MiB */
@@ -79,6 +98,19 @@ void call_set_trace_header(struct call *c,
  * Consumes the call. 0: done() will come, on the pool. -ENOMEM, -EINVAL, -ECANCELED: it will not.
  */
 int call_start(struct call *c, call_done *done, void *ctx);
+
+/* What call_wait() brings: a copy of the reply, @json a reference of its own. */
+struct call_waited {
+	int error, status;
+	json_t *json;
+	char message[CALL_MESSAGE_MAX], header[256];
+};
+/*
+ * Start it and wait for the end, on a thread that may; given up when *@stop turns true. ret->error
+ * is returned, also when the call could not be started. Clear *@ret in any case.
+ */
+int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret);
+void call_waited_clear(struct call_waited *w);
 
 /* Pure: the common table of the reference (README.md), 0 for 2xx. */
 int call_status_errno(int status);

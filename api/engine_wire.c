@@ -15,6 +15,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -222,7 +223,12 @@ static int add_part(struct wire *wire, struct part_reader *reader)
 	char *line = disposition(reader->part);
 	struct curl_slist *headers = NULL;
 	int r = part && line ? add_line(&headers, line) : -ENOMEM;
+	char length[48];
 	CURLcode code;
+
+	snprintf(length, sizeof(length), "Content-Length: %" PRIu64, (uint64_t)reader->len);
+	if (r == 0 && reader->part->with_length)
+		r = add_line(&headers, length);
 
 	free(line);
 	if (r < 0)

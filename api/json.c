@@ -7,6 +7,7 @@
 
 #include "json.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,27 @@ bool json_is_id(const char *id)
 	size_t len = id ? strspn(id, "0123456789") : 0;
 
 	return len > 0 && len <= 18 && id[len] == '\0';
+}
+
+bool json_is_uuid(const char *id)
+{
+	bool nil = true;
+
+	for (size_t i = 0; i < 36; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+
+		if (dash ? id[i] != '-' : !isxdigit((unsigned char)id[i]))
+			return false;
+		nil = nil && (dash || id[i] == '0');
+	}
+	return id[36] == '\0' && !nil;
+}
+
+const char *json_get_uuid(const json_t *object, const char *key)
+{
+	const char *text = json_get_text(object, key);
+
+	return text && json_is_uuid(text) ? text : NULL;
 }
 
 bool json_get_id(const json_t *object, const char *key, char out[REMOTE_ID_MAX + 1])
@@ -118,4 +140,47 @@ int64_t json_get_time(const json_t *object, const char *key)
 	int64_t ns;
 
 	return text && time_parse_iso8601(text, &ns) == 0 ? ns : REMOTE_TIME_NONE;
+}
+
+/* One digit of base64url; -1 = none. */
+static int decode_digit(char c)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	const char *found = c ? strchr(digits, c) : NULL;
+
+	return found ? (int)(found - digits) : -1;
+}
+
+json_t *json_parse_jwt(const char *token)
+{
+	const char *begin = strchr(token, '.');
+	const char *end = begin ? strchr(begin + 1, '.') : NULL;
+	char *out = end ? malloc((size_t)(end - begin)) : NULL;
+	size_t n = 0;
+	unsigned bits = 0, held = 0;
+	json_t *claims = NULL;
+
+	if (!out)
+		return NULL;
+	for (const char *p = begin + 1; p < end && *p != '='; p++) {
+		int digit = decode_digit(*p);
+
+		if (digit < 0) {
+			free(out);
+			return NULL;
+		}
+		bits = (bits << 6 | (unsigned)digit) & 0xfff;
+		held += 6;
+		if (held >= 8) {
+			held -= 8;
+			out[n++] = (char)(bits >> held & 0xff);
+		}
+	}
+	claims = json_parse(out, n, NULL, 0);
+	free(out);
+	if (json_is_object(claims))
+		return claims;
+	json_decref(claims);
+	return NULL;
 }

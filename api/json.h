@@ -47,12 +47,23 @@ bool json_get_id(const json_t *object, const char *key, char out[REMOTE_ID_MAX +
 /* Whether @id is such an id. */
 bool json_is_id(const char *id);
 
+/* A UUID (GUID): 8-4-4-4-12 hexadecimal digits, any case; not the nil one (E-7). */
+bool json_is_uuid(const char *id);
+/* The member when it is one, else NULL. Borrowed. */
+const char *json_get_uuid(const json_t *object, const char *key);
+
 /*
  * A copy of a string value as a C string: each NUL becomes "%00" (see remote.h), and what is beyond
  * JSON_NAME_MAX bytes is cut off between characters. "" for anything that is no string. NULL
  * without memory.
  */
 char *json_dup_name(const json_t *value);
+
+/*
+ * The claims of a JWT, an object; NULL when @token is none. Nothing is verified: for what the user
+ * is told and for when to log in again, never for what is allowed.
+ */
+json_t *json_parse_jwt(const char *token);
 
 /* The member as nanoseconds since the epoch, REMOTE_TIME_NONE when it is no time. */
 int64_t json_get_time(const json_t *object, const char *key);

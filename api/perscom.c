@@ -27,7 +27,6 @@ static void perscom_free(struct remote *r)
 	free(p->tenant);
 	pthread_mutex_destroy(&p->links_lock);
 	pthread_mutex_destroy(&p->renew_lock);
-	pthread_mutex_destroy(&p->fetch_lock);
 	pthread_mutex_destroy(&p->doubts_lock);
 	free(p);
 }
@@ -172,15 +171,16 @@ static int perscom_record_json(struct remote *r, const char *collection, const c
 static const struct remote_ops perscom_ops = {
 	.free = perscom_free,
 	.probe = perscom_probe,
+	.check = perscom_check,
 	.list_tree = perscom_list_tree,
 	.list_record = perscom_list_record,
 	.poll = perscom_poll,
-	.probe_size = perscom_probe_size,
+	.probe_size = fetch_probe_size,
 	.fetch = perscom_fetch,
-	.fetch_cancel = perscom_fetch_cancel,
-	.fetch_pause = perscom_fetch_pause,
-	.fetch_resume = perscom_fetch_resume,
-	.fetch_set_class = perscom_fetch_set_class,
+	.fetch_cancel = fetch_cancel,
+	.fetch_pause = fetch_pause,
+	.fetch_resume = fetch_resume,
+	.fetch_set_class = fetch_set_class,
 	.create = perscom_create,
 	.replace = perscom_replace,
 	.update = perscom_update,
@@ -235,15 +235,7 @@ static int check_collections(const char *list, char *message, size_t size)
 
 static int init(struct perscom *p, const struct options *options, char *message, size_t size)
 {
-	const struct auth_config auth = {
-		.file = options->token_file,
-		.command = options->token_command,
-		.environment = "ATTACHFS_TOKEN",
-		.what = "API key",
-		.option_file = "token_file",
-		.option_command = "token_command",
-		.prefix = "Authorization: Bearer ",
-	};
+	struct auth_config auth;
 	int r = perscom_base_parse(options->base_url, &p->server, message, size);
 
 	if (r == 0)
@@ -255,8 +247,10 @@ static int init(struct perscom *p, const struct options *options, char *message,
 							    : PERSCOM_NAMES_LABEL;
 	p->tenant = options->tenant ? strdup(options->tenant) : NULL;
 	p->base.gate = call_gate_new();
-	if (!p->base.gate || (options->tenant && !p->tenant))
+	p->base.fetches = fetches_new();
+	if (!p->base.gate || !p->base.fetches || (options->tenant && !p->tenant))
 		return -ENOMEM;
+	auth_config_init(&auth, options, "API key");
 	return auth_new(&auth, &p->base.auth, message, size);
 }
 
@@ -272,7 +266,6 @@ int perscom_new(const struct options *options, struct engine *engine, struct poo
 		.ops = &perscom_ops, .caps = perscom_caps, .engine = engine, .pool = pool};
 	pthread_mutex_init(&p->links_lock, NULL);
 	pthread_mutex_init(&p->renew_lock, NULL);
-	pthread_mutex_init(&p->fetch_lock, NULL);
 	pthread_mutex_init(&p->doubts_lock, NULL);
 	int r = init(p, options, message, size);
 	if (r < 0) {

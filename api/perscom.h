@@ -10,6 +10,7 @@
  *	perscom_encode.c   pure: bodies of requests, URLs, names that survive as a part's filename
  *	perscom_url.c      pure: links in answers: whether they may be followed, and until when
  *	perscom_list.c     listings
+ *	perscom_check.c    what attachfs check asks
  *	perscom_renew.c    new links for expired ones, many at a time, and the memory of them
  *	perscom_fetch.c    reading bytes
  *	perscom_write.c    create, replace
@@ -31,6 +32,7 @@
 #include <attachfs/remote.h>
 
 #include "call.h"
+#include "fetch.h"
 
 /* A kind of record that can own attachments: one row each. */
 struct perscom_collection {
@@ -173,7 +175,6 @@ void perscom_fill(char *out, size_t size);
 /* the client */
 
 #define PERSCOM_LINKS	   4096 /* remembered links */
-#define PERSCOM_FETCHES	   256	/* buckets */
 #define PERSCOM_CREATE_MIN 1024
 #define PERSCOM_CREATE_MAX 10240000
 #define PERSCOM_PAGE	   1000
@@ -201,7 +202,6 @@ void perscom_doubts_add(struct perscom_doubts *d, const char *id);
 bool perscom_doubts_take(struct perscom_doubts *d, int64_t now_ms,
 			 char (**ret_ids)[PERSCOM_ID_SIZE], size_t *ret_n);
 
-struct perscom_fetch;
 struct perscom_renewal;
 
 struct perscom {
@@ -213,8 +213,6 @@ struct perscom {
 
 	/*
 	 * None of the locks is held while another one of them is taken, over a call or a callback.
-	 * fetch_lock is held over call_gate_apply() (order: fetch_lock, gate, engine), so that
-	 * pause, resume and cancel reach a transfer in the order in which they were asked for.
 	 */
 	pthread_mutex_t links_lock;
 	struct perscom_link links[PERSCOM_LINKS];
@@ -222,10 +220,6 @@ struct perscom {
 	pthread_mutex_t renew_lock;
 	struct perscom_renewal *waiting[2]; /* [1] = interactive ones; in order of arrival */
 	bool renewing[2];
-
-	pthread_mutex_t fetch_lock;
-	struct perscom_fetch *fetches[PERSCOM_FETCHES];
-	uint64_t last_fetch;
 
 	pthread_mutex_t doubts_lock;
 	struct perscom_doubts doubts;
@@ -264,9 +258,8 @@ bool perscom_is_expired(struct perscom *p, const char *url);
  * memory. done() is called once, on the pool or at once, in any case: 0 and the row's id, version
  * and url as they are now, @remembered = as far as we remember; -ENOENT; or the error of the call.
  */
-typedef void perscom_renewed(void *ctx, int error, const struct remote_file *now, bool remembered);
-void perscom_renew(struct perscom *p, enum transfer_class class, const char *id, const char *bad,
-		   bool fresh, int64_t deadline_mono_ms, perscom_renewed *done, void *ctx);
+void perscom_renew(struct remote *r, enum transfer_class class, const char *id, const char *bad,
+		   bool fresh, int64_t deadline_mono_ms, fetch_renewed *done, void *ctx);
 
 int perscom_list_tree(struct remote *r, enum transfer_class class, const char *collection,
 		      const struct remote_sink *sink);
@@ -275,16 +268,10 @@ int perscom_list_record(struct remote *r, enum transfer_class class, const char 
 int perscom_poll(struct remote *r, const char *collection, const char *cursor,
 		 remote_poll_done *done, void *ctx);
 
-int perscom_probe_size(struct remote *r, enum transfer_class class, const struct remote_file *file,
-		       const char *collection, int64_t deadline_mono_ms, remote_size_done *done,
-		       void *ctx);
 int perscom_fetch(struct remote *r, enum transfer_class class, const struct remote_file *file,
 		  const char *collection, uint64_t off, uint64_t len, int64_t deadline_mono_ms,
 		  const struct remote_fetch_sink *sink, uint64_t *ret_id);
-void perscom_fetch_cancel(struct remote *r, uint64_t id);
-void perscom_fetch_pause(struct remote *r, uint64_t id);
-void perscom_fetch_resume(struct remote *r, uint64_t id);
-void perscom_fetch_set_class(struct remote *r, uint64_t id, enum transfer_class class);
+int perscom_check(struct remote *r, remote_finding *each, remote_done *done, void *ctx);
 
 int perscom_create(struct remote *r, enum transfer_class class, struct remote_change *items,
 		   size_t n, remote_done *done, void *ctx);

@@ -33,7 +33,7 @@ struct perscom_renewal {
 	char *id, *bad;
 	bool fresh;
 	int64_t deadline_mono_ms;
-	perscom_renewed *done;
+	fetch_renewed *done;
 	void *ctx;
 };
 
@@ -251,9 +251,10 @@ static struct perscom_renewal *renewal_new(const char *id, const char *bad)
 	return NULL;
 }
 
-void perscom_renew(struct perscom *p, enum transfer_class class, const char *id, const char *bad,
-		   bool fresh, int64_t deadline_mono_ms, perscom_renewed *done, void *ctx)
+void perscom_renew(struct remote *r, enum transfer_class class, const char *id, const char *bad,
+		   bool fresh, int64_t deadline_mono_ms, fetch_renewed *done, void *ctx)
 {
+	struct perscom *p = (struct perscom *)r;
 	struct perscom_renewal *w = renewal_new(id, bad);
 	int queue = queue_of(class);
 

@@ -15,42 +15,8 @@
 
 #include <attachfs/clock.h>
 
+#include "base.h"
 #include "json.h"
-
-/* Where the path begins in an absolute http(s) URL with a host; NULL for anything else. */
-static const char *find_path(const char *url)
-{
-	size_t scheme = strncasecmp(url, "https://", 8) == 0  ? 8
-			: strncasecmp(url, "http://", 7) == 0 ? 7
-							      : 0;
-	size_t host = scheme ? strcspn(url + scheme, "/?#") : 0;
-
-	return host ? url + scheme + host : NULL;
-}
-
-/* The host of an absolute URL, without user, port and brackets. */
-static char *dup_host(const char *url)
-{
-	const char *begin = strstr(url, "://") + 3;
-	const char *end = begin + strcspn(begin, "/?#");
-	const char *at = memrchr(begin, '@', (size_t)(end - begin));
-
-	if (at)
-		begin = at + 1;
-	if (*begin == '[') {
-		begin++;
-		end = begin + strcspn(begin, "]/?#");
-	} else {
-		end = begin + strcspn(begin, ":/?#");
-	}
-	return strndup(begin, (size_t)(end - begin));
-}
-
-static bool is_loopback(const char *host)
-{
-	return strncmp(host, "127.", 4) == 0 || strcasecmp(host, "localhost") == 0 ||
-	       strcmp(host, "::1") == 0;
-}
 
 /* "v2" when the URL ends in "/v<digits>", else NULL. */
 static const char *find_version(const char *url)
@@ -63,33 +29,22 @@ static const char *find_version(const char *url)
 
 int perscom_base_parse(const char *text, struct perscom_base *ret, char *message, size_t size)
 {
-	struct perscom_base base = {0};
-	const char *path = text ? find_path(text) : NULL;
-	size_t len = text ? strlen(text) : 0;
+	struct base base;
+	char *versioned;
+	int r = base_parse(text, "https://api.perscom.io/v2", &base, message, size);
 
-	if (!path || strpbrk(text, " \t\r\n?#@")) {
-		snprintf(message, size,
-			 "the server's address must be like https://api.perscom.io/v2");
-		return -EINVAL;
-	}
-	while (len > 0 && text[len - 1] == '/')
-		len--;
-	if (asprintf(&base.url, "%.*s", (int)len, text) < 0)
-		return -ENOMEM;
+	if (r < 0)
+		return r;
 	if (!find_version(base.url)) {
-		free(base.url);
-		if (asprintf(&base.url, "%.*s/v2", (int)len, text) < 0)
+		if (asprintf(&versioned, "%s/v2", base.url) < 0) {
+			base_clear(&base);
 			return -ENOMEM;
+		}
+		free(base.url);
+		base.url = versioned;
 	}
-	base.version = find_version(base.url);
-	base.http = strncasecmp(text, "http:", 5) == 0;
-	base.origin = strndup(text, (size_t)(path - text));
-	base.host = dup_host(text);
-	if (!base.origin || !base.host) {
-		perscom_base_clear(&base);
-		return -ENOMEM;
-	}
-	*ret = base;
+	*ret = (struct perscom_base){base.url, base.origin, base.host, find_version(base.url),
+				     base.http};
 	return 0;
 }
 
@@ -104,14 +59,14 @@ void perscom_base_clear(struct perscom_base *base)
 /* Whether an absolute URL may be followed. -ENOMEM, 0 or 1. */
 static int may_follow(const struct perscom_base *base, const char *url)
 {
-	if (!find_path(url))
+	if (!base_find_path(url))
 		return 0;
 	if (base->http || strncasecmp(url, "https:", 6) == 0)
 		return 1;
-	char *host = dup_host(url);
+	char *host = base_dup_host(url);
 	if (!host)
 		return -ENOMEM;
-	int ok = is_loopback(host);
+	int ok = base_is_loopback(host);
 	free(host);
 	return ok;
 }

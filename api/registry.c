@@ -9,6 +9,7 @@
 
 #include "auth.h"
 #include "call.h"
+#include "fetch.h"
 #include "perscom.h"
 
 typedef int client_new(const struct options *options, struct engine *engine, struct pool *pool,
@@ -33,8 +34,8 @@ int remote_new(const struct options *options, struct engine *engine, struct pool
 
 void remote_shutdown(struct remote *r)
 {
-	call_gate_close(r->gate);
 	auth_stop(r->auth);
+	call_gate_close(r->gate);
 }
 
 void remote_free(struct remote *r)
@@ -44,7 +45,9 @@ void remote_free(struct remote *r)
 	remote_shutdown(r);
 	struct auth *auth = r->auth;
 	struct call_gate *gate = r->gate;
+	struct fetches *fetches = r->fetches;
 	r->ops->free(r);
 	auth_free(auth);
 	call_gate_free(gate);
+	fetches_free(fetches);
 }

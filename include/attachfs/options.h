@@ -28,6 +28,14 @@ enum options_write { OPTIONS_WRITE_BACK, OPTIONS_WRITE_THROUGH };
 enum options_fsync { OPTIONS_FSYNC_LOCAL, OPTIONS_FSYNC_REMOTE };
 enum options_names { OPTIONS_NAMES_LABEL, OPTIONS_NAMES_FILENAME };
 
+enum options_override {
+	OPTIONS_OVERRIDE_HEADER,
+	OPTIONS_OVERRIDE_FIELD,
+	OPTIONS_OVERRIDE_BOTH,
+	OPTIONS_OVERRIDE_NONE, /* a real PUT */
+};
+enum options_multipart { OPTIONS_MULTIPART_MIXED, OPTIONS_MULTIPART_FORM };
+
 struct options {
 	/* what to mount */
 	enum options_system system;
@@ -45,6 +53,10 @@ struct options {
 
 	char *collections; /* ':'-separated, NULL = the system's default */
 	char *client;
+	char *attachments;	   /* Rillsoft: ids of family 1, ':'-separated; NULL = none */
+	char *project, *portfolio; /* Rillsoft: where those belong to; NULL = not said */
+	enum options_override method_override; /* Rillsoft: how a POST says that it is a PUT */
+	enum options_multipart multipart;      /* Enterprise Tester: the form of an upload */
 
 	char *cache_dir; /* never NULL after options_finish() */
 	uint64_t cache_size_bytes;

@@ -141,6 +141,7 @@ struct transfer_part {
 	const char *content_type; /* NULL = none said */
 	/* NULL = form-data with name and filename; else the header's whole value */
 	const char *disposition;
+	bool with_length; /* a Content-Length among the part's own headers */
 	const void *data; /* copied; used when fd < 0 */
 	size_t len;
 	int fd; /* >= 0: the part is bytes [fd_off, fd_off + fd_len); dup'ed by transfer_start() */
@@ -155,7 +156,7 @@ struct transfer_spec {
 	const char *const *headers; /* "Name: value", NULL-terminated; copied */
 	/* whole header line with the secret; sent to the engine's origin only */
 	const char *credential;
-	const void *body;   /* copied; NULL = none, unless there are parts */
+	const void *body; /* copied; NULL = none, unless there are parts */
 	size_t body_len;
 	const char *content_type;	   /* of body */
 	const struct transfer_part *parts; /* multipart instead of body */

@@ -62,10 +62,18 @@ static struct auth_config bearer(void)
 	};
 }
 
+static char *header_of(struct auth *a, unsigned *ret_generation)
+{
+	char *header = NULL;
+
+	assert_int_equal(auth_get_header(a, &header, ret_generation), 0);
+	return header;
+}
+
 static void assert_header(struct auth *a, const char *expected)
 {
 	unsigned generation;
-	char *header = auth_get_header(a, &generation);
+	char *header = header_of(a, &generation);
 
 	assert_string_equal(header, expected);
 	auth_free_header(header);
@@ -79,13 +87,13 @@ struct again {
 	bool fresh;
 };
 
-static void again_done(void *ctx, bool fresh)
+static void again_done(void *ctx, int result)
 {
 	struct again *w = ctx;
 
 	pthread_mutex_lock(&w->lock);
 	w->calls++;
-	w->fresh = fresh;
+	w->fresh = result > 0;
 	pthread_cond_signal(&w->cond);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -274,12 +282,12 @@ static void test_a_reload_tells_whether_there_is_another_secret(void **state)
 	write_token("key-one", 0600);
 	config.file = file;
 	assert_int_equal(auth_new(&config, &a, message, sizeof(message)), 0);
-	auth_free_header(auth_get_header(a, &first));
+	auth_free_header(header_of(a, &first));
 	assert_false(read_again(a, first));
 	write_token("key-two", 0600);
 	assert_true(read_again(a, first));
 	assert_header(a, "Authorization: Bearer key-two");
-	auth_free_header(auth_get_header(a, &second));
+	auth_free_header(header_of(a, &second));
 	assert_true(second != first);
 	/* Whoever was refused with the first is told without another reading. */
 	unlink(file);
@@ -303,7 +311,7 @@ static void test_a_command_is_not_run_for_every_refusal(void **state)
 	snprintf(command, sizeof(command), "echo x >>%s; echo key-same", file);
 	config.command = command;
 	assert_int_equal(auth_new(&config, &a, message, sizeof(message)), 0);
-	auth_free_header(auth_get_header(a, &generation));
+	auth_free_header(header_of(a, &generation));
 	for (int i = 0; i < 20; i++)
 		assert_false(read_again(a, generation));
 	assert_int_equal(stat(file, &st), 0);
@@ -325,7 +333,7 @@ static void test_stopping_gives_up_a_reading_and_calls_its_waiters(void **state)
 		 file);
 	config.command = command;
 	assert_int_equal(auth_new(&config, &a, message, sizeof(message)), 0);
-	auth_free_header(auth_get_header(a, &generation));
+	auth_free_header(header_of(a, &generation));
 	int64_t before = clock_mono_ms();
 	auth_reload(a, generation, again_done, &w);
 	auth_reload(a, generation, again_done, &w);

@@ -5,15 +5,16 @@
  * total.
  */
 
-#include "perscom.h"
+#include "fetch.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #include <attachfs/log.h>
+#include <attachfs/pool.h>
 
 struct size_probe {
-	struct perscom *p;
+	struct remote *remote;
 	remote_size_done *done;
 	void *ctx;
 	int64_t size;
@@ -51,23 +52,23 @@ static void on_done(void *ctx, int error)
 
 	probe->error = error;
 	if (error == 0 && probe->size < 0)
-		probe->error = log_errno(-EIO, "perscom: the storage does not tell sizes");
-	if (pool_run(probe->p->base.pool, conclude, probe) < 0)
+		probe->error = log_errno(-EIO, "the storage does not tell sizes");
+	if (pool_run(probe->remote->pool, conclude, probe) < 0)
 		conclude(probe);
 }
 
-int perscom_probe_size(struct remote *r, enum transfer_class class, const struct remote_file *file,
-		       const char *collection, int64_t deadline_mono_ms, remote_size_done *done,
-		       void *ctx)
+int fetch_probe_size(struct remote *r, enum transfer_class class, const struct remote_file *file,
+		     const char *collection, int64_t deadline_mono_ms, remote_size_done *done,
+		     void *ctx)
 {
 	struct size_probe *probe = malloc(sizeof(*probe));
 	uint64_t id;
 
 	if (!probe)
 		return -ENOMEM;
-	*probe = (struct size_probe){(struct perscom *)r, done, ctx, -1, 0};
+	*probe = (struct size_probe){r, done, ctx, -1, 0};
 	struct remote_fetch_sink sink = {on_begin, on_byte, on_done, probe};
-	int error = perscom_fetch(r, class, file, collection, 0, 1, deadline_mono_ms, &sink, &id);
+	int error = r->ops->fetch(r, class, file, collection, 0, 1, deadline_mono_ms, &sink, &id);
 	if (error < 0)
 		free(probe);
 	return error;

@@ -1,0 +1,628 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * GETs made to look like one stream:
+ *
+ *	SEND     a transfer is on its way      answer good and whole: END
+ *	                                       cut after some bytes: SEND again from there
+ *	                                       401 with our credential, for the first time: LOG IN
+ *	                                       400 401 403 404 410, and no new link since the last
+ *	                                       byte: RENEW
+ *
+ *	LOG IN   auth_reload() is asked        another header: SEND; none: END
+ *
+ *	RENEW    source->renew() is asked      same version: SEND from where it stopped
+ *	                                       another: END -ESTALE
+ *
+ *	END      sink->done() was called
+ *
+ * The link is renewed before sending when the client gives none. All answers of one fetch must agree
+ * in ETag and total size, which If-Range makes the server see to as well.
+ *
+ * The stream's state is touched by one callback at a time; the fields another thread may look at
+ * are under the table's lock. What is wished of the transfer under way is passed on under it too: a
+ * wish only sets a mark in the engine, and would otherwise be overtaken by the next one.
+ */
+
+#include "fetch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+#include <attachfs/pool.h>
+
+#include "auth.h"
+#include "call.h"
+#include "json.h"
+
+#define RESUMES_MAX    8	  /* in a row, each with little progress */
+#define FRUITLESS_MAX  2	  /* in a row, with none */
+#define PROGRESS_BYTES (1u << 20) /* more than little */
+#define BUCKETS	       256
+#define ERROR_BODY_MAX 65536 /* of an error's page, to keep the connection */
+
+/*
+ * The lock is held over call_gate_apply() (order: this, gate, engine), so that pause, resume and
+ * cancel reach a transfer in the order in which they were asked for.
+ */
+struct fetches {
+	pthread_mutex_t lock;
+	struct fetch *bucket[BUCKETS]; /* lock, as all below */
+	uint64_t last;
+};
+
+struct fetch {
+	struct remote *remote;
+	struct fetches *table;
+	const struct fetch_source *source;
+	struct fetch *next; /* lock */
+	uint64_t id;
+	struct remote_file file; /* url: NULL = none known */
+	uint64_t position;	 /* of the next byte for the sink */
+	uint64_t end;		 /* where it was asked to stop, UINT64_MAX = at the end */
+	int64_t deadline_mono_ms;
+	struct remote_fetch_sink sink;
+
+	/* of the stream */
+	bool begun;				   /* begin() was called */
+	enum { AS_GIVEN, REMEMBERED, FRESH } link; /* of the url; since the last byte */
+	unsigned resumes, fruitless;
+	bool logged_in;	     /* again, since the last byte */
+	unsigned generation; /* of the credential sent */
+	int64_t total;
+	char etag[128];
+
+	/* of the answer under way */
+	bool good;	     /* its bytes are content */
+	int verdict;	     /* 0 = goes on; 1 = all is there; or an error */
+	uint64_t at;	     /* position of its next byte */
+	uint64_t answer_end; /* UINT64_MAX = not told */
+	uint64_t began_at;
+	size_t error_bytes;
+
+	/* lock: */
+	unsigned refs;	   /* one is the machine's own */
+	uint64_t transfer; /* 0 = none */
+	unsigned sends,
+		running; /* running: the number of the send whose transfer is not done, 0 = none */
+	bool cancelled, paused;
+	enum transfer_class class;
+};
+
+static void fetch_unref(struct fetch *f)
+{
+	pthread_mutex_lock(&f->table->lock);
+	bool last = --f->refs == 0;
+	pthread_mutex_unlock(&f->table->lock);
+	if (!last)
+		return;
+	remote_file_clear(&f->file);
+	free(f);
+}
+
+static void table_add(struct fetches *t, struct fetch *f)
+{
+	pthread_mutex_lock(&t->lock);
+	f->id = ++t->last;
+	f->next = t->bucket[f->id % BUCKETS];
+	t->bucket[f->id % BUCKETS] = f;
+	pthread_mutex_unlock(&t->lock);
+}
+
+static struct fetch **table_find_locked(struct fetches *t, uint64_t id)
+{
+	struct fetch **f = &t->bucket[id % BUCKETS];
+
+	while (*f && (*f)->id != id)
+		f = &(*f)->next;
+	return f;
+}
+
+static void table_remove(struct fetch *f)
+{
+	pthread_mutex_lock(&f->table->lock);
+	*table_find_locked(f->table, f->id) = f->next;
+	pthread_mutex_unlock(&f->table->lock);
+}
+
+static void fetch_end(struct fetch *f, int error)
+{
+	table_remove(f);
+	f->sink.done(f->sink.ctx, error);
+	fetch_unref(f);
+}
+
+/*
+ * The head of an answer with content: whether its bytes are those that are wanted next. 0 or the
+ * verdict.
+ */
+static int check_content(struct fetch *f, const struct transfer_head *head, int64_t *ret_total)
+{
+	const char *encoding = head->content_encoding;
+
+	if (*encoding != '\0' && strcasecmp(encoding, "identity") != 0)
+		return -EIO;
+	if (f->begun && f->etag[0] != '\0' && *head->etag != '\0' &&
+	    strcmp(f->etag, head->etag) != 0)
+		return -ESTALE;
+	if (head->status == 206) {
+		/*
+		 * Of another range than asked for nothing can be made, nor of several
+		 * ("multipart/byteranges").
+		 */
+		if (!head->has_range || head->range_first != f->position)
+			return -EIO;
+		f->at = head->range_first;
+		f->answer_end = head->range_last + 1;
+		*ret_total = head->range_total;
+	} else {
+		f->at = 0;
+		f->answer_end =
+			head->content_length >= 0 ? (uint64_t)head->content_length : UINT64_MAX;
+		*ret_total = head->content_length;
+	}
+	if (f->begun && f->total >= 0 && *ret_total >= 0 && *ret_total != f->total)
+		return -ESTALE;
+	return f->source->judge ? f->source->judge(&f->file, head, *ret_total) : 0;
+}
+
+/* Tell the sink once where the stream begins. 0 or -ECANCELED. */
+static int begin_stream(struct fetch *f, int64_t total, uint64_t offset, const char *etag)
+{
+	if (f->begun)
+		return 0;
+	f->begun = true;
+	f->total = total;
+	f->position = offset;
+	/* A weak tag says nothing of bytes, and one that does not fit cannot be sent back. */
+	if (strlen(etag) < sizeof(f->etag) && strncmp(etag, "W/", 2) != 0)
+		snprintf(f->etag, sizeof(f->etag), "%s", etag);
+	return f->sink.begin(f->sink.ctx, total, offset) ? 0 : -ECANCELED;
+}
+
+/* 416: what was asked for begins at or behind the end; then nothing is what there is. */
+static int judge_unsatisfied(struct fetch *f, const struct transfer_head *head)
+{
+	int64_t total = head->has_range ? head->range_total : -1;
+
+	if (total < 0 && f->position == 0)
+		total = 0;
+	if (total < 0 || f->position < (uint64_t)total)
+		return -EIO;
+	int r = begin_stream(f, total, f->position, head->etag);
+	return r < 0 ? r : 1;
+}
+
+static bool on_head(void *ctx, const struct transfer_head *head)
+{
+	struct fetch *f = ctx;
+	int64_t total = -1;
+
+	if (head->status == 416)
+		f->verdict = judge_unsatisfied(f, head);
+	if (head->status != 200 && head->status != 206)
+		return true;
+	f->verdict = check_content(f, head, &total);
+	if (f->verdict == 0)
+		f->verdict = begin_stream(f, total, f->at, head->etag);
+	f->good = f->verdict == 0;
+	f->began_at = f->position;
+	return f->good;
+}
+
+static bool on_data(void *ctx, const void *data, size_t len)
+{
+	struct fetch *f = ctx;
+	const char *bytes = data;
+
+	if (!f->good) {
+		f->error_bytes += len;
+		return f->error_bytes <= ERROR_BODY_MAX;
+	}
+	/* An answer that begins at 0 again: skip what the sink has. */
+	uint64_t skip = f->position > f->at ? f->position - f->at : 0;
+	if (skip >= len) {
+		f->at += len;
+		return true;
+	}
+	bytes += skip;
+	size_t give = len - (size_t)skip;
+	if (give > f->end - f->position)
+		give = (size_t)(f->end - f->position);
+	f->at += len;
+	f->position += give;
+	f->link = AS_GIVEN;
+	f->logged_in = false;
+	if (give > 0 && !f->sink.data(f->sink.ctx, bytes, give)) {
+		f->verdict = -ECANCELED;
+		return false;
+	}
+	/* The server sends more than was asked for: hang up. */
+	if (f->position == f->end && f->at != f->answer_end && f->answer_end > f->end) {
+		f->verdict = 1;
+		return false;
+	}
+	return true;
+}
+
+static void fetch_send_or_end(struct fetch *f);
+
+static void fetch_renew(struct fetch *f, bool fresh);
+
+static void on_renewed(void *ctx, int error, const struct remote_file *now, bool remembered)
+{
+	struct fetch *f = ctx;
+
+	if (error == 0 && strcmp(now->version, f->file.version) != 0) {
+		if (remembered) {
+			fetch_renew(f, true);
+			return;
+		}
+		error = -ESTALE;
+	}
+	if (error == 0 && !now->url) {
+		log_error("read attachment %s: the server gives no link to its bytes", f->file.id);
+		error = -EIO;
+	}
+	char *url = error == 0 ? strdup(now->url) : NULL;
+	if (error == 0 && !url)
+		error = -ENOMEM;
+	if (error < 0) {
+		fetch_end(f, error);
+		return;
+	}
+	free(f->file.url);
+	f->file.url = url;
+	f->link = remembered ? REMEMBERED : FRESH;
+	fetch_send_or_end(f);
+}
+
+static void fetch_renew(struct fetch *f, bool fresh)
+{
+	pthread_mutex_lock(&f->table->lock);
+	enum transfer_class class = f->class;
+	pthread_mutex_unlock(&f->table->lock);
+	f->source->renew(f->remote, class, f->file.id, f->file.url, fresh, f->deadline_mono_ms,
+			 on_renewed, f);
+}
+
+static void renew_job(void *ctx)
+{
+	fetch_renew(ctx, false);
+}
+
+/* The answer's bytes stopped, whole or not: go on from here, or that was it. */
+static void after_content(struct fetch *f, const struct transfer_result *result)
+{
+	bool whole = result->error == 0 && (f->answer_end == UINT64_MAX || f->at >= f->answer_end);
+	bool late = f->deadline_mono_ms != 0 && clock_mono_ms() >= f->deadline_mono_ms;
+	uint64_t end = f->total >= 0 && (uint64_t)f->total < f->end ? (uint64_t)f->total : f->end;
+	uint64_t progress = f->position - f->began_at;
+
+	if (f->position >= end || (whole && end == UINT64_MAX)) {
+		fetch_end(f, 0);
+		return;
+	}
+	if (result->error == -ECANCELED) {
+		fetch_end(f, -ECANCELED); /* the mount ends: nobody waits for the rest */
+		return;
+	}
+	if (progress >= PROGRESS_BYTES)
+		f->resumes = 0;
+	f->fruitless = progress > 0 ? 0 : f->fruitless + 1;
+	if (!late && f->fruitless <= FRUITLESS_MAX && f->resumes++ < RESUMES_MAX &&
+	    result->error != -ENOMEM) {
+		log_debug("read attachment %s: cut, goes on at byte %llu", f->file.id,
+			  (unsigned long long)f->position);
+		fetch_send_or_end(f);
+		return;
+	}
+	log_error("read attachment %s: cut at byte %llu once too often", f->file.id,
+		  (unsigned long long)f->position);
+	int error = result->error < 0 ? call_transfer_errno(result->error) : -EIO;
+	fetch_end(f, late ? -ETIMEDOUT : error);
+}
+
+static void resend_job(void *ctx)
+{
+	fetch_send_or_end(ctx);
+}
+
+static void refused_job(void *ctx)
+{
+	struct fetch *f = ctx;
+	char message[256], remedy[200];
+	enum remote_auth state = remote_get_auth(f->remote, message);
+
+	if (state != REMOTE_AUTH_FAILED) {
+		auth_describe_remedy(f->remote->auth, remedy, sizeof(remedy));
+		snprintf(message, sizeof(message), "the server refuses the credentials; %s",
+			 remedy);
+		auth_note_failed(f->remote->auth, message);
+	}
+	fetch_end(f, -EACCES);
+}
+
+/* After a login: on the reading thread, which must only pass on. */
+static void on_login(void *ctx, int result)
+{
+	struct fetch *f = ctx;
+
+	if (result < 0)
+		fetch_end(f, call_transfer_errno(result));
+	else if (pool_run(f->remote->pool, result > 0 ? resend_job : refused_job, f) < 0)
+		fetch_end(f, -ENOMEM);
+}
+
+static void log_in(struct fetch *f)
+{
+	f->logged_in = true;
+	auth_reload(f->remote->auth, f->generation, on_login, f);
+}
+
+static void after_refusal(struct fetch *f, int status)
+{
+	bool renewable = f->source->renew && (status == 400 || status == 401 || status == 403 ||
+					      status == 404 || status == 410);
+	bool gone = status == 404 || status == 410;
+
+	if (f->source->credential && status == 401 && !f->logged_in) {
+		log_in(f);
+		return;
+	}
+	if (renewable && f->link != FRESH) {
+		/* Memory knows links, not whether the file is still there. */
+		fetch_renew(f, f->link == REMEMBERED || gone);
+		return;
+	}
+	log_error("read attachment %s: the storage answered with status %d", f->file.id, status);
+	/*
+	 * Where links are renewed the file is there, as that has just said: its bytes are not, which
+	 * is not the same as gone.
+	 */
+	fetch_end(f,
+		  (gone && f->source->renew) || status == 400 ? -EIO : call_status_errno(status));
+}
+
+static void on_done(void *ctx, const struct transfer_result *result)
+{
+	struct fetch *f = ctx;
+
+	pthread_mutex_lock(&f->table->lock);
+	f->running = 0;
+	f->transfer = 0;
+	bool cancelled = f->cancelled;
+	pthread_mutex_unlock(&f->table->lock);
+	if (f->verdict == -EIO)
+		log_error("read attachment %s: the storage sent other bytes than asked",
+			  f->file.id);
+	if (cancelled)
+		fetch_end(f, -ECANCELED);
+	else if (f->verdict == -EACCES && f->source->credential && !f->logged_in)
+		log_in(f);
+	else if (f->verdict != 0)
+		fetch_end(f, f->verdict == 1 ? 0 : f->verdict);
+	else if (f->good)
+		after_content(f, result);
+	else if (result->error < 0 && f->error_bytes <= ERROR_BODY_MAX)
+		fetch_end(f, call_transfer_errno(result->error));
+	else
+		after_refusal(f, result->status);
+}
+
+/* Count a send and hold the fetch for its starter. 0: it was cancelled meanwhile. */
+static unsigned enter_send(struct fetch *f, enum transfer_class *ret_class)
+{
+	unsigned number = 0;
+
+	pthread_mutex_lock(&f->table->lock);
+	if (!f->cancelled) {
+		number = f->running = ++f->sends;
+		f->refs++;
+		*ret_class = f->class;
+	}
+	pthread_mutex_unlock(&f->table->lock);
+	return number;
+}
+
+/*
+ * The transfer (0 = it was not started) has its id: from now on wishes reach it, and those of the
+ * meantime do now. @class is what it was sent with.
+ */
+static void leave_send(struct fetch *f, unsigned number, uint64_t transfer,
+		       enum transfer_class class)
+{
+	pthread_mutex_lock(&f->table->lock);
+	if (f->running == number) {
+		f->transfer = transfer;
+		if (transfer && f->class != class)
+			call_gate_set_class(f->remote, transfer, f->class);
+		if (transfer && f->cancelled)
+			call_gate_apply(f->remote, transfer_cancel, transfer);
+		else if (transfer && f->paused)
+			call_gate_apply(f->remote, transfer_pause, transfer);
+	}
+	pthread_mutex_unlock(&f->table->lock);
+	fetch_unref(f);
+}
+
+static int fetch_send(struct fetch *f)
+{
+	enum transfer_class class = TRANSFER_PREFETCH;
+	unsigned number = enter_send(f, &class);
+	const char *headers[3] = {"Accept-Encoding: identity"};
+	char *credential = NULL;
+	uint64_t transfer = 0;
+	int r = 0;
+
+	if (number == 0)
+		return -ECANCELED;
+	if (f->source->accept)
+		headers[1] = f->source->accept;
+	if (f->source->credential)
+		r = auth_get_header(f->remote->auth, &credential, &f->generation);
+	/*
+	 * Always a range, for its Content-Range tells the total; and to other hosts no credential: it
+	 * would be refused, or leak.
+	 */
+	struct transfer_spec spec = {
+		.class = class,
+		.method = "GET",
+		.url = f->file.url,
+		.endpoint = f->source->endpoint,
+		.headers = headers,
+		.credential = credential,
+		.has_range = true,
+		.range_first = f->position,
+		.range_len = f->end == UINT64_MAX ? 0 : f->end - f->position,
+		.if_range = f->begun && f->etag[0] != '\0' ? f->etag : NULL,
+		.deadline_mono_ms = f->deadline_mono_ms,
+		.idempotent = true,
+		.headers_cb = on_head,
+		.data_cb = on_data,
+		.done_cb = on_done,
+		.ctx = f,
+	};
+	f->good = false;
+	f->verdict = 0;
+	f->answer_end = UINT64_MAX;
+	f->at = f->began_at = f->position;
+	f->error_bytes = 0;
+	if (r == 0)
+		r = call_gate_start(f->remote, &spec, &transfer);
+	auth_free_header(credential);
+	leave_send(f, number, transfer, class);
+	return r == -EINVAL ? -EIO : r;
+}
+
+static void fetch_send_or_end(struct fetch *f)
+{
+	int r = fetch_send(f);
+
+	if (r == -EAGAIN && !f->logged_in)
+		log_in(f);
+	else if (r < 0)
+		fetch_end(f, r == -EAGAIN ? -EACCES : r);
+}
+
+static struct fetch *fetch_new(struct remote *r, const struct remote_file *file)
+{
+	struct fetch *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->remote = r;
+	f->table = r->fetches;
+	f->refs = 1;
+	f->total = -1;
+	if (remote_file_copy(&f->file, file))
+		return f;
+	free(f);
+	return NULL;
+}
+
+int fetch_start(struct remote *r, const struct fetch_source *source, enum transfer_class class,
+		const struct remote_file *file, bool remembered, uint64_t off, uint64_t len,
+		int64_t deadline_mono_ms, const struct remote_fetch_sink *sink, uint64_t *ret_id)
+{
+	int error = 0;
+
+	if (!file->id || !file->version || off > UINT64_MAX - 1 - len ||
+	    (!file->url && !source->renew))
+		return -EINVAL;
+	struct fetch *f = fetch_new(r, file);
+	if (!f)
+		return -ENOMEM;
+	f->source = source;
+	f->class = class;
+	f->link = remembered ? REMEMBERED : AS_GIVEN;
+	f->position = off;
+	f->end = len ? off + len : UINT64_MAX;
+	f->deadline_mono_ms = deadline_mono_ms;
+	f->sink = *sink;
+	table_add(f->table, f);
+	*ret_id = f->id;
+	/* A renewal or a login may fail at once and call the sink: not under the caller's feet. */
+	error = f->file.url ? fetch_send(f) : pool_run(r->pool, renew_job, f);
+	if (error == -EAGAIN)
+		error = pool_run(r->pool, resend_job, f);
+	if (error < 0) {
+		table_remove(f);
+		fetch_unref(f);
+	}
+	return error;
+}
+
+struct fetches *fetches_new(void)
+{
+	struct fetches *t = calloc(1, sizeof(*t));
+
+	if (t)
+		pthread_mutex_init(&t->lock, NULL);
+	return t;
+}
+
+void fetches_free(struct fetches *t)
+{
+	if (!t)
+		return;
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+void fetch_cancel(struct remote *r, uint64_t id)
+{
+	struct fetches *t = r->fetches;
+
+	pthread_mutex_lock(&t->lock);
+	struct fetch *f = *table_find_locked(t, id);
+	if (f) {
+		f->cancelled = true;
+		if (f->transfer)
+			call_gate_apply(r, transfer_cancel, f->transfer);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void set_paused(struct remote *r, uint64_t id, bool paused)
+{
+	struct fetches *t = r->fetches;
+
+	pthread_mutex_lock(&t->lock);
+	struct fetch *f = *table_find_locked(t, id);
+	if (f) {
+		f->paused = paused;
+		if (f->transfer)
+			call_gate_apply(r, paused ? transfer_pause : transfer_resume, f->transfer);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+void fetch_pause(struct remote *r, uint64_t id)
+{
+	set_paused(r, id, true);
+}
+
+void fetch_resume(struct remote *r, uint64_t id)
+{
+	set_paused(r, id, false);
+}
+
+void fetch_set_class(struct remote *r, uint64_t id, enum transfer_class class)
+{
+	struct fetches *t = r->fetches;
+
+	pthread_mutex_lock(&t->lock);
+	struct fetch *f = *table_find_locked(t, id);
+	if (f) {
+		f->class = class;
+		if (f->transfer)
+			call_gate_set_class(r, f->transfer, class);
+	}
+	pthread_mutex_unlock(&t->lock);
+}

@@ -10,11 +10,14 @@ import os
 
 import pytest
 
-from harness import raises_errno, run, small_tree, wait_until
-
-pytestmark = pytest.mark.usefixtures("system")
+from harness import PERSCOM, raises_errno, run, small_tree, wait_until
 
 EVENT = "events/Live fire"
+
+
+@pytest.fixture
+def system():
+    return PERSCOM
 
 
 def fields(m, record=EVENT) -> dict:

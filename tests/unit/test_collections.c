@@ -27,7 +27,7 @@
 #include <attachfs/log.h>
 #include <attachfs/options.h>
 
-#include "check.h"
+#include "../../fs/check.h" /* api/ has one, too */
 #include "fake_remote.h"
 #include "mount.h"
 

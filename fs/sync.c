@@ -324,8 +324,8 @@ static void do_todo(struct sync *s, struct todo *todo)
 		batch_send(todo->batches[i]);
 }
 
-/* Plan once and start what may start. Returns when to look again. */
-static int64_t plan_once(struct sync *s)
+
+int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
 	struct view v;
@@ -397,7 +397,7 @@ static void *sync_main(void *arg)
 		s->woken = false;
 		pthread_mutex_unlock(&s->lock);
 		began = clock_mono_ms();
-		next_ms = plan_once(s);
+		next_ms = sync_plan(s);
 		rest(clock_mono_ms() - began);
 		pthread_mutex_lock(&s->lock);
 	}

@@ -69,6 +69,11 @@ static inline bool sync_is_upload(enum plan_kind kind)
 }
 
 void sync_wake(struct sync *s);
+/*
+ * Plan once and start what may start: the thread's work (and that of tests without the thread).
+ * Returns when to look again, clock_mono_ms().
+ */
+int64_t sync_plan(struct sync *s);
 
 /*
  * Plan entries -> calls. tree->lock held; the nodes become busy. The batch is to be sent by

@@ -42,7 +42,7 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 	/* what was sent for this name, perhaps a spelling that shows differently elsewhere */
 	names_to_server(n->shown, server);
 	if (!strcmp(k->name, server) &&
-	    (!k->filename || !strcmp(k->filename, server) || node_has_token(n, k->filename)))
+	    (!k->filename || !strcmp(k->filename, server) || known_is_tokened(k)))
 		return true;
 	node_known_shown(t, k, base);
 	if (!strcmp(n->shown, base))
@@ -142,6 +142,20 @@ bool node_token(const struct node *n, char token[static 64])
 	memcpy(token, n->token, len);
 	token[len] = '\0';
 	return true;
+}
+
+bool known_is_tokened(const struct known *k)
+{
+	const char *f = k->filename;
+	size_t first, second;
+
+	if (!f || strncmp(f, "attachfs-", 9) || (k->name && !strcmp(k->name, f)))
+		return false;
+	first = strspn(f + 9, "0123456789abcdef");
+	if (!first || f[9 + first] != '-')
+		return false;
+	second = strspn(f + 10 + first, "0123456789abcdef");
+	return second && !f[10 + first + second];
 }
 
 bool node_has_token(const struct node *n, const char *filename)

@@ -181,7 +181,7 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
 		.known_name = known_name(s, v, n),
 		.known_name_exact =
-			!node_has_token(n, n->known.filename) && n->flight != LEDGER_FLIGHT_UPDATE,
+			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
 		.gone = n->gone,
 		.local = n->local,
@@ -323,7 +323,6 @@ static void do_todo(struct sync *s, struct todo *todo)
 	for (size_t i = 0; i < todo->n_batches; i++)
 		batch_send(todo->batches[i]);
 }
-
 
 int64_t sync_plan(struct sync *s)
 {

@@ -143,7 +143,7 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
 	char token[64];
 
 	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) &&
-	    is_plain(k->filename) && !node_has_token(n, k->filename)) {
+	    is_plain(k->filename) && !known_is_tokened(k)) {
 		c->token = keep(b, k->filename);
 		return;
 	}

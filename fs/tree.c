@@ -616,7 +616,7 @@ bool node_differs(const struct tree *t, const struct node *n)
 		return false;
 	if (!k->rid || n->dirty || n->mtime_dirty || n->flight == LEDGER_FLIGHT_UPDATE)
 		return true;
-	if (node_has_token(n, k->filename))
+	if (known_is_tokened(k))
 		return true;
 	return (n->parent && n->parent->id != k->record) || !node_name_matches(t, n);
 }

@@ -249,7 +249,12 @@ bool node_set_flight(struct node *n, uint64_t number, const struct flight *f);
 void node_get_flight(const struct node *n, struct flight *ret_flight);
 /* Just the token, at least 64 bytes; false = none. */
 bool node_token(const struct node *n, char token[static 64]);
-/* Whether the server's file name @filename is the token of this node's upload, to be mended yet. */
+/*
+ * Whether the server's file name is the token of an upload, to be mended yet: of this node's last
+ * one, or of an earlier one, by whatever node the identity was then.
+ */
+bool known_is_tokened(const struct known *k);
+/* Whether the server's file name @filename is the token of this node's last upload. */
 bool node_has_token(const struct node *n, const char *filename);
 /*
  * The record it was sent to, 0 = none; the server's spelling of the name it was sent under, NULL =

@@ -101,7 +101,7 @@ static void check_loss(struct world *w, const struct world_file *f, const char *
 		size_t size = world_content(x->content, bytes);
 		bool elsewhere = false;
 
-		if (!x->live || x->excused || !same_bytes(f, bytes, size))
+		if (!x->live || x->excused || !size || !same_bytes(f, bytes, size))
 			continue;
 		for (size_t k = 0; k < w->n_files && !elsewhere; k++)
 			elsewhere = w->files[k].there && &w->files[k] != f &&
@@ -194,7 +194,8 @@ static struct world_file *addressed(struct world *w, struct remote_change *c, bo
 
 	if (!c->known_name)
 		world_breach(w, "a change does not tell the known name");
-	if (f && !moves && f->record != record_number(c) && !w->others)
+	/* where files move, one may be elsewhere by a call whose answer was lost */
+	if (f && !moves && f->record != record_number(c) && !w->caps.move_in_place)
 		world_breach(w, "a change of '%s' goes to the wrong record", f->name);
 	if (!f)
 		gone(c);

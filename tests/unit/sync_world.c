@@ -51,15 +51,21 @@ void world_breach(struct world *w, const char *format, ...)
 	va_end(args);
 }
 
-/* Many of one size, so that a size alone tells little; some above what PERSCOM wants at least. */
+/*
+ * Many of one size, so that a size alone tells little; some above what PERSCOM wants at least. Those
+ * of others have a size of their own: a file that others replace by one of the same size while the
+ * outcome of its upload is unknown is taken for ours, and nothing short of reading it could tell.
+ */
 size_t world_content(unsigned content, uint8_t *bytes)
 {
-	size_t size = content % 7 == 0 ? 1500 : content % 11 == 0 ? 0 : 12;
 	char text[32];
+	size_t len = (size_t)snprintf(text, sizeof(text), "content %4u", content);
+	size_t size = len;
 
-	snprintf(text, sizeof(text), "content %4u", content);
+	if (content < WORLD_THEIRS)
+		size = content % 7 == 0 ? 1500 : content % 11 == 0 ? 0 : len;
 	for (size_t i = 0; i < size; i++)
-		bytes[i] = (uint8_t)text[i % 12];
+		bytes[i] = (uint8_t)text[i % len];
 	return size;
 }
 
@@ -166,14 +172,14 @@ static void others_replace(struct world *w, struct world_file *f)
 
 	excuse(w, f);
 	if (w->caps.replace_keeps_id) {
-		f->size = world_content(++w->next_content, f->bytes);
+		f->size = world_content(WORLD_THEIRS + ++w->next_content, f->bytes);
 		f->version = ++w->next_version;
 		f->filler = false;
 		return;
 	}
 	memcpy(name, f->name, sizeof(name));
 	f->there = false;
-	world_add(w, f->record, name, ++w->next_content);
+	world_add(w, f->record, name, WORLD_THEIRS + ++w->next_content);
 }
 
 void world_others_act(struct world *w)
@@ -186,7 +192,7 @@ void world_others_act(struct world *w)
 	switch (world_pick(w, 4)) {
 	case 0:
 		if (!w->caps.names_unique || !world_at(w, record, name))
-			world_add(w, record, name, ++w->next_content);
+			world_add(w, record, name, WORLD_THEIRS + ++w->next_content);
 		break;
 	case 1:
 		if (f && f->there) {
@@ -369,6 +375,12 @@ void daemon_list_end(struct daemon *d)
 	d->listing = false;
 }
 
+static void list_now(struct daemon *d)
+{
+	daemon_list_begin(d);
+	daemon_list_end(d);
+}
+
 bool daemon_drain(struct daemon *d)
 {
 	struct sync_counts c;
@@ -383,6 +395,9 @@ bool daemon_drain(struct daemon *d)
 		server_finish(d->server);
 		daemon_quiet(d);
 		sync_get_counts(d->mount.sync, &c);
+		/* what others removed before it could be read is gone: the listing says so */
+		if (i % 50 == 49)
+			list_now(d);
 		if (sync_is_idle(&c) && !c.failed && !server_in_the_air(d->server))
 			return true;
 	}

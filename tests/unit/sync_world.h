@@ -33,6 +33,7 @@ enum world_kind {
 #define WORLD_WISHES  512
 #define WORLD_BYTES   2048
 #define WORLD_RECORDS 2
+#define WORLD_THEIRS  100000 /* contents from here on were made by others */
 
 /* A file of the server; its id is its place in the array, counted from 1. */
 struct world_file {

@@ -165,6 +165,20 @@ bool node_has_token(const struct node *n, const char *filename)
 	return filename && node_token(n, token) && !strcmp(token, filename);
 }
 
+void node_doubt_flight(struct node *n)
+{
+	struct flight f;
+	char *text = NULL;
+
+	node_get_flight(n, &f);
+	if (!f.name || asprintf(&text, "%.*s@%llx,%llx,%lld=%s", (int)strcspn(n->token, "@"),
+				n->token, (unsigned long long)f.record,
+				(unsigned long long)FLIGHT_UNSURE, (long long)f.size, f.name) < 0)
+		return;
+	free(n->token);
+	n->token = text;
+}
+
 void node_get_flight(const struct node *n, struct flight *ret_flight)
 {
 	const char *at = n->token ? strchr(n->token, '@') : NULL;

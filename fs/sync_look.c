@@ -105,12 +105,12 @@ static bool is_ours(struct tree *t, const struct node *n, const struct remote_fi
 }
 
 /* Another create on its way, or of unknown outcome, to the same place. */
-static const struct node *find_rival(const struct tree *t, const struct node *n)
+static struct node *find_rival(const struct tree *t, const struct node *n)
 {
 	struct flight sent, other;
 
 	node_get_flight(n, &sent);
-	for (const struct node *o = t->sync_first; o && sent.name; o = o->sync_next) {
+	for (struct node *o = t->sync_first; o && sent.name; o = o->sync_next) {
 		if (o == n || o->flight != LEDGER_FLIGHT_CREATE)
 			continue;
 		node_get_flight(o, &other);
@@ -118,6 +118,24 @@ static const struct node *find_rival(const struct tree *t, const struct node *n)
 			return o;
 	}
 	return NULL;
+}
+
+/*
+ * Two creates went to the same place, and each may find what the other left: neither is sure then of
+ * the bytes, and what one that is gone finds is not removed before the other has sent its own again.
+ */
+static void doubt_rivals(struct look *l, struct node *n)
+{
+	struct sync *s = l->sync;
+	struct node *rival = n->flight == LEDGER_FLIGHT_CREATE ? find_rival(s->m->tree, n) : NULL;
+
+	if (!rival)
+		return;
+	if (n->gone && !rival->gone && !n->after)
+		n->after = rival->id;
+	node_doubt_flight(n);
+	node_doubt_flight(rival);
+	tree_put_locked(s->m->tree, rival);
 }
 
 /* *@ret_sure: its bytes are those that were sent. */
@@ -139,7 +157,7 @@ static struct remote_file *find_ours(struct look *l, const struct node *n, bool 
 	}
 	node_get_flight(n, &sent);
 	*ret_sure = found && candidates == 1 && sent.size >= 0 && found->size == sent.size &&
-		    !find_rival(t, n);
+		    sent.content != FLIGHT_UNSURE;
 	return found;
 }
 
@@ -211,19 +229,40 @@ static void resolve_remove(struct look *l, struct node *n)
 		sync_removed_locked(l->sync->m->tree, n);
 }
 
+/* What is there may be the rival's, who will know, or who still wants it. */
+static bool must_wait(const struct tree *t, const struct node *n)
+{
+	const struct node *rival = n->flight == LEDGER_FLIGHT_CREATE ? find_rival(t, n) : NULL;
+
+	return rival && (!rival->unknown || (n->gone && !rival->gone));
+}
+
 static void resolve(struct look *l, struct node *n, int error)
 {
 	struct sync *s = l->sync;
-	const struct node *rival =
-		n->flight == LEDGER_FLIGHT_CREATE ? find_rival(s->m->tree, n) : NULL;
 
 	sync_landed_locked(s, n);
-	if (error || (rival && !rival->unknown))
-		sync_back_off_locked(s, n); /* what is there may be the rival's, who will know */
+	if (error || must_wait(s->m->tree, n))
+		sync_back_off_locked(s, n);
 	else if (n->flight == LEDGER_FLIGHT_REMOVE)
 		resolve_remove(l, n);
 	else
 		resolve_create(l, n);
+}
+
+static void resolve_all(struct look *l, bool gone, int error)
+{
+	struct tree *t = l->sync->m->tree;
+	struct node *next;
+
+	for (struct node *n = t->sync_first; n; n = next) {
+		next = n->sync_next;
+		if (!n->unknown || !n->busy || n->gone != gone || sync_look_record(n) != l->record)
+			continue;
+		resolve(l, n, error);
+		tree_changed_locked(t, n);
+		tree_release_locked(t, n);
+	}
 }
 
 /* ---- the look ---- */
@@ -253,7 +292,6 @@ static void look_done(void *ctx, int error, const char *message)
 	struct look *l = ctx;
 	struct sync *s = l->sync;
 	struct tree *t = s->m->tree;
-	struct node *next;
 
 	(void)message;
 	if (l->failed)
@@ -262,14 +300,12 @@ static void look_done(void *ctx, int error, const char *message)
 		error = 0; /* the record is gone, and all that was in it */
 	tree_lock(t);
 	ledger_group_begin(t->ledger);
-	for (struct node *n = t->sync_first; n; n = next) {
-		next = n->sync_next;
-		if (!n->unknown || !n->busy || sync_look_record(n) != l->record)
-			continue;
-		resolve(l, n, error);
-		tree_changed_locked(t, n);
-		tree_release_locked(t, n);
-	}
+	for (struct node *n = t->sync_first; n && !error; n = n->sync_next)
+		if (n->unknown && n->busy && sync_look_record(n) == l->record)
+			doubt_rivals(l, n);
+	/* those still wanted choose first: what the gone ones find is removed */
+	resolve_all(l, false, error);
+	resolve_all(l, true, error);
 	ledger_group_end(t->ledger);
 	tree_unlock(t);
 	if (!l->long_work || pool_run(s->m->disk_pool, finish_look, l) < 0)

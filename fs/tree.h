@@ -239,12 +239,16 @@ bool node_set_string(char **slot, const char *value);
  * the part's file name where the name itself would not survive as one (P-15).
  */
 struct flight {
-	uint64_t record;  /* node id of the record it was sent to, 0 = none */
-	uint64_t content; /* node->content at that time; 0 = none (empty, or clean) */
+	uint64_t record; /* node id of the record it was sent to, 0 = none */
+	/* node->content at that time; 0 = none (empty, or clean); FLIGHT_UNSURE */
+	uint64_t content;
 	int64_t size;	  /* of what was sent; -1 = not to be known again by it (a filler) */
 	const char *name; /* the server's spelling; NULL = none */
 };
+#define FLIGHT_UNSURE UINT64_MAX /* another call went to the same place: which arrived? */
 bool node_set_flight(struct node *n, uint64_t number, const struct flight *f);
+/* Its content becomes FLIGHT_UNSURE. */
+void node_doubt_flight(struct node *n);
 /* The name is borrowed from the node. */
 void node_get_flight(const struct node *n, struct flight *ret_flight);
 /* Just the token, at least 64 bytes; false = none. */

@@ -103,7 +103,7 @@ static struct node *find_successor(struct tree *t, uint64_t mark, const struct n
 		return NULL;
 	for (struct node *s = dir->child_last; s; s = s->sibling_prev)
 		if (s != n && s->born_seq == mark && s->known.rid && s->known.record == dir->id &&
-		    !s->busy && !node_is_changed_here(s) &&
+		    !s->in_sync_list && !node_is_changed_here(s) &&
 		    same_text(s->known.name, n->known.name) &&
 		    same_text(s->known.filename, n->known.filename))
 			return s;

@@ -468,15 +468,26 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 	tree_put_locked(t, top);
 }
 
-/* A file removed here and there, or moved out of sight: nothing of it is left to do. */
-static void end_gone(struct tree *t, uint64_t mark, uint64_t record)
+/*
+ * Files of the record @dir, or of any in the collection @top, that are not shown there (any more):
+ * of one removed here and there nothing is left to do; one moved away here and removed there is as
+ * any other.
+ */
+static void end_elsewhere(struct tree *t, uint64_t mark, const struct node *top,
+			  const struct node *dir)
 {
 	struct node *next;
 
 	for (struct node *n = t->sync_first; n; n = next) {
+		const struct node *record = tree_find_locked(t, n->known.record);
+
 		next = n->sync_next;
-		if (n->kind == NODE_FILE && n->gone && n->known.rid && n->known.record == record &&
-		    n->seen_seq < mark && !is_newer(n, mark)) {
+		if (n->kind != NODE_FILE || !n->known.rid || !record || n->parent == record ||
+		    (dir ? record != dir : record->parent != top))
+			continue;
+		if (!n->gone) {
+			end_file(t, mark, n);
+		} else if (n->seen_seq < mark && !is_newer(n, mark)) {
 			tree_set_known_locked(t, n, NULL);
 			tree_changed_locked(t, n);
 		}
@@ -493,8 +504,9 @@ void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64
 	dir = record ? tree_find_locked(t, record) : NULL;
 	if (dir) {
 		end_record(t, mark, dir);
-		end_gone(t, mark, record);
+		end_elsewhere(t, mark, NULL, dir);
 	} else if (top && !record) {
+		end_elsewhere(t, mark, top, NULL);
 		end_collection(t, mark, top);
 	}
 	ledger_group_end(t->ledger);

@@ -101,7 +101,8 @@ static void check_loss(struct world *w, const struct world_file *f, const char *
 		size_t size = world_content(x->content, bytes);
 		bool elsewhere = false;
 
-		if (!x->live || x->excused || !size || !same_bytes(f, bytes, size))
+		if (!x->live || x->excused || !size || !f->acknowledged ||
+		    !same_bytes(f, bytes, size))
 			continue;
 		for (size_t k = 0; k < w->n_files && !elsewhere; k++)
 			elsewhere = w->files[k].there && &w->files[k] != f &&
@@ -122,6 +123,7 @@ static void take_bytes(struct world *w, struct world_file *f, const struct remot
 		world_breach(w, "the bytes of '%s' cannot be read", f->name);
 	if (f->version && !same_bytes(f, bytes, size))
 		check_loss(w, f, what);
+	f->acknowledged = false;
 	f->filler = c->filler;
 	f->size = size;
 	memcpy(f->bytes, bytes, sizeof(bytes));
@@ -369,9 +371,24 @@ static void answer_fetch(struct flying *f)
 	f->fetch.done(f->fetch.ctx, f->error ? f->error : more ? 0 : -ECANCELED);
 }
 
+/* From now on the daemon may rely on it. */
+static void acknowledge(struct flying *f)
+{
+	pthread_mutex_lock(&f->server->lock);
+	for (size_t i = 0; i < f->n; i++) {
+		struct world_file *file = find_id(f->server->world, f->items[i].file.id);
+
+		if (file && f->items[i].outcome == REMOTE_DONE)
+			file->acknowledged = true;
+	}
+	pthread_mutex_unlock(&f->server->lock);
+}
+
 static void answer_job(void *ctx)
 {
 	struct flying *f = ctx;
+
+	acknowledge(f);
 
 	if (f->op == OP_LIST)
 		answer_list(f);

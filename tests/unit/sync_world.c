@@ -146,7 +146,10 @@ void world_add(struct world *w, unsigned record, const char *name, unsigned cont
 {
 	struct world_file *f = &w->files[w->n_files++];
 
-	*f = (struct world_file){.there = true, .record = record, .version = ++w->next_version};
+	*f = (struct world_file){.there = true,
+				 .record = record,
+				 .version = ++w->next_version,
+				 .acknowledged = true};
 	snprintf(f->name, sizeof(f->name), "%s", name);
 	snprintf(f->filename, sizeof(f->filename), "%s", name);
 	f->size = world_content(content, f->bytes);

@@ -43,6 +43,7 @@ struct world_file {
 	uint8_t bytes[WORLD_BYTES];
 	size_t size;
 	bool filler;
+	bool acknowledged; /* the daemon was told that it is there */
 	unsigned version;
 	int64_t ctime_ns, mtime_ns;
 };

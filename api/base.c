@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +35,14 @@ char *base_dup_host(const char *url)
 	return strndup(begin, (size_t)(end - begin));
 }
 
+/* As the engine sees it: a name like 127.example.org is anybody's. */
 bool base_is_loopback(const char *host)
 {
-	return strncmp(host, "127.", 4) == 0 || strcasecmp(host, "localhost") == 0 ||
-	       strcmp(host, "::1") == 0;
+	struct in_addr v4;
+
+	if (strcasecmp(host, "localhost") == 0 || strcmp(host, "::1") == 0)
+		return true;
+	return inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
 }
 
 int base_parse(const char *text, const char *example, struct base *ret, char *message, size_t size)

@@ -45,13 +45,21 @@ bool base_is_loopback(const char *host)
 	return inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
 }
 
+static bool has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return true;
+	return false;
+}
+
 int base_parse(const char *text, const char *example, struct base *ret, char *message, size_t size)
 {
 	struct base base = {0};
 	const char *path = text ? base_find_path(text) : NULL;
 	size_t len = text ? strlen(text) : 0;
 
-	if (!path || strpbrk(text, " \t\r\n?#@")) {
+	if (!path || has_control(text) || strpbrk(text, " ?#@") || strstr(text, "://:")) {
 		snprintf(message, size, "the server's address must be like %s", example);
 		return -EINVAL;
 	}

@@ -417,8 +417,7 @@ static void renew(struct remote *r, enum transfer_class class, const char *id, c
 {
 	struct rig *rig = (struct rig *)r;
 	char url[96];
-	struct remote_file now = {
-		.id = (char *)id, .version = (char *)renewed_version, .url = url};
+	struct remote_file now = {.id = (char *)id, .version = (char *)renewed_version, .url = url};
 
 	(void)class;
 	(void)bad;
@@ -495,9 +494,8 @@ static void test_a_size_is_found_by_one_byte(void **state)
 	rig.remote.ops = &ops;
 	snprintf(url, sizeof(url), "%s/file", rig.origin);
 	struct remote_file file = {.id = (char *)"7", .version = (char *)"v1", .url = url};
-	assert_int_equal(fetch_probe_size(&rig.remote, TRANSFER_INTERACTIVE, &file, "c", 0, on_size,
-					  &t),
-			 0);
+	assert_int_equal(
+		fetch_probe_size(&rig.remote, TRANSFER_INTERACTIVE, &file, "c", 0, on_size, &t), 0);
 	rig_await(&t.dones, 1);
 	assert_int_equal(t.error, 0);
 	assert_int_equal(t.total, SIZE);

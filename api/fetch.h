@@ -25,7 +25,7 @@ typedef void fetch_renewed(void *ctx, int error, const struct remote_file *now, 
 struct fetch_source {
 	const char *endpoint; /* what it is counted under: "GET blob" */
 	bool credential;      /* sent along, to the engine's origin only */
-	const char *accept;   /* NULL = no Accept header */
+	const char *accept;   /* the whole line, "Accept: ..."; NULL = none */
 	/*
 	 * Whether an answer's bytes can be the file's, by its head, before any is used. @total: the
 	 * size of the whole by the answer, -1 = not told. 0, or the error to end with: -ESTALE (of

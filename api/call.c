@@ -576,6 +576,8 @@ static void conclude(struct call *c)
 		.rate_remaining = c->rate_remaining,
 		.date_s = c->date_s,
 		.header = c->header[0] ? c->header : NULL,
+		.body = c->answer_len ? c->answer : NULL,
+		.body_len = c->answer_len,
 	};
 	json_t *json = NULL;
 

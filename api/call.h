@@ -54,6 +54,9 @@ struct call_reply {
 	int64_t rate_limit, rate_remaining; /* -1 = not told */
 	int64_t date_s;			    /* the server's clock, -1 = not told */
 	const char *header;		    /* of call_want_headers(); NULL = none of them came */
+	/* The answer as it came, for those that are no JSON. Borrowed; NULL = none. */
+	const char *body;
+	size_t body_len;
 };
 typedef void call_done(void *ctx, const struct call_reply *reply);
 

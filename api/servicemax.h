@@ -176,8 +176,9 @@ struct servicemax {
 	const char *user, *given_client_id; /* the options' own */
 	struct servicemax_object *objects;  /* of collections= */
 	size_t n_objects;
-	atomic_int delete_path;	    /* enum servicemax_path (S-12) */
-	atomic_bool plain_document; /* bytes are refused with the credential (section 13) */
+	atomic_bool other_token_path; /* /auth/token (S-17) */
+	atomic_int delete_path;	      /* enum servicemax_path (S-12) */
+	atomic_bool plain_document;   /* bytes are refused with the credential (section 13) */
 
 	/* Not held over a call or a callback, nor while another lock is taken. */
 	pthread_mutex_t lock;

@@ -101,15 +101,17 @@ static int get_id(struct servicemax *p, const _Atomic bool *stop, char **ret_id,
 	return r;
 }
 
-/* A form to the token endpoint or below it. */
-static int post(struct servicemax *p, const char *path, const char *const *pairs, int64_t wait_ms,
-		const _Atomic bool *stop, struct call_waited *ret)
+static int post_to(struct servicemax *p, const char *base, const char *below,
+		   const char *const *pairs, int64_t wait_ms, const _Atomic bool *stop,
+		   struct call_waited *ret)
 {
 	char *form = servicemax_form(pairs);
+	char path[64];
 
 	*ret = (struct call_waited){.error = -ENOMEM};
 	if (!form)
 		return -ENOMEM;
+	snprintf(path, sizeof(path), "%s%s", base, below);
 	struct call *call = servicemax_call(p, TRANSFER_INTERACTIVE, "POST", path, path);
 	call_set_body(call, "application/x-www-form-urlencoded", form, strlen(form));
 	explicit_bzero(form, strlen(form));
@@ -118,6 +120,26 @@ static int post(struct servicemax *p, const char *path, const char *const *pairs
 	call_set_any_answer(call);
 	call_set_deadline(call, clock_mono_ms() + wait_ms);
 	return call_wait(call, stop, ret);
+}
+
+/*
+ * A form to the token endpoint or @below it. Where that is, two pages of the documentation do not
+ * agree (S-17).
+ */
+static int post(struct servicemax *p, const char *below, const char *const *pairs, int64_t wait_ms,
+		const _Atomic bool *stop, struct call_waited *ret)
+{
+	static const char *const bases[] = {"/sec/auth/token", "/auth/token"};
+	bool other = atomic_load(&p->other_token_path);
+	int r = post_to(p, bases[other], below, pairs, wait_ms, stop, ret);
+
+	if (*below != '\0' || (ret->status != 404 && ret->status != 405))
+		return r;
+	call_waited_clear(ret);
+	r = post_to(p, bases[!other], below, pairs, wait_ms, stop, ret);
+	if (ret->status != 0 && ret->status != 404 && ret->status != 405)
+		atomic_store(&p->other_token_path, !other);
+	return r;
 }
 
 static void forget_id(struct servicemax *p)
@@ -187,7 +209,7 @@ int servicemax_login(struct remote *r, const char *user, const char *secret, con
 					   secret,	 "client_id", id,	  NULL};
 	const char *const by_refresh[] = {"grant_type",	   "refresh_token", "client_id", id,
 					  "refresh_token", refresh,	    NULL};
-	error = post(p, "/sec/auth/token", refresh ? by_refresh : by_password, LOGIN_MS, stop, &w);
+	error = post(p, "", refresh ? by_refresh : by_password, LOGIN_MS, stop, &w);
 	if (error == 0)
 		error = take(w.json, asked_ms, refresh, ret, message, size);
 	else
@@ -213,7 +235,7 @@ void servicemax_logout(struct remote *r, const struct auth_login *login)
 		struct call_waited w;
 		if (!tokens[i].token || left_ms <= 0)
 			continue;
-		if (post(p, "/sec/auth/token/revoke", pairs, left_ms, NULL, &w) < 0)
+		if (post(p, "/revoke", pairs, left_ms, NULL, &w) < 0)
 			log_debug("servicemax: revoke the %s: %s", tokens[i].hint, w.message);
 		call_waited_clear(&w);
 	}

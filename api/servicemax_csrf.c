@@ -18,6 +18,9 @@
 #define SCRIPT_PATH "/resources/js/csrf_script"
 #define SCRIPT_MAX  (1u << 20)
 
+static const char *const token_headers[] = {"X-CSRF-Token", "X-XSRF-TOKEN", "OWASP-CSRFTOKEN",
+					    NULL};
+
 static void end(struct servicemax_write *w, int error, const char *message)
 {
 	struct call_reply reply = {.error = error,
@@ -34,8 +37,12 @@ static void on_script(void *ctx, const struct call_reply *reply)
 {
 	struct servicemax *p = ctx;
 	char name[SERVICEMAX_CSRF_NAME], token[SERVICEMAX_CSRF_TOKEN];
-	bool found = reply->error == 0 && reply->body &&
-		     servicemax_find_csrf(reply->body, reply->body_len, name, token);
+	bool found =
+		reply->error == 0 &&
+		(servicemax_find_csrf(reply->header ? reply->header : "",
+				      reply->header ? strlen(reply->header) : 0, name, token) ||
+		 servicemax_find_csrf(reply->body ? reply->body : "", reply->body_len, name,
+				      token));
 
 	if (found)
 		log_add_secret(token);
@@ -70,6 +77,7 @@ static int ask(struct servicemax *p)
 	call_set_any_answer(call);
 	call_set_idempotent(call, true);
 	call_set_max_body(call, SCRIPT_MAX);
+	call_want_headers(call, token_headers);
 	return call_start(call, on_script, p);
 }
 
@@ -114,6 +122,15 @@ static void on_reply(void *ctx, const struct call_reply *reply)
 	on_script(p, &none);
 }
 
+/* In the header the script names, and in those that such servers commonly look at. */
+static void add_token(struct call *call, const char *name, const char *token)
+{
+	call_add_header(call, name, token);
+	for (const char *const *other = token_headers; *other; other++)
+		if (strcasecmp(*other, name) != 0)
+			call_add_header(call, *other, token);
+}
+
 int servicemax_write_start(struct servicemax_write *w)
 {
 	struct servicemax *p = w->p;
@@ -126,6 +143,6 @@ int servicemax_write_start(struct servicemax_write *w)
 	pthread_mutex_unlock(&p->lock);
 	struct call *call = w->make(w);
 	if (token[0] != '\0')
-		call_add_header(call, name, token);
+		add_token(call, name, token);
 	return call_start(call, on_reply, w);
 }

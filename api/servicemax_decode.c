@@ -307,6 +307,9 @@ enum remote_outcome servicemax_judge(const struct call_reply *reply, enum servic
 		return REMOTE_RETRY;
 	case 404:
 		return judge_404(verb, n_items, ret_error);
+	case 414: /* fewer names are shorter */
+		*ret_error = n_items > 1 ? -EINVAL : -ENAMETOOLONG;
+		return REMOTE_REFUSED;
 	case 408:
 	case 425:
 	case 429:

@@ -8,6 +8,7 @@
  *	injectTokens("OWASP-CSRFTOKEN", "J3ZB-...");
  *	var csrfToken = 'abcdef0123456789'; xhr.setRequestHeader('X-CSRF-Token', csrfToken);
  *	{"token": "abcdef0123456789"}
+ *	abcdef0123456789
  */
 
 #include "servicemax.h"
@@ -73,6 +74,19 @@ static bool is_header(const char *text, size_t len)
 	return memchr(text, '-', len) || (len == 15 && strncmp(text, "OWASP_CSRFTOKEN", len) == 0);
 }
 
+/* Nothing but a token. */
+static bool find_bare(const char *text, size_t len, char token[SERVICEMAX_CSRF_TOKEN])
+{
+	while (len > 0 && isspace((unsigned char)text[len - 1]))
+		len--;
+	for (; len > 0 && isspace((unsigned char)*text); len--)
+		text++;
+	if (len == 0 || !is_token(text, len))
+		return false;
+	snprintf(token, SERVICEMAX_CSRF_TOKEN, "%.*s", (int)len, text);
+	return true;
+}
+
 bool servicemax_find_csrf(const char *script, size_t len, char name[SERVICEMAX_CSRF_NAME],
 			  char token[SERVICEMAX_CSRF_TOKEN])
 {
@@ -81,6 +95,8 @@ bool servicemax_find_csrf(const char *script, size_t len, char name[SERVICEMAX_C
 
 	snprintf(name, SERVICEMAX_CSRF_NAME, HEADER_DEFAULT);
 	token[0] = '\0';
+	if (find_bare(script, len, token))
+		return true;
 	for (const char *p = script; p < end; p++) {
 		if (*p != '"' && *p != '\'')
 			continue;

@@ -120,6 +120,9 @@ static struct remote_file *find_file(const struct upload *u, const struct remote
 	for (size_t i = 0; u->verb == SERVICEMAX_CREATE_FILE && i < page->n_files; i++)
 		if (page->files[i].id && strcasecmp(page->files[i].raw_name, item->name) == 0)
 			return &page->files[i];
+	for (size_t i = 0; item->known_name && i < page->n_files; i++)
+		if (page->files[i].id && strcmp(page->files[i].raw_name, item->known_name) == 0)
+			return &page->files[i];
 	return alone && page->n_files == 1 && page->files[0].id ? &page->files[0] : NULL;
 }
 
@@ -138,7 +141,9 @@ static void judge_create(struct remote_change *item)
 
 static void judge_replace(struct remote_change *item)
 {
-	if (strcmp(item->file.id, item->id) != 0)
+	/* A new version may have another UUID (section 6): the name is what tells files apart. */
+	if (strcmp(item->file.id, item->id) != 0 &&
+	    (!item->known_name || strcmp(item->file.raw_name, item->known_name) != 0))
 		servicemax_settle(item, REMOTE_REFUSED, -EIO,
 				  "the server made another file of it: look at both");
 	else if (item->version && strcmp(item->version, item->file.version) == 0 &&

@@ -40,7 +40,7 @@ struct call_gate {
 struct call {
 	struct remote *remote;
 	enum transfer_class class;
-	const char *method, *scope, *trace_header;
+	const char *method, *scope, *trace_header, *refusal_words;
 	char *url, *endpoint;
 	char *headers[HEADERS_MAX + 1];
 	size_t n_headers;
@@ -317,6 +317,12 @@ void call_set_login_page(struct call *c)
 		c->login_page = true;
 }
 
+void call_set_refusal_words(struct call *c, const char *words)
+{
+	if (c)
+		c->refusal_words = words;
+}
+
 void call_want_headers(struct call *c, const char *const *names)
 {
 	if (c)
@@ -427,6 +433,8 @@ static void words_of_html(const char *body, size_t len, char *out, size_t size)
 	if (end)
 		snprintf(out, size, "%.*s", (int)(end - title - 7 < 200 ? end - title - 7 : 200),
 			 title + 7);
+	else if (len <= 200 && !memchr(body, '<', len) && !memchr(body, '{', len))
+		snprintf(out, size, "%.*s", (int)len, body); /* or it is the words alone */
 }
 
 /* One line of printable text. */
@@ -602,6 +610,8 @@ static void conclude(struct call *c)
 		.rate_remaining = c->rate_remaining,
 		.date_s = c->date_s,
 		.header = c->header[0] ? c->header : NULL,
+		.body = c->answer_len ? c->answer : NULL,
+		.body_len = c->answer_len,
 	};
 	json_t *json = NULL;
 
@@ -666,6 +676,19 @@ static bool is_login_page(const struct call *c)
 	return c->result.error == 0 && c->result.status == 200 && c->html;
 }
 
+/* Where others say 401, some servers say another status, and why. */
+static bool is_refusal(const struct call *c)
+{
+	size_t n = c->refusal_words ? strlen(c->refusal_words) : 0;
+
+	if (n == 0 || c->result.error != 0 || (c->result.status != 400 && c->result.status != 403))
+		return false;
+	for (size_t i = 0; i + n <= c->answer_len; i++)
+		if (strncasecmp(c->answer + i, c->refusal_words, n) == 0)
+			return true;
+	return false;
+}
+
 static void on_done(void *ctx, const struct transfer_result *result)
 {
 	struct call *c = ctx;
@@ -673,6 +696,8 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	c->result = *result;
 	if (is_login_page(c))
 		c->result = (struct transfer_result){.status = 401, .sent = true};
+	if (is_refusal(c))
+		c->result.status = 401;
 	if (c->result.error == 0 && c->result.status == 401 && !c->retried && !c->plain) {
 		c->retried = true;
 		auth_reload(c->remote->auth, c->generation, on_reload, c);

@@ -54,6 +54,9 @@ struct call_reply {
 	int64_t rate_limit, rate_remaining; /* -1 = not told */
 	int64_t date_s;			    /* the server's clock, -1 = not told */
 	const char *header;		    /* of call_want_headers(); NULL = none of them came */
+	/* The answer as it came, for those that are no JSON. Borrowed; NULL = none. */
+	const char *body;
+	size_t body_len;
 };
 typedef void call_done(void *ctx, const struct call_reply *reply);
 
@@ -86,6 +89,11 @@ void call_set_any_answer(struct call *c);
  * A redirect of a write, and an HTML page with status 200, are a login page: they count as 401.
  */
 void call_set_login_page(struct call *c);
+/*
+ * Static: an answer 400 or 403 with these words in it (any case) is about the credential, too, and
+ * counts as 401.
+ */
+void call_set_refusal_words(struct call *c, const char *words);
 /* Static, ends with NULL: the first of these headers that the answer has is reply->header. */
 void call_want_headers(struct call *c, const char *const *names);
 void call_set_idempotent(struct call *c, bool idempotent);	  /* default: false */

@@ -74,6 +74,7 @@ struct fetch {
 	unsigned resumes, fruitless;
 	bool logged_in;	     /* again, since the last byte */
 	int login;	     /* what came of that, see auth_done */
+	bool switched;	     /* to another source */
 	unsigned generation; /* of the credential sent */
 	int64_t total;
 	char etag[128];
@@ -392,6 +393,20 @@ static void log_in(struct fetch *f)
 	auth_reload(f->remote->auth, f->generation, on_login, f);
 }
 
+/* Another way to ask for the same, if there is one that was not tried. */
+static bool switch_source(struct fetch *f, int status)
+{
+	const struct fetch_source *other =
+		f->source->instead && !f->switched ? f->source->instead(f->remote, status) : NULL;
+
+	if (!other)
+		return false;
+	f->switched = true;
+	f->source = other;
+	fetch_send_or_end(f);
+	return true;
+}
+
 static void after_refusal(struct fetch *f, int status)
 {
 	bool renewable = f->source->renew && (status == 400 || status == 401 || status == 403 ||
@@ -402,6 +417,8 @@ static void after_refusal(struct fetch *f, int status)
 		log_in(f);
 		return;
 	}
+	if (switch_source(f, status))
+		return;
 	if (renewable && f->link != FRESH) {
 		/* Memory knows links, not whether the file is still there. */
 		fetch_renew(f, f->link == REMEMBERED || gone);

@@ -9,6 +9,7 @@
 
 #include "auth.h"
 #include "call.h"
+#include "enterprise_tester.h"
 #include "fetch.h"
 #include "perscom.h"
 #include "servicemax.h"
@@ -22,6 +23,7 @@ static const struct {
 } clients[] = {
 	{OPTIONS_SYSTEM_PERSCOM, perscom_new},
 	{OPTIONS_SYSTEM_SERVICEMAX, servicemax_new},
+	{OPTIONS_SYSTEM_ENTERPRISE_TESTER, enterprise_tester_new},
 };
 
 int remote_new(const struct options *options, struct engine *engine, struct pool *pool,

@@ -11,6 +11,7 @@
 #include "call.h"
 #include "fetch.h"
 #include "perscom.h"
+#include "rillsoft.h"
 
 typedef int client_new(const struct options *options, struct engine *engine, struct pool *pool,
 		       struct remote **ret_remote, char *message, size_t size);
@@ -20,6 +21,7 @@ static const struct {
 	client_new *create;
 } clients[] = {
 	{OPTIONS_SYSTEM_PERSCOM, perscom_new},
+	{OPTIONS_SYSTEM_RILLSOFT, rillsoft_new},
 };
 
 int remote_new(const struct options *options, struct engine *engine, struct pool *pool,

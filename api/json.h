@@ -59,6 +59,12 @@ const char *json_get_uuid(const json_t *object, const char *key);
  */
 char *json_dup_name(const json_t *value);
 
+/*
+ * The claims of a JWT, an object; NULL when @token is none. Nothing is verified: for what the user
+ * is told and for when to log in again, never for what is allowed.
+ */
+json_t *json_parse_jwt(const char *token);
+
 /* The member as nanoseconds since the epoch, REMOTE_TIME_NONE when it is no time. */
 int64_t json_get_time(const json_t *object, const char *key);
 

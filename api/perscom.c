@@ -171,6 +171,7 @@ static int perscom_record_json(struct remote *r, const char *collection, const c
 static const struct remote_ops perscom_ops = {
 	.free = perscom_free,
 	.probe = perscom_probe,
+	.check = perscom_check,
 	.list_tree = perscom_list_tree,
 	.list_record = perscom_list_record,
 	.poll = perscom_poll,
@@ -199,6 +200,7 @@ static const struct remote_caps perscom_caps = {
 	.names_unique = false,
 	.sizes_listed = false,
 	.rename_records = true,
+	.set_fields = true,
 	.create_min_bytes = PERSCOM_CREATE_MIN,
 	.create_max_bytes = PERSCOM_CREATE_MAX,
 	.max_bytes = 0,

@@ -10,6 +10,7 @@
  *	perscom_encode.c   pure: bodies of requests, URLs, names that survive as a part's filename
  *	perscom_url.c      pure: links in answers: whether they may be followed, and until when
  *	perscom_list.c     listings
+ *	perscom_check.c    what attachfs check asks
  *	perscom_renew.c    new links for expired ones, many at a time, and the memory of them
  *	perscom_fetch.c    reading bytes
  *	perscom_write.c    create, replace
@@ -270,6 +271,8 @@ int perscom_poll(struct remote *r, const char *collection, const char *cursor,
 int perscom_fetch(struct remote *r, enum transfer_class class, const struct remote_file *file,
 		  const char *collection, uint64_t off, uint64_t len, int64_t deadline_mono_ms,
 		  const struct remote_fetch_sink *sink, uint64_t *ret_id);
+int perscom_check(struct remote *r, remote_finding *each, remote_done *done, void *ctx);
+
 int perscom_create(struct remote *r, enum transfer_class class, struct remote_change *items,
 		   size_t n, remote_done *done, void *ctx);
 int perscom_replace(struct remote *r, enum transfer_class class, struct remote_change *items,

@@ -9,6 +9,8 @@
  * - The part's filename becomes the file's, but mangled on the way (P-15). A tame name is uploaded
  *   as it is; one that would not survive under the caller's token, and so is a replacement that
  *   leaves the name alone. The caller sees raw_filename in the answer and sends an update.
+ * - The server never checks that the owner exists (P-16), but says whether it does when asked to
+ *   include the model in its answer: a file that has become nobody's is deleted again at once.
  * - The answer is what the server holds, not what was asked (P-18): it is handed back as it is.
  */
 
@@ -75,6 +77,48 @@ static void judge_answer(struct upload *u, struct remote_change *item, const jso
 		  item->id);
 }
 
+static void item_end(struct upload_item *one)
+{
+	struct upload *u = one->upload;
+
+	free(one);
+	if (atomic_fetch_sub(&u->pending, 1) == 1)
+		upload_end(u);
+}
+
+static void orphan_reply(void *ctx, const struct call_reply *reply)
+{
+	struct upload_item *one = ctx;
+	struct remote_change *item = one->item;
+
+	if (reply->error < 0 && reply->error != -ENOENT)
+		log_error("perscom: attachment %s of '%s' belongs to nobody (P-16) and cannot be "
+			  "deleted: %s",
+			  item->file.id, item->name, reply->message);
+	remote_file_clear(&item->file);
+	set_outcome(item, REMOTE_REFUSED, -ENOENT, "the record is gone from the server");
+	item_end(one);
+}
+
+/* Created for an owner that does not exist: false when it cannot even be tried to delete it. */
+static bool delete_orphan(struct upload_item *one)
+{
+	char path[REMOTE_ID_MAX + 32];
+
+	snprintf(path, sizeof(path), "attachments/%s", one->item->file.id);
+	struct call *call = perscom_call(one->upload->p, TRANSFER_WRITEBACK, "DELETE", path,
+					 "attachments/{id}");
+	call_set_idempotent(call, true);
+	return call_start(call, orphan_reply, one) == 0;
+}
+
+static bool is_orphan(const struct upload_item *one, const json_t *root)
+{
+	return one->upload->verb == PERSCOM_CREATE && one->item->outcome == REMOTE_DONE &&
+	       one->item->file.id &&
+	       json_is_null(json_object_get(json_get_object(root, "data"), "model"));
+}
+
 static void upload_reply(void *ctx, const struct call_reply *reply)
 {
 	struct upload_item *one = ctx;
@@ -82,14 +126,13 @@ static void upload_reply(void *ctx, const struct call_reply *reply)
 	struct remote_change *item = one->item;
 	int error;
 
-	free(one);
 	perscom_note_reply(u->p, reply);
 	enum remote_outcome outcome = perscom_judge(reply, u->verb, 1, &error);
 	set_outcome(item, outcome, error, outcome == REMOTE_DONE ? "" : reply->message);
 	if (outcome == REMOTE_DONE)
 		judge_answer(u, item, reply->json);
-	if (atomic_fetch_sub(&u->pending, 1) == 1)
-		upload_end(u);
+	if (!is_orphan(one, reply->json) || !delete_orphan(one))
+		item_end(one);
 }
 
 static void add_content(struct call *call, const struct remote_change *item)
@@ -107,7 +150,8 @@ static void add_content(struct call *call, const struct remote_change *item)
 static struct call *make_create(struct perscom *p, enum transfer_class class,
 				const struct remote_change *item)
 {
-	struct call *call = perscom_call(p, class, "POST", "attachments", "attachments");
+	struct call *call =
+		perscom_call(p, class, "POST", "attachments?include=model", "attachments");
 
 	call_add_field(call, "model_type", perscom_find_collection(item->collection)->model_type);
 	call_add_field(call, "model_id", item->record);

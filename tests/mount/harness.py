@@ -142,26 +142,65 @@ def is_mounted(path: Path) -> bool:
 # Systems: what differs between servers, so that the tests need not.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class System:
+    """
+    A server and what it can do. Tests call the two collections every system has by their logical
+    names, users and events, and find them in the mount under the names the system has for them.
+    """
+
     name: str
-    collections: tuple  # at the top by default
+    collections: tuple  # at the top by default, by logical name
     rename_in_place: bool
     move_in_place: bool
     replace_keeps_id: bool
     sizes_listed: bool
     sets_mtime: bool
     renamable: tuple  # collections whose records can be renamed
-    batch_rename: Optional[str] = None  # endpoints as in the request log
+    move_between_collections: bool = True
+    names_unique: bool = False  # a record holds one file per name
+    hides_empty: bool = False  # a record without files is not listed
+    has_filename: bool = False  # two names per file (P-31)
+    real: tuple = ()  # (logical, real) names of collections where they differ
+    say_collections: bool = False  # collections= must be given
+    options: tuple = ()  # (name, value) of what a mount needs besides
+    password: Optional[str] = None  # logs in with it instead of a token
+    # endpoints of the request log, whole, as regular expressions
+    downloads: str = r"\w+ blob"
+    logins: str = r"(?!)"
+    creates: str = r"(?!)"
+    replaces: str = r"(?!)"
+    removes: str = r"(?!)"
+    lists: str = r"(?!)"
+    batch_rename: Optional[str] = None  # endpoints as they are
     batch_remove: Optional[str] = None
     batch_rename_record: Optional[str] = None
     create_min: int = 0
     create_max: int = 0
-    endpoint_create: str = ""
-    endpoint_replace: str = ""
+    batch_create: int = 1
+    # fault rules, to be completed with what shall happen: {**system.blob, "hang": True}
+    api: dict = field(default_factory=lambda: {"port": "api", "match": "/v2/", "count": -1})
+    blob: dict = field(default_factory=dict)  # downloads
+    upload: dict = field(default_factory=dict)  # creates and replacements
+    list: dict = field(default_factory=dict)  # of a collection, or of a record
+    remove: dict = field(default_factory=dict)
 
     def source(self, api: str) -> str:
         return f"{self.name}:{api}"
+
+    def real_name(self, collection: str) -> str:
+        return dict(self.real).get(collection, collection)
+
+    def logical_name(self, collection: str) -> str:
+        return {r: l for l, r in self.real}.get(collection, collection)
+
+    def real_path(self, path: str) -> str:
+        top, slash, rest = path.partition("/")
+        return self.real_name(top) + slash + rest
+
+    def logical_path(self, path: str) -> str:
+        top, slash, rest = path.partition("/")
+        return self.logical_name(top) + slash + rest
 
 
 PERSCOM = System(
@@ -172,14 +211,100 @@ PERSCOM = System(
     replace_keeps_id=True,
     sizes_listed=False,
     sets_mtime=True,
+    has_filename=True,
     renamable=("events",),
     create_min=1024,
     create_max=10_240_000,
+    creates=r"POST /v2/attachments",
+    replaces=r"POST /v2/attachments/\{id\}",
+    removes=r"DELETE /v2/attachments(/.*)?",
+    lists=r"POST /v2/\w+/search",
     batch_rename="PATCH /v2/attachments/batch",
     batch_remove="DELETE /v2/attachments/batch",
     batch_rename_record="PATCH /v2/events/batch",
-    endpoint_create="POST /v2/attachments",
-    endpoint_replace="POST /v2/attachments/{id}",
+    blob={"port": "blob", "method": "GET", "match": "", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
+    list={"port": "api", "match": "search", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
+)
+
+SERVICEMAX = System(
+    name="servicemax",
+    collections=("users", "events"),
+    rename_in_place=False,
+    move_in_place=False,
+    replace_keeps_id=True,
+    sizes_listed=True,
+    sets_mtime=False,
+    names_unique=True,
+    renamable=(),
+    say_collections=True,
+    options=(("user", "mount"), ("client_id", "attachfs")),
+    password="secret",
+    downloads=r"GET /document/.*",
+    logins=r"\w+ /(sec/auth|oauth|resources)/.*",
+    creates=r"POST /v2/\w+/\{id\}/attachments",
+    replaces=r"(?!)",
+    removes=r"DELETE /v2/\w+/\{id\}/attachments?",
+    lists=r"GET /v2/\w+(/attachments)?",
+    batch_create=20,
+    blob={"port": "api", "method": "GET", "match": "/document/", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
+    list={"port": "api", "method": "GET", "match": "/v2/", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/attachments", "count": -1},
+)
+
+ENTERPRISE_TESTER = System(
+    name="enterprise-tester",
+    collections=("users", "events"),
+    rename_in_place=False,
+    move_in_place=False,
+    replace_keeps_id=False,
+    sizes_listed=True,
+    sets_mtime=False,
+    has_filename=True,
+    renamable=("users", "events"),
+    real=(("users", "requirements"), ("events", "incidents")),
+    options=(("user", "mount"),),
+    say_collections=True,
+    password="secret",
+    downloads=r"GET /EnterpriseTester/api/attachment/\{id\}/contents",
+    creates=r"POST /EnterpriseTester/api/\w+/\{id\}/attachments",
+    replaces=r"(?!)",
+    removes=r"DELETE /EnterpriseTester/api/\w+/\{id\}/attachment/\{id\}",
+    lists=r"GET /EnterpriseTester/api/(requirements|incidents)",
+    batch_create=20,
+    api={"port": "api", "match": "/api/", "count": -1},
+    blob={"port": "api", "method": "GET", "match": "/contents", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
+    list={"port": "api", "method": "GET", "match": "s", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/attachment/", "count": -1},
+)
+
+RILLSOFT = System(
+    name="rillsoft",
+    collections=("users", "events"),
+    rename_in_place=True,
+    move_in_place=True,
+    move_between_collections=False,
+    replace_keeps_id=True,
+    sizes_listed=True,
+    sets_mtime=False,
+    hides_empty=True,
+    renamable=(),
+    options=(("user", "mount"), ("client", "1")),
+    password="secret",
+    downloads=r"GET /api/v2/clients/\{id\}/dms/projects/\{id\}/documents/\{id\}",
+    logins=r"POST /api/v1/login",
+    creates=r"POST /api/v2/clients/\{id\}/dms/projects/\{id\}/folders/.*/documents",
+    replaces=r"POST /api/v2/clients/\{id\}/dms/projects/\{id\}/documents/\{id\}",
+    removes=r"DELETE /api/v2/clients/\{id\}/dms/projects/\{id\}/documents/\{id\}",
+    lists=r"GET /api/v2/clients/\{id\}/dms/documents",
+    api={"port": "api", "match": "/api/v2/", "count": -1},
+    blob={"port": "api", "method": "GET", "match": "/dms/projects/", "count": -1},
+    upload={"port": "api", "method": "POST", "match": "/dms/projects/", "count": -1},
+    list={"port": "api", "method": "GET", "match": "/dms/documents", "count": -1},
+    remove={"port": "api", "method": "DELETE", "match": "/dms/projects/", "count": -1},
 )
 
 SYSTEMS = (PERSCOM,)
@@ -225,6 +350,8 @@ def with_id(name: str, ident: object) -> str:
 
 # -------------------------------------------------------------------------------------------------
 # Trees of bytes on the local disk.
+
+KEEP = "keep.txt"  # in records that would not be listed without a file
 
 EPOCH = (
     1_700_000_000  # of the first file of a tree; whole seconds, because servers have no finer ones
@@ -329,7 +456,7 @@ class Emulator:
         if tree is not None:
             assert data is None
             data = base / "data"
-            write_tree(data, tree)
+            write_tree(data, self._as_stored(tree))
         (base / "spool").mkdir()
         ready = base / "ready.json"
         argv = [
@@ -348,7 +475,7 @@ class Emulator:
         if data is not None:
             argv += ["--data", data]
         for g in generate:
-            argv += ["--generate", g]
+            argv += ["--generate", ":".join((system.real_name(g.split(":")[0]), *g.split(":")[1:]))]
         for t in tokens:
             argv += ["--token", t]
         for k, v in (toggles or {}).items():
@@ -369,6 +496,17 @@ class Emulator:
         self.blob_host: str = told["blob"]
         self.control: str = told["control"]
         self.token: str = told["token"]
+
+    def _as_stored(self, tree: Tree) -> Tree:
+        """
+        Under the system's names; where it does not list empty records, with a file in each, so that
+        they are there.
+        """
+        keep = {KEEP: b"so that this is listed\n"} if self.system.hides_empty else {}
+        return {
+            self.system.real_name(c): {r: files or keep for r, files in records.items()}
+            for c, records in tree.items()
+        }
 
     def ask(self, method: str, path: str, body: Optional[dict] = None) -> bytes:
         where = urlsplit(self.control)
@@ -395,7 +533,12 @@ class Emulator:
     # what the server has
 
     def state(self) -> dict:
-        return self.ask_json("GET", "/state")
+        """With the logical names of the collections."""
+        state = self.ask_json("GET", "/state")
+        for row in state["records"] + state["attachments"]:
+            if row["collection"]:
+                row["collection"] = self.system.logical_name(row["collection"])
+        return state
 
     def attachments(self) -> list:
         return [a for a in self.state()["attachments"] if not a.get("deleted_at")]
@@ -425,16 +568,18 @@ class Emulator:
             taken = titles.setdefault(r["collection"], {})
             shown = encode_name(r["name"])
             if shown in taken:
-                shown = with_id(shown, r["id"])
+                shown = with_id(shown, r["remote_id"])
             taken[shown] = r["id"]
             folders[(r["collection"], r["id"])] = (shown, {})
         for a in sorted(state["attachments"], key=lambda a: a["id"]):
             folder = folders.get((a["collection"], a["record_id"]))
             if folder is None or a.get("deleted_at"):  # eras that only mark what is deleted
                 continue
-            shown = encode_name(shown_label(a["name"], a["filename"]))
+            shown = encode_name(
+                shown_label(a["name"], a["filename"]) if self.system.has_filename else a["name"]
+            )
             if shown in folder[1]:
-                shown = with_id(shown, a["id"])
+                shown = with_id(shown, a["remote_id"])
             folder[1][shown] = a
         return {
             f"{collection}/{record}/{name}": a
@@ -462,26 +607,33 @@ class Emulator:
         ]
 
     def calls(self) -> dict:
-        """Endpoint -> how often, of the API only."""
+        """Endpoint -> how often: neither downloads nor logins."""
+        apart = f"{self.system.downloads}|{self.system.logins}"
         return {
             k: v
             for k, v in self.ask_json("GET", "/requests/summary")["by_endpoint"].items()
-            if " /v" in k
+            if not re.fullmatch(apart, k)
         }
+
+    def count(self, endpoints: str) -> int:
+        """How many calls there were to endpoints that match as a whole."""
+        return sum(v for k, v in self.calls().items() if re.fullmatch(endpoints, k))
 
     def summary(self) -> dict:
         return self.ask_json("GET", "/requests/summary")
 
     def uploads(self) -> int:
         """How many times bytes were sent, fillers not told from contents."""
-        calls = self.calls()
-        return calls.get(self.system.endpoint_create, 0) + calls.get(
-            self.system.endpoint_replace, 0
-        )
+        return self.count(f"{self.system.creates}|{self.system.replaces}")
 
     def downloads(self) -> list:
-        """Blob requests that asked for more than the one byte that tells a size."""
-        return [r for r in self.requests(port="blob") if r["range"] not in ("bytes=0-0", "0-0")]
+        """Requests for bytes, of more than the one that tells a size."""
+        return [
+            r
+            for r in self.requests()
+            if re.fullmatch(self.system.downloads, r["endpoint"])
+            and r["range"] not in ("bytes=0-0", "0-0")
+        ]
 
     def reset(self) -> None:
         self.ask("POST", "/requests/reset", {})
@@ -509,7 +661,11 @@ class Emulator:
 
     def change(self, *ops: dict) -> list:
         """Changes behind the daemon's back; the ids they concern."""
-        return self.ask_json("POST", "/change", {"ops": list(ops)})["ids"]
+        real = [
+            {k: self.system.real_name(v) if k == "collection" else v for k, v in op.items()}
+            for op in ops
+        ]
+        return self.ask_json("POST", "/change", {"ops": real})["ids"]
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -642,6 +798,10 @@ class Mount:
         self.changed: list = []
         self.path.mkdir()
         self.write_token(emulator.token)
+        self.password_file = base / "password"
+        if self.system.password:
+            self.password_file.write_text(self.system.password + "\n")
+            self.password_file.chmod(0o600)
 
     # life
 
@@ -651,13 +811,17 @@ class Mount:
 
     def option_text(self) -> str:
         options = {
-            "token_file": self.token_file,
             "cache_dir": self.cache,
             "log_file": self.log_file,
             "log": "debug",
+            **dict(self.system.options),
         }
-        if self.collections != self.system.collections:
-            options["collections"] = ":".join(self.collections)
+        if self.system.password:
+            options["password_file"] = self.password_file
+        else:
+            options["token_file"] = self.token_file
+        if self.collections != self.system.collections or self.system.say_collections:
+            options["collections"] = ":".join(map(self.system.real_name, self.collections))
         options.update(self.options)
         return ",".join(
             k if v is True else f"{k}={v}"
@@ -800,15 +964,15 @@ class Mount:
     # looking
 
     def __truediv__(self, relative: str) -> Path:
-        return self.path / relative
+        return self.path / self.system.real_path(str(relative))
 
     def xattr(self, relative: str, name: str) -> str:
         return os.getxattr(
-            self.path / relative, f"user.attachfs.{name}", follow_symlinks=False
+            self / relative, f"user.attachfs.{name}", follow_symlinks=False
         ).decode()
 
     def tree(self) -> dict:
-        return read_tree(self.path)
+        return {self.system.logical_path(p): data for p, data in read_tree(self.path).items()}
 
     def same_as_server(self) -> None:
         """Names, sizes and bytes of the mount are those of the server."""
@@ -817,7 +981,7 @@ class Mount:
         for folder, _, files in os.walk(self.path, onerror=_raise):
             for name in files:
                 path = os.path.join(folder, name)
-                found[os.path.relpath(path, self.path)] = path
+                found[self.system.logical_path(os.path.relpath(path, self.path))] = path
 
         def listed(names):
             return sorted(os.fsencode(n) for n in names)

@@ -67,7 +67,7 @@ def contents(m, folder: str = ADA, start: str = "") -> list:
 
 
 def only_file(m) -> Path:
-    record = m.path / "users" / os.listdir(m / "users")[0]
+    record = m / f"users/{os.listdir(m / 'users')[0]}"
     return record / os.listdir(record)[0]
 
 

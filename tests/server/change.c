@@ -64,6 +64,15 @@ static void set_names(struct attachment *a, const json_t *op)
 		str_set(&a->filename, json_string_value(filename), json_string_length(filename));
 }
 
+/* A file of its owner changes: called before it leaves one and after it has come to one. */
+static void touch(struct emulator *emu, const struct attachment *a)
+{
+	struct record *owner = store_owner_record(emu->store, a);
+
+	if (owner && emu->system->touched)
+		emu->system->touched(emu, owner);
+}
+
 static int64_t changed(struct emulator *emu, enum change_kind kind, int64_t id)
 {
 	if (emu->system->changed)
@@ -75,18 +84,49 @@ static int64_t do_add(struct emulator *emu, const json_t *op)
 {
 	struct record *r = op_record(emu, op, "record", true);
 	const char *name = string(op, "name") ? string(op, "name") : string(op, "filename");
+	int64_t fresh = emu->store->next_attachment_id;
 	struct attachment *a;
 	struct blob *blob;
 	char *path;
 
 	if (!r || !name)
 		return -1;
-	blob = op_blob(op, emu->store->next_attachment_id);
+	blob = op_blob(op, fresh);
 	path = store_new_path(store_guess_extension(blob));
 	a = populate_attachment(emu, r, name, path, blob, clock_now());
 	free(path);
+	if (a->row.id != fresh) /* a new version of what had the name */
+		return changed(emu, CHANGE_UPDATED, a->row.id);
 	set_names(a, op);
+	touch(emu, a);
 	return changed(emu, CHANGE_CREATED, a->row.id);
+}
+
+/* The file in whose place @a would come under that name; NULL: none, or names are not unique. */
+static struct attachment *namesake(struct emulator *emu, const struct attachment *a,
+				   const struct record *r, const struct str *name)
+{
+	struct attachment *other = NULL;
+
+	if (emu->system->namesake && r)
+		other = emu->system->namesake(emu, r, name->ptr, name->len);
+	return other == a ? NULL : other;
+}
+
+/* The bytes of @a become a version of @target, and @a goes. */
+static int64_t give(struct emulator *emu, struct attachment *a, struct attachment *target)
+{
+	struct blob *blob = store_get_blob(emu->store, a->path);
+	char *path = store_new_path("");
+	int64_t id = a->row.id;
+
+	if (blob)
+		populate_replace(emu, target, path, blob, clock_now());
+	free(path);
+	store_drop_blob(emu->store, a->path);
+	store_delete_attachment(emu->store, a);
+	changed(emu, CHANGE_DELETED, id);
+	return changed(emu, CHANGE_UPDATED, target->row.id);
 }
 
 /* A file in place of @a, which goes: same names, owner and bytes unless the caller changes them. */
@@ -111,30 +151,39 @@ static int64_t do_replace(struct emulator *emu, const json_t *op)
 {
 	struct attachment *a = op_attachment(emu, op);
 	struct blob *blob;
+	char *path;
 
 	if (!a)
 		return -1;
 	if (emu->system->files == FILES_IMMUTABLE)
 		a = renew(emu, a);
 	blob = op_blob(op, a->row.id);
-	free(a->path);
-	a->path = store_new_path(store_guess_extension(blob));
-	store_put_blob(emu->store, a->path, blob);
+	path = store_new_path(store_guess_extension(blob));
+	populate_replace(emu, a, path, blob, clock_now());
+	free(path);
 	set_names(a, op);
-	a->updated_at = clock_now();
+	touch(emu, a);
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
 
 static int64_t do_rename(struct emulator *emu, const json_t *op)
 {
 	struct attachment *a = op_attachment(emu, op);
+	const char *name = string(op, "name");
+	struct str wanted = {(char *)name, name ? strlen(name) : 0};
+	struct attachment *target = NULL;
 
 	if (!a)
 		return -1;
+	if (name)
+		target = namesake(emu, a, store_owner_record(emu->store, a), &wanted);
+	if (target)
+		return give(emu, a, target);
 	if (emu->system->files != FILES_EDITABLE)
 		a = renew(emu, a);
 	set_names(a, op);
 	a->updated_at = clock_now();
+	touch(emu, a);
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
 
@@ -142,14 +191,20 @@ static int64_t do_move(struct emulator *emu, const json_t *op)
 {
 	struct attachment *a = op_attachment(emu, op);
 	struct record *r = op_record(emu, op, "record", true);
+	struct attachment *target;
 	const char *type;
 
 	if (!a || !r)
 		return -1;
+	target = namesake(emu, a, r, &a->name);
+	if (target)
+		return give(emu, a, target);
+	touch(emu, a);
 	if (emu->system->files != FILES_EDITABLE)
 		a = renew(emu, a);
 	type = r->collection->owner_type;
 	store_set_owner(emu->store, a, type, strlen(type), &r->row.id);
+	touch(emu, a);
 	a->updated_at = clock_now();
 	return changed(emu, CHANGE_UPDATED, a->row.id);
 }
@@ -162,6 +217,7 @@ static int64_t do_delete(struct emulator *emu, const json_t *op)
 	if (!a)
 		return -1;
 	id = a->row.id;
+	touch(emu, a);
 	store_drop_blob(emu->store, a->path);
 	store_delete_attachment(emu->store, a);
 	return changed(emu, CHANGE_DELETED, id);

@@ -69,16 +69,28 @@ struct system {
 	void (*close)(void *state);
 	/* How the body of a request to the api port wants to be read; called before it arrives. */
 	enum body_kind (*body_kind)(struct request *rq);
+	/* How BODY_MULTIPART is read. NULL: as PHP does. */
+	struct multipart_options (*multipart_options)(struct request *rq);
 	/* Answer a request whose body is complete. */
 	void (*serve_api)(struct request *rq, struct response *rs);
 	void (*serve_blob)(struct request *rq, struct response *rs);
 	/* The fields of a record that --data, --generate or POST /change made or renamed. */
 	void (*dress_record)(struct record *r);
 	/*
+	 * The file of @r whose name is taken: another one of that name becomes a new version of it. NULL:
+	 * the system has no unique names.
+	 */
+	struct attachment *(*namesake)(struct emulator *emu, const struct record *r,
+				       const char *name, size_t len);
+	/* @a is about to lead to other bytes, under another path. NULL: nobody asks for the old ones. */
+	void (*replacing)(struct emulator *emu, const struct attachment *a);
+	/*
 	 * Something changed behind the client's back: caches in front of the server hear of it as of any
 	 * other client's write. NULL: the system has none.
 	 */
 	void (*changed)(struct emulator *emu, enum change_kind kind, int64_t attachment_id);
+	/* POST /change adds, changes or takes away a file of @owner. NULL: a record does not notice. */
+	void (*touched)(struct emulator *emu, struct record *owner);
 };
 
 extern const struct system *const systems[]; /* ends with NULL */

@@ -109,15 +109,20 @@ static void choose_fault(struct request *rq)
 
 static void choose_body(struct request *rq)
 {
+	const struct system *system = rq->emu->system;
 	const char *type = request_header(rq, "Content-Type");
+	struct multipart_options options;
 
 	if (rq->port == PORT_CONTROL)
 		rq->body_kind = BODY_KEEP;
 	else if (rq->port == PORT_API && !(rq->fault && rq->fault->status > 0))
-		rq->body_kind = rq->emu->system->body_kind(rq);
+		rq->body_kind = system->body_kind(rq);
 	if (rq->body_kind != BODY_MULTIPART)
 		return;
-	rq->multipart = multipart_new(type ? type : "", rq->emu->spool);
+	if (system->multipart_options)
+		options = system->multipart_options(rq);
+	rq->multipart = multipart_new(type ? type : "", rq->emu->spool,
+				      system->multipart_options ? &options : NULL);
 	if (!rq->multipart)
 		rq->body_kind = BODY_DISCARD;
 }

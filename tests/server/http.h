@@ -50,6 +50,7 @@ struct response {
 	struct blob *blob;
 	uint64_t off;
 	uint64_t len;
+	bool chunked; /* a blob leaves without Content-Length */
 	struct response_header headers[RESPONSE_HEADERS_MAX];
 	size_t n_headers;
 };

@@ -19,7 +19,8 @@
 #define EXIT_USAGE 2
 
 static const char usage_text[] =
-	"usage: attachfs-emulator [--system NAME] [--port N] [--blob-port N] [--control-port N]\n"
+	"usage: attachfs-emulator [--system perscom|servicemax] [--port N] [--blob-port N] "
+	"[--control-port N]\n"
 	"           [--blob-host ADDR] [--ready-file FILE] [--data DIR]\n"
 	"           [--generate COLLECTION:RECORDS:FILES:BYTES]... [--token TOKEN[=SCOPE,...]]...\n"
 	"           [--set TOGGLE=VALUE]... [--spool DIR] [--die-with-parent] [--quiet]\n";
@@ -75,6 +76,15 @@ static const struct option long_options[] = {
 	{"help", no_argument, NULL, OPT_HELP},
 	{NULL, 0, NULL, 0},
 };
+
+static void print_usage(void)
+{
+	fputs(usage_text, stderr);
+	fputs("systems:", stderr);
+	for (size_t i = 0; systems[i]; i++)
+		fprintf(stderr, " %s", systems[i]->name);
+	fputs("\n", stderr);
+}
 
 static bool add(const char **list, size_t *n, const char *value)
 {
@@ -339,7 +349,7 @@ int main(int argc, char **argv)
 
 	setlocale(LC_CTYPE, "C.UTF-8"); /* towlower() beyond ASCII */
 	if (!parse_options(&o, argc, argv)) {
-		fputs(usage_text, stderr);
+		print_usage();
 		return EXIT_USAGE;
 	}
 	block_signals(&signals);

@@ -30,22 +30,26 @@ enum multipart_at {
 struct multipart_state {
 	enum multipart_at at;
 	char *spool;
+	bool mime; /* with options, which are these */
+	struct multipart_options options;
 	char *delimiter; /* "\n--boundary" */
 	size_t delimiter_len;
 	struct buffer window;
-	char *name; /* of the current part; NULL: a part to ignore */
+	char *name; /* of the current part; NULL: a part to ignore, unless @mime */
+	char *type;
+	bool counts; /* @mime: its disposition is one of those wanted */
 	bool is_file;
 	struct str filename;
 	struct blob_writer *writer; /* of a file part with a file in it */
 	struct buffer value;	    /* of a field part */
 };
 
-static char *boundary_of(const char *content_type)
+static char *boundary_of(const char *content_type, bool mime)
 {
 	const char *b;
 	size_t len;
 
-	if (strncasecmp(content_type, "multipart/form-data", 19) != 0)
+	if (strncasecmp(content_type, "multipart/form-data", mime ? 10 : 19) != 0)
 		return NULL;
 	b = strcasestr(content_type, "boundary=");
 	if (!b)
@@ -60,9 +64,10 @@ static char *boundary_of(const char *content_type)
 	return len ? xmemdup(b, len) : NULL;
 }
 
-struct multipart *multipart_new(const char *content_type, const char *spool)
+struct multipart *multipart_new(const char *content_type, const char *spool,
+				const struct multipart_options *options)
 {
-	char *boundary = boundary_of(content_type);
+	char *boundary = boundary_of(content_type, options != NULL);
 	struct multipart *m;
 
 	if (!boundary)
@@ -71,6 +76,9 @@ struct multipart *multipart_new(const char *content_type, const char *spool)
 	m->fields = json_object();
 	m->state = xzalloc(sizeof(*m->state));
 	m->state->spool = xstrdup(spool);
+	m->state->mime = options != NULL;
+	if (options)
+		m->state->options = *options;
 	m->state->delimiter = xasprintf("\n--%s", boundary);
 	m->state->delimiter_len = strlen(m->state->delimiter);
 	/* The body's first line may be a boundary: pretend a line ended before it. */
@@ -89,7 +97,7 @@ static int content_put(struct multipart_state *st, const char *data, size_t len)
 {
 	if (st->writer)
 		return blob_writer_put(st->writer, data, len);
-	if (st->name && !st->is_file)
+	if (st->name && !st->is_file && !st->mime)
 		buffer_put(&st->value, data, len);
 	return 0;
 }
@@ -100,9 +108,10 @@ static void add_file(struct multipart *m, struct multipart_state *st)
 
 	m->files = xrealloc(m->files, (m->n_files + 1) * sizeof(*m->files));
 	file = &m->files[m->n_files++];
-	*file = (struct multipart_file){xstrdup(st->name), st->filename,
-					blob_writer_finish(st->writer)};
+	*file = (struct multipart_file){xstrdup(st->name ? st->name : ""), st->filename,
+					blob_writer_finish(st->writer), st->type};
 	st->filename = (struct str){0};
+	st->type = NULL;
 	st->writer = NULL;
 }
 
@@ -114,7 +123,10 @@ static void part_forget(struct multipart_state *st)
 	buffer_free(&st->value);
 	free(st->name);
 	st->name = NULL;
+	free(st->type);
+	st->type = NULL;
 	st->is_file = false;
+	st->counts = false;
 }
 
 static void part_end(struct multipart *m)
@@ -123,17 +135,17 @@ static void part_end(struct multipart *m)
 
 	if (st->writer)
 		add_file(m, st);
-	else if (st->name && !st->is_file)
+	else if (st->name && !st->is_file && !st->mime)
 		form_put(m->fields, st->name, st->value.data ? st->value.data : "", st->value.len);
 	part_forget(st);
 }
 
-/* A parameter's value as php_ap_getword_conf() reads it; *pos ends behind it. */
-static struct str parameter_value(const char **pos)
+/* A parameter's value as php_ap_getword_conf() reads it; *pos ends behind it. MIME has no `'` quotes. */
+static struct str parameter_value(const char **pos, bool mime)
 {
 	const char *s = *pos;
 	struct str out = {xmalloc(strlen(s) + 1), 0};
-	char quote = *s == '"' || *s == '\'' ? *s++ : '\0';
+	char quote = *s == '"' || (*s == '\'' && !mime) ? *s++ : '\0';
 
 	while (*s && (quote ? *s != quote : *s != ';' && !isspace((unsigned char)*s))) {
 		if (quote && *s == '\\' && (s[1] == '\\' || s[1] == quote))
@@ -164,15 +176,26 @@ static void take_parameter(struct multipart_state *st, const char *key, size_t k
 		st->name = value.ptr;
 	} else if (key_len == 8 && strncasecmp(key, "filename", 8) == 0 && !st->is_file) {
 		st->is_file = true;
-		cut_directories(&value);
+		if (!st->mime)
+			cut_directories(&value);
 		st->filename = value;
 	} else {
 		str_free(&value);
 	}
 }
 
+static bool is_disposition(const char *s, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	s += strspn(s, " \t");
+	return strncasecmp(s, wanted, len) == 0 && (!s[len] || strchr("; \t", s[len]));
+}
+
 static void read_disposition(struct multipart_state *st, const char *s)
 {
+	st->counts = (st->options.attachments && is_disposition(s, "attachment")) ||
+		     (st->options.form_data && is_disposition(s, "form-data"));
 	s += strcspn(s, ";");
 	while (*s) {
 		size_t key_len;
@@ -186,27 +209,38 @@ static void read_disposition(struct multipart_state *st, const char *s)
 			continue;
 		s++;
 		s += strspn(s, " \t");
-		take_parameter(st, key, key_len, parameter_value(&s));
+		take_parameter(st, key, key_len, parameter_value(&s, st->mime));
 		s += strcspn(s, ";");
 	}
 }
 
+/* A copy of the value if @line is the header called @name, colon included. */
+static char *header_value(const char *line, size_t len, const char *name)
+{
+	size_t skip = strlen(name);
+
+	if (len < skip || strncasecmp(line, name, skip) != 0)
+		return NULL;
+	while (skip < len && (line[skip] == ' ' || line[skip] == '\t'))
+		skip++;
+	return xmemdup(line + skip, len - skip);
+}
+
 static void read_header(struct multipart_state *st, const char *line, size_t len)
 {
-	static const char name[] = "Content-Disposition:";
-	char *copy;
+	char *disposition = header_value(line, len, "Content-Disposition:");
 
-	if (len < sizeof(name) - 1 || strncasecmp(line, name, sizeof(name) - 1) != 0)
-		return;
-	copy = xmemdup(line + sizeof(name) - 1, len - (sizeof(name) - 1));
-	read_disposition(st, copy);
-	free(copy);
+	if (disposition)
+		read_disposition(st, disposition);
+	else if (!st->type)
+		st->type = header_value(line, len, "Content-Type:");
+	free(disposition);
 }
 
 static void part_begin(struct multipart_state *st)
 {
 	st->at = AT_CONTENT;
-	if (st->name && st->is_file && st->filename.len)
+	if ((st->mime ? st->counts : st->name != NULL) && st->is_file && st->filename.len)
 		st->writer = blob_writer_new(st->spool);
 }
 
@@ -228,6 +262,50 @@ static int step_line(struct multipart_state *st)
 	}
 	window_drop(&st->window, len + 1);
 	return 1;
+}
+
+static bool is_header(const char *line, size_t len)
+{
+	size_t n = 0;
+
+	while (n < len && (isalnum((unsigned char)line[n]) || line[n] == '-'))
+		n++;
+	return n > 0 && n < len && line[n] == ':';
+}
+
+/* A boundary where a header was expected: a part without a blank line has no body, or an empty one. */
+static int step_sudden_boundary(struct multipart *m)
+{
+	struct multipart_state *st = m->state;
+
+	if (st->options.blank_line_optional) {
+		part_begin(st);
+		part_end(m);
+	}
+	part_forget(st);
+	window_drop(&st->window, st->delimiter_len - 1);
+	st->at = AT_BOUNDARY_LINE;
+	return 1;
+}
+
+static int step_headers(struct multipart *m)
+{
+	struct multipart_state *st = m->state;
+	const struct buffer *w = &st->window;
+	const char *end = w->len ? memchr(w->data, '\n', w->len) : NULL;
+	size_t len = end ? (size_t)(end - w->data) : w->len;
+	bool tolerant = st->mime && st->options.blank_line_optional;
+
+	if (st->mime && len >= st->delimiter_len - 1 &&
+	    memcmp(w->data, st->delimiter + 1, st->delimiter_len - 1) == 0)
+		return step_sudden_boundary(m);
+	if (!end && !(tolerant && len > HEADERS_MAX))
+		return step_line(st);
+	if (tolerant && len && w->data[0] != '\r' && !is_header(w->data, len)) {
+		part_begin(st);
+		return 1;
+	}
+	return step_line(st);
 }
 
 static int step_boundary_line(struct multipart_state *st)
@@ -275,7 +353,7 @@ static int step(struct multipart *m)
 	case AT_BOUNDARY_LINE:
 		return step_boundary_line(st);
 	case AT_HEADERS:
-		return step_line(st);
+		return step_headers(m);
 	case AT_EPILOGUE:
 		st->window.len = 0;
 	}
@@ -314,6 +392,7 @@ void multipart_free(struct multipart *m)
 	multipart_end(m);
 	for (size_t i = 0; i < m->n_files; i++) {
 		free(m->files[i].name);
+		free(m->files[i].type);
 		str_free(&m->files[i].filename);
 		blob_unref(m->files[i].blob);
 	}

@@ -9,6 +9,11 @@
  * - `filename` is cut up to its last `/` or `\`; blanks around it stay;
  * - an empty `filename` means that no file was chosen: the part counts as absent;
  * - a body that ends before its closing boundary keeps what was complete.
+ *
+ * With options it reads any multipart type as a MIME library does: a part is a file when its disposition
+ * counts and it has a file name, whatever its field is called; anything else is skipped. Then only `"`
+ * quotes, file names keep their directories, and a boundary among the headers ends the part. Sizes that
+ * a part declares are never looked at (E-3).
  */
 #ifndef EMULATOR_MULTIPART_H
 #define EMULATOR_MULTIPART_H
@@ -21,9 +26,16 @@
 #include <stdint.h>
 
 struct multipart_file {
-	char *name; /* of the form field, as sent: "file", "resources[0][file]" */
+	char *name; /* of the form field, as sent: "file", "resources[0][file]"; "" if it has none */
 	struct str filename;
 	struct blob *blob;
+	char *type; /* the part's Content-Type, as sent; NULL: none */
+};
+
+struct multipart_options {
+	bool attachments;	  /* parts of disposition `attachment` count */
+	bool form_data;		  /* parts of disposition `form-data` count */
+	bool blank_line_optional; /* the first line that is no header starts the body (E-5) */
 };
 
 struct multipart {
@@ -33,8 +45,12 @@ struct multipart {
 	struct multipart_state *state; /* private; NULL once ended */
 };
 
-/* NULL if @content_type is not multipart/form-data with a boundary. */
-struct multipart *multipart_new(const char *content_type, const char *spool);
+/*
+ * NULL if @content_type has no boundary or is not multipart/form-data, or with @options not multipart at
+ * all. Options NULL: as PHP.
+ */
+struct multipart *multipart_new(const char *content_type, const char *spool,
+				const struct multipart_options *options);
 int multipart_feed(struct multipart *m, const char *data, size_t len);
 void multipart_end(struct multipart *m);
 void multipart_free(struct multipart *m); /* NULL is fine */

@@ -33,14 +33,33 @@ struct attachment *populate_attachment(struct emulator *emu, struct record *r, c
 				       const char *path, struct blob *blob, int64_t now)
 {
 	const char *type = r->collection->owner_type;
-	struct attachment *a = store_add_attachment(emu->store, path, now);
+	struct attachment *a = NULL;
 
+	if (emu->system->namesake)
+		a = emu->system->namesake(emu, r, name, strlen(name));
+	if (a) {
+		populate_replace(emu, a, path, blob, now);
+		return a;
+	}
+	a = store_add_attachment(emu->store, path, now);
 	str_set(&a->name, name, strlen(name));
 	str_set(&a->filename, name, strlen(name));
 	store_set_owner(emu->store, a, type, strlen(type), &r->row.id);
 	blob_set_made_at(blob, now);
 	store_put_blob(emu->store, path, blob);
 	return a;
+}
+
+void populate_replace(struct emulator *emu, struct attachment *a, const char *path,
+		      struct blob *blob, int64_t now)
+{
+	if (emu->system->replacing)
+		emu->system->replacing(emu, a);
+	free(a->path);
+	a->path = xstrdup(path);
+	a->updated_at = now;
+	blob_set_made_at(blob, now);
+	store_put_blob(emu->store, path, blob);
 }
 
 /* @identity decides the storage key: the same file keeps it when the emulator is started again. */

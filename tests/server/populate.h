@@ -14,8 +14,15 @@ struct collection *populate_collection(struct emulator *emu, const char *name);
 /* A record with the fields its system gives it. */
 struct record *populate_record(struct emulator *emu, struct collection *c, const char *name,
 			       int64_t now);
-/* An attachment of @r: name = filename = @name; takes the reference to @blob, copies @path. */
+/*
+ * An attachment of @r: name = filename = @name; takes the reference to @blob, copies @path. Where names
+ * are unique it may be a new version of one that is there.
+ */
 struct attachment *populate_attachment(struct emulator *emu, struct record *r, const char *name,
 				       const char *path, struct blob *blob, int64_t now);
+
+/* Other bytes for @a; takes the reference to @blob, copies @path. */
+void populate_replace(struct emulator *emu, struct attachment *a, const char *path,
+		      struct blob *blob, int64_t now);
 
 #endif

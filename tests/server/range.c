@@ -35,7 +35,7 @@ static bool parse_date(const char *text, int64_t *ret)
 /* Whether the list of entity tags in @header names @etag; a weak tag never matches strongly. */
 static bool names_etag(const char *header, const char *etag)
 {
-	return strcmp(header, "*") == 0 || strstr(header, etag) != NULL;
+	return strcmp(header, "*") == 0 || (etag && strstr(header, etag));
 }
 
 static int precondition(const struct request *rq, const struct range_options *o)
@@ -50,7 +50,8 @@ static int precondition(const struct request *rq, const struct range_options *o)
 		  : unmodified && parse_date(unmodified, &t) && o->modified_at > t)
 		return 412;
 	if (none ? names_etag(none, o->etag)
-		 : modified && parse_date(modified, &t) && o->modified_at <= t)
+		 : modified && parse_date(modified, &t) && o->modified_at >= 0 &&
+			    o->modified_at <= t)
 		return 304;
 	return 200;
 }
@@ -64,7 +65,7 @@ static bool range_holds(const struct request *rq, const struct range_options *o)
 	if (!header)
 		return true;
 	if (*header == '"')
-		return strcmp(header, o->etag) == 0;
+		return o->etag && strcmp(header, o->etag) == 0;
 	return parse_date(header, &t) && t == o->modified_at;
 }
 
@@ -143,7 +144,8 @@ void range_serve(struct request *rq, struct response *rs, struct blob *blob,
 		response_header(rs, "Accept-Ranges", "bytes");
 	if (o->etag)
 		response_header(rs, "ETag", "%s", o->etag);
-	put_date(rs, o->modified_at);
+	if (o->modified_at >= 0)
+		put_date(rs, o->modified_at);
 	if (rs->status == 304) {
 		blob_unref(blob);
 		return;

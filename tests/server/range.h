@@ -6,9 +6,9 @@
 #include "http.h"
 
 struct range_options {
-	const char *etag;	  /* quoted */
+	const char *etag;	  /* quoted; NULL: none */
 	const char *content_type; /* of the bytes; NULL: none */
-	int64_t modified_at;
+	int64_t modified_at;	  /* negative: not said */
 	bool ignored; /* a server without ranges: 200 and everything */
 };
 

@@ -24,7 +24,7 @@ struct setting {
 	const char *otherwise; /* the default */
 };
 
-#define SETTINGS_MAX 48
+#define SETTINGS_MAX 64
 
 struct settings {
 	const struct setting *table; /* ends with name NULL */

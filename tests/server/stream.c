@@ -152,8 +152,8 @@ static struct MHD_Response *in_pieces(struct request *rq)
 	}
 	shape(st, rq->fault, len);
 	st->begun_us = clock_steady_us();
-	return MHD_create_response_from_callback(len, piece ? piece : 1, stream_read, st,
-						 stream_free);
+	return MHD_create_response_from_callback(rs->chunked ? MHD_SIZE_UNKNOWN : len,
+						 piece ? piece : 1, stream_read, st, stream_free);
 }
 
 static void load_blob(struct response *rs)
@@ -185,7 +185,7 @@ static bool is_shaped(const struct fault *fault)
 struct MHD_Response *stream_response(struct request *rq)
 {
 	struct response *rs = &rq->response;
-	bool small = rs->blob && rs->len <= WHOLE_MAX && !is_shaped(rq->fault) &&
+	bool small = rs->blob && rs->len <= WHOLE_MAX && !is_shaped(rq->fault) && !rs->chunked &&
 		     strcmp(rq->method, "HEAD") != 0;
 	struct MHD_Response *out;
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""
+How many calls the usual work costs on each server: what README's table says is what is counted
+here. Logins are left out; downloads, which go to the storage on some servers, are told apart.
+"""
+
+import os
+import re
+
+import pytest
+
+from harness import REPOSITORY, numbered, wait_until
+
+TITLES = {
+    "perscom": "PERSCOM",
+    "servicemax": "ServiceMax",
+    "enterprise-tester": "Enterprise Tester",
+    "rillsoft": "Rillsoft",
+}
+
+
+def said(workload: str, system) -> str:
+    """README's entry for it."""
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "|" in line]
+    head = next(r for r in rows if r[1:5] == list(TITLES.values()))
+    row = next((r for r in rows if r[0] == workload), None)
+    assert row, f"README has no line '{workload}'"
+    return row[head.index(TITLES[system.name])]
+
+
+def counted(m) -> str:
+    calls, downloads = sum(m.emulator.calls().values()), len(m.emulator.downloads())
+    return f"{calls} + {downloads} downloads" if downloads else str(calls)
+
+
+def hundred(drive, **options):
+    """A mount whose users/Ada has a hundred files."""
+    m = drive(tree={"users": {"Ada": numbered(100)}, "events": {}}, settle=600, poll=0, **options)
+    assert len(os.listdir(m / "users/Ada")) == 100
+    m.emulator.reset()
+    return m
+
+
+def test_listing_1000_records_of_10_attachments(drive, system):
+    m = drive(generate=["users:1000:10:4096"], poll=0)
+    m.emulator.reset()
+    records = os.listdir(m / "users")
+    assert len(records) == 1000
+    assert all(len(os.listdir(m / "users" / r)) == 10 for r in records[::100])
+    assert counted(m) == said("list 1,000 records of 10 attachments", system), m.emulator.calls()
+    m.same_at_end = False
+
+
+def test_uploading_100_files_to_one_record(drive, system):
+    m = drive(tree={"users": {"Ada": {"here.txt": b"x" * 2000}}, "events": {}}, settle=600, poll=0)
+    os.listdir(m / "users/Ada")
+    m.emulator.reset()
+    for name, data in numbered(100).items():
+        (m / "users/Ada" / name).write_bytes(data)
+    m.sync()
+    assert counted(m) == said("upload 100 files to one record", system), m.emulator.calls()
+
+
+def test_renaming_100_files(drive, system):
+    m = hundred(drive)
+    for i in range(100):
+        os.rename(m / f"users/Ada/file-{i:04}.txt", m / f"users/Ada/renamed-{i:04}.txt")
+    m.sync()
+    assert counted(m) == said("rename 100 files", system), m.emulator.calls()
+
+
+def test_deleting_100_files(drive, system):
+    m = hundred(drive)
+    for i in range(100):
+        os.unlink(m / f"users/Ada/file-{i:04}.txt")
+    m.sync()
+    assert counted(m) == said("delete 100 files", system), m.emulator.calls()
+
+
+def test_an_idle_hour(drive, system):
+    """Polls are a second or more apart here, and a minute by default: 60 in an hour."""
+    m = drive(tree={"users": {"Ada": numbered(3)}, "events": {}}, collections=("users",), poll=1)
+    os.listdir(m / "users")
+
+    def polls() -> list:
+        """How many calls each took: what comes within half a second belongs together."""
+        sizes, last = [], None
+        for r in m.emulator.requests():
+            if re.fullmatch(system.logins, r["endpoint"]):
+                continue
+            if last is None or r["t_ms"] - last > 500:
+                sizes.append(0)
+            sizes[-1] += 1
+            last = r["t_ms"]
+        return sizes
+
+    # the first poll of a mount costs a listing, which tells what the next are compared with
+    wait_until(lambda: len(polls()) >= 3, "the first polls")
+    m.emulator.reset()
+    wait_until(lambda: len(polls()) >= 5, "some polls")
+    assert len(set(polls()[:-1])) == 1, m.emulator.requests()
+    assert str(60 * polls()[0]) == said("an idle hour, for each collection", system)

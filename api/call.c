@@ -406,6 +406,33 @@ static const char *first_detail(const json_t *errors)
 	return NULL;
 }
 
+/*
+ * What Rillsoft adds to its message under "details", in any type (R-3): the first text in it, not too
+ * deep.
+ */
+static const char *find_text(const json_t *value, unsigned depth)
+{
+	const char *text = NULL, *key;
+	json_t *member;
+	size_t i;
+
+	if (json_is_string(value))
+		return *json_string_value(value) != '\0' ? json_string_value(value) : NULL;
+	if (depth == 0)
+		return NULL;
+	json_array_foreach((json_t *)value, i, member)
+	{
+		if ((text = find_text(member, depth - 1)))
+			return text;
+	}
+	json_object_foreach((json_t *)value, key, member)
+	{
+		if ((text = find_text(member, depth - 1)))
+			return text;
+	}
+	return NULL;
+}
+
 static void words_of_json(const json_t *json, char *out, size_t size)
 {
 	static const char *const keys[] = {"message", "Message", "error_description", "error",
@@ -417,7 +444,8 @@ static void words_of_json(const json_t *json, char *out, size_t size)
 	for (size_t i = 0; !text && i < sizeof(keys) / sizeof(keys[0]); i++)
 		text = json_get_text(from, keys[i]);
 	const json_t *errors = json_get_object(from, "errors");
-	const char *detail = errors ? first_detail(errors) : NULL;
+	const char *detail =
+		errors ? first_detail(errors) : find_text(json_object_get(json, "details"), 4);
 	if (text && detail && strncmp(text, detail, strlen(detail)) != 0)
 		snprintf(out, size, "%s: %s", text, detail);
 	else if (text || detail)

@@ -126,8 +126,8 @@ int call_status_errno(int status);
 
 /*
  * Pure: what the body of an error says, for a person: error.message (or error_description, message,
- * Message, error) and the first of error.errors; the title of an HTML page; else "". Redacted, at
- * most @size - 1 bytes, one line.
+ * Message, error) and the first of error.errors, or of details; the title of an HTML page; else "".
+ * Redacted, at most @size - 1 bytes, one line.
  */
 void call_find_words(const json_t *json, const char *body, size_t len, char *out, size_t size);
 

@@ -13,6 +13,7 @@
 #include "fetch.h"
 #include "perscom.h"
 #include "servicemax.h"
+#include "rillsoft.h"
 
 typedef int client_new(const struct options *options, struct engine *engine, struct pool *pool,
 		       struct remote **ret_remote, char *message, size_t size);
@@ -24,6 +25,7 @@ static const struct {
 	{OPTIONS_SYSTEM_PERSCOM, perscom_new},
 	{OPTIONS_SYSTEM_SERVICEMAX, servicemax_new},
 	{OPTIONS_SYSTEM_ENTERPRISE_TESTER, enterprise_tester_new},
+	{OPTIONS_SYSTEM_RILLSOFT, rillsoft_new},
 };
 
 int remote_new(const struct options *options, struct engine *engine, struct pool *pool,

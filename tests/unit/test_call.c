@@ -30,10 +30,11 @@
 #define MANY 100
 
 /* Who waits for calls. */
+static pthread_mutex_t texts_lock = PTHREAD_MUTEX_INITIALIZER;
 struct wait {
 	_Atomic unsigned dones, good;
 	_Atomic int error, status;
-	char message[CALL_MESSAGE_MAX], header[256];
+	char message[CALL_MESSAGE_MAX], header[256]; /* texts_lock */
 };
 
 static void on_reply(void *ctx, const struct call_reply *reply)
@@ -42,8 +43,10 @@ static void on_reply(void *ctx, const struct call_reply *reply)
 
 	w->error = reply->error;
 	w->status = reply->status;
+	pthread_mutex_lock(&texts_lock);
 	snprintf(w->message, sizeof(w->message), "%s", reply->message);
 	snprintf(w->header, sizeof(w->header), "%s", reply->header ? reply->header : "");
+	pthread_mutex_unlock(&texts_lock);
 	w->good += reply->error == 0;
 	w->dones++;
 }

@@ -498,6 +498,11 @@ static int read_again(struct auth *a, bool forced)
 		note_refused(a, message);
 		return 0;
 	}
+	/*
+	 * What all calls that wait are told: -ENOENT of a login's address must not say of a record
+	 * that it is gone.
+	 */
+	r = call_transfer_errno(r);
 	note_trouble(a, r, message);
 	return r;
 }

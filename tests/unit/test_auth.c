@@ -721,6 +721,24 @@ static void test_a_login_without_a_token_is_an_error(void **state)
 	auth_free(a);
 }
 
+static void test_an_error_of_the_login_says_nothing_of_records(void **state)
+{
+	static const struct {
+		int of_login, told;
+	} rows[] = {
+		{-ENOENT, -EIO},	  {-EINVAL, -EIO},	    {-EBUSY, -EIO},
+		{-EHOSTDOWN, -EHOSTDOWN}, {-ETIMEDOUT, -ETIMEDOUT}, {-ENOMEM, -ENOMEM},
+	};
+
+	(void)state;
+	struct auth *a = new_login();
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		fake.result = rows[i].of_login;
+		assert_int_equal(log_in_again(a), rows[i].told);
+	}
+	auth_free(a);
+}
+
 static void test_stopping_amid_a_login_is_no_refusal(void **state)
 {
 	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, true, 0};
@@ -807,6 +825,7 @@ int main(void)
 		T(test_the_same_token_again_counts_as_another),
 		T(test_a_token_that_expires_at_once_is_used_for_a_moment),
 		T(test_a_login_without_a_token_is_an_error),
+		T(test_an_error_of_the_login_says_nothing_of_records),
 		T(test_stopping_amid_a_login_is_no_refusal),
 		T(test_stopping_at_any_moment_calls_all_who_wait),
 	};

@@ -10,6 +10,7 @@
  *	                                       byte: RENEW
  *
  *	LOG IN   auth_reload() is asked        another header: SEND; none: END
+ *	                                       cancelled: END, without waiting for it
  *
  *	RENEW    source->renew() is asked      same version: SEND from where it stopped
  *	                                       another: END -ESTALE
@@ -93,6 +94,7 @@ struct fetch {
 	unsigned sends,
 		running; /* running: the number of the send whose transfer is not done, 0 = none */
 	bool cancelled, paused;
+	bool waiting; /* for a login, which holds a reference; who clears it goes on */
 	enum transfer_class class;
 };
 
@@ -382,15 +384,37 @@ static void on_login(void *ctx, int result)
 {
 	struct fetch *f = ctx;
 
-	f->login = result;
-	if (pool_run(f->remote->pool, login_job, f) < 0)
-		fetch_end(f, -ENOMEM);
+	pthread_mutex_lock(&f->table->lock);
+	bool waiting = f->waiting;
+	f->waiting = false;
+	pthread_mutex_unlock(&f->table->lock);
+	if (waiting) {
+		f->login = result;
+		if (pool_run(f->remote->pool, login_job, f) < 0)
+			fetch_end(f, -ENOMEM);
+	}
+	fetch_unref(f);
+}
+
+static void cancel_job(void *ctx)
+{
+	fetch_end(ctx, -ECANCELED);
 }
 
 static void log_in(struct fetch *f)
 {
 	f->logged_in = true;
-	auth_reload(f->remote->auth, f->generation, on_login, f);
+	pthread_mutex_lock(&f->table->lock);
+	bool cancelled = f->cancelled;
+	if (!cancelled) {
+		f->waiting = true;
+		f->refs++;
+	}
+	pthread_mutex_unlock(&f->table->lock);
+	if (cancelled)
+		fetch_end(f, -ECANCELED);
+	else
+		auth_reload(f->remote->auth, f->generation, on_login, f);
 }
 
 /* Another way to ask for the same, if there is one that was not tried. */
@@ -644,6 +668,9 @@ void fetch_cancel(struct remote *r, uint64_t id)
 		f->cancelled = true;
 		if (f->transfer)
 			call_gate_apply(r, transfer_cancel, f->transfer);
+		/* A login may take long, and goes on for others. */
+		if (f->waiting && pool_run(r->pool, cancel_job, f) == 0)
+			f->waiting = false;
 	}
 	pthread_mutex_unlock(&t->lock);
 }

@@ -47,6 +47,9 @@
 #define SERVICEMAX_CREATE     20   /* files in an upload */
 #define SERVICEMAX_REMOVE     100  /* files in a deletion */
 
+/* What is said of a token that is no good, with whatever status (section 1). */
+#define SERVICEMAX_REFUSAL "invalid token"
+
 /* Pure: a full object identifier, which may enter a URL. */
 bool servicemax_is_object(const char *name);
 

@@ -948,6 +948,32 @@ static void test_a_listing_of_nonsense_is_not_whole(void **state)
 	assert_int_equal(s.error, -EIO);
 }
 
+static void test_too_many_files_for_one_answer_are_listed_by_records(void **state)
+{
+	struct seen s = {0};
+
+	(void)state;
+	start_tree(&s);
+	answer(next_sent("GET", PAGE_URL), 200,
+	       "[" RECORD_JSON(R1, "Pump 7") "," RECORD_JSON(R2, "Pump 8") "]");
+	struct sent *sent = next_sent("GET", "/v2/io_showcase/attachments");
+	struct transfer_head head = {.status = 200,
+				     .content_length = INT64_C(1) << 40,
+				     .content_type = "application/json"};
+	assert_false(sent->head(sent->ctx, &head));
+	answer_error(sent, -EIO, 200);
+	sent = &world.sent[world.n_answered++];
+	assert_non_null(strstr(sent->url, "/attachments"));
+	bool first = strstr(sent->url, R1) != NULL;
+	answer(sent, first ? 200 : 404, first ? "[" FILE1_JSON "]" : "");
+	assert_int_equal(s.done, 0);
+	sent = &world.sent[world.n_answered++];
+	answer(sent, first ? 404 : 200, first ? "" : "[" FILE1_JSON "]");
+	assert_int_equal(s.done, 1);
+	assert_int_equal(s.error, 0);
+	assert_string_equal(s.files, "41/file1.txt|");
+}
+
 static void test_looks_at_many_records_are_one_call(void **state)
 {
 	struct seen s[4] = {0};
@@ -1803,6 +1829,7 @@ int main(void)
 		CALL_TEST(test_many_records_made_in_between_are_listed_again),
 		CALL_TEST(test_an_object_without_the_usual_fields_is_asked_for_fewer),
 		CALL_TEST(test_a_listing_of_nonsense_is_not_whole),
+		CALL_TEST(test_too_many_files_for_one_answer_are_listed_by_records),
 		CALL_TEST(test_looks_at_many_records_are_one_call),
 		CALL_TEST(test_one_record_that_is_gone_is_found_by_halves),
 		CALL_TEST(test_a_poll_is_one_call_and_sees_versions_and_records),

@@ -81,7 +81,8 @@ void call_add_file_as(struct call *c, const char *disposition, const char *conte
 void call_set_multipart_type(struct call *c, const char *type); /* static; default: form-data */
 /* A body that is no JSON; @type is static. */
 void call_set_body(struct call *c, const char *type, const char *body, size_t len);
-void call_set_plain(struct call *c); /* goes without the credential, and knows no 401 */
+/* Goes without the credential, and knows no 401: a login. What it sent and got is wiped. */
+void call_set_plain(struct call *c);
 /* Success is success without JSON, too; then the reply's json is NULL. */
 void call_set_any_answer(struct call *c);
 /*
@@ -125,8 +126,8 @@ int call_status_errno(int status);
 
 /*
  * Pure: what the body of an error says, for a person: error.message (or error_description, message,
- * Message, error) and the first of error.errors; the title of an HTML page; else "". Redacted, at
- * most @size - 1 bytes, one line.
+ * Message, error) and the first of error.errors, or of details; the title of an HTML page; else "".
+ * Redacted, at most @size - 1 bytes, one line.
  */
 void call_find_words(const json_t *json, const char *body, size_t len, char *out, size_t size);
 

@@ -25,7 +25,7 @@ typedef void fetch_renewed(void *ctx, int error, const struct remote_file *now, 
 struct fetch_source {
 	const char *endpoint; /* what it is counted under: "GET blob" */
 	bool credential;      /* sent along, to the engine's origin only */
-	const char *accept;   /* NULL = no Accept header */
+	const char *accept;   /* the whole line, "Accept: ..."; NULL = none */
 	/* An answer 400 or 403 with these words in its first bytes (any case) counts as 401. */
 	const char *refusal_words;
 	/*

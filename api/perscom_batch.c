@@ -425,6 +425,16 @@ static bool single_out(struct batch *b, const struct call_reply *reply)
 	return true;
 }
 
+/* A record's dates are answered with a 500 however often they are sent (P-25). */
+static bool is_field_refused(const struct batch *b, const struct call_reply *reply)
+{
+	size_t fields = 0;
+
+	for (size_t i = 0; i < b->n; i++)
+		fields += !b->settled[i] && b->items[i].fields_json;
+	return b->records && reply->status == 500 && fields > 0;
+}
+
 static void batch_reply(void *ctx, const struct call_reply *reply)
 {
 	struct batch *b = ctx;
@@ -432,6 +442,10 @@ static void batch_reply(void *ctx, const struct call_reply *reply)
 
 	perscom_note_reply(b->p, reply);
 	enum remote_outcome outcome = perscom_judge(reply, b->verb, count_open(b), &error);
+	if (is_field_refused(b, reply)) {
+		outcome = REMOTE_REFUSED;
+		error = -EINVAL;
+	}
 	if (outcome == REMOTE_DONE && json_get_array(reply->json, "data")) {
 		judge_rows(b, reply->json);
 		if (b->verb == PERSCOM_REMOVE) {

@@ -24,10 +24,13 @@
 struct answer {
 	pthread_mutex_t lock;
 	pthread_cond_t came;
-	bool there;	       /* lock */
-	int error;	       /* lock */
-	char message[512];     /* lock */
-	size_t records, files; /* lock */
+	bool there;			       /* lock */
+	int error;			       /* lock */
+	char message[512];		       /* lock */
+	size_t records, files;		       /* lock */
+	bool bad;			       /* lock: a finding was */
+	struct remote_collection *collections; /* constant once there */
+	size_t n_collections;
 };
 
 static void on_answer(void *ctx, int error, const char *message)
@@ -99,18 +102,23 @@ static bool report(const char *what, int error, const struct answer *a)
 	return false;
 }
 
-static bool check_collection(struct remote *r, struct answer *a, const char *name)
+static bool check_collection(struct remote *r, struct answer *a, const char *id, const char *name)
 {
 	struct remote_sink sink = {on_page, on_answer, a};
 	char what[512];
 	int error;
 
+	if (r->caps.unlisted_collection && !strcmp(id, r->caps.unlisted_collection))
+		return true; /* nobody can tell what is in it */
 	a->records = a->files = 0;
 	*a->message = '\0';
-	error = r->ops->list_tree(r, TRANSFER_INTERACTIVE, name, &sink);
+	error = r->ops->list_tree(r, TRANSFER_INTERACTIVE, id, &sink);
 	if (!error)
 		error = await(a);
-	snprintf(what, sizeof(what), "list %s", name);
+	if (!strcmp(id, name))
+		snprintf(what, sizeof(what), "list %s", id);
+	else
+		snprintf(what, sizeof(what), "list %s (%s)", name, id);
 	if (!report(what, error, a)) {
 		printf("      %zu records, %zu attachments came before that\n", a->records,
 		       a->files);
@@ -120,22 +128,124 @@ static bool check_collection(struct remote *r, struct answer *a, const char *nam
 	return true;
 }
 
+const char *check_collections(const struct remote *r, const struct options *o)
+{
+	return o->collections ? o->collections : r->caps.default_collections;
+}
+
+int check_missing(const struct remote *r, const struct options *o, char *message, size_t size)
+{
+	if (check_collections(r, o) || r->ops->list_collections)
+		return 0;
+	snprintf(message, size, "%s does not tell what it holds: say collections=A:B ...",
+		 o->source);
+	return -EINVAL;
+}
+
+/* ---- the remote's own findings ---- */
+
+static void on_finding(void *ctx, enum remote_verdict verdict, const char *topic, const char *text)
+{
+	static const char *const words[] = {"ok   ", "note ", "FAIL "};
+	struct answer *a = ctx;
+
+	pthread_mutex_lock(&a->lock);
+	a->bad |= verdict == REMOTE_BAD;
+	pthread_mutex_unlock(&a->lock);
+	printf("%s %s: %s\n", words[verdict], topic, text);
+}
+
+/* False: it is no use to go on. What it says of less is in @a->bad. */
+static bool check_server(struct remote *r, struct answer *a)
+{
+	int error = r->ops->check ? r->ops->check(r, on_finding, on_answer, a)
+				  : r->ops->probe(r, TRANSFER_INTERACTIVE, on_answer, a);
+
+	if (!error)
+		error = await(a);
+	if (error || !r->ops->check)
+		return report("server and credentials", error, a);
+	return true;
+}
+
+/* ---- collections ---- */
+
+static void on_collections(void *ctx, int error, const struct remote_collection *list, size_t n,
+			   const char *message)
+{
+	struct answer *a = ctx;
+	struct remote_collection *copy = calloc(n + 1, sizeof(*copy));
+
+	for (size_t i = 0; copy && i < n && !error; i++) {
+		copy[i].id = strdup(list[i].id);
+		copy[i].name = strdup(list[i].name);
+		a->n_collections = i + 1;
+	}
+	a->collections = copy;
+	on_answer(a, copy ? error : -ENOMEM, message);
+}
+
+static void forget_collections(struct answer *a)
+{
+	for (size_t i = 0; i < a->n_collections; i++) {
+		free(a->collections[i].id);
+		free(a->collections[i].name);
+	}
+	free(a->collections);
+	a->collections = NULL;
+	a->n_collections = 0;
+}
+
+/* Those the server tells; what each is called besides its id. */
+static bool check_told(struct remote *r, struct answer *a)
+{
+	char what[64];
+	int error;
+	bool ok;
+
+	*a->message = '\0';
+	error = r->ops->list_collections(r, TRANSFER_INTERACTIVE, on_collections, a);
+	if (!error)
+		error = await(a);
+	snprintf(what, sizeof(what), "collections: %zu", a->n_collections);
+	ok = report(error ? "collections" : what, error, a);
+	for (size_t i = 0; i < a->n_collections; i++) {
+		const struct remote_collection *c = &a->collections[i];
+
+		if (c->id && c->name)
+			ok = check_collection(r, a, c->id, c->name) && ok;
+	}
+	forget_collections(a);
+	return ok;
+}
+
+static bool check_named(struct remote *r, struct answer *a, const char *collections)
+{
+	char *list = strdup(collections), *save = NULL;
+	bool ok = list != NULL;
+
+	for (char *id = list ? strtok_r(list, ":", &save) : NULL; id;
+	     id = strtok_r(NULL, ":", &save))
+		ok = check_collection(r, a, id, id) && ok;
+	free(list);
+	return ok;
+}
+
 static bool check_all(struct remote *r, const struct options *o)
 {
 	struct answer a = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
-	char *list = strdup(o->collections ? o->collections : r->caps.default_collections),
-	     *save = NULL;
-	int error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_answer, &a);
+	const char *collections = check_collections(r, o);
+	char message[512];
 	bool ok;
 
-	if (!error)
-		error = await(&a);
-	ok = report("server and credentials", error, &a);
-	for (char *name = ok && list ? strtok_r(list, ":", &save) : NULL; name;
-	     name = strtok_r(NULL, ":", &save))
-		ok = check_collection(r, &a, name) && ok;
-	free(list);
-	return ok;
+	if (check_missing(r, o, message, sizeof(message)) < 0) {
+		printf("FAIL  collections: %s\n", message);
+		return false;
+	}
+	if (!check_server(r, &a))
+		return false;
+	ok = collections ? check_named(r, &a, collections) : check_told(r, &a);
+	return ok && !a.bad;
 }
 
 static int run_checks(const struct options *o)

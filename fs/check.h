@@ -13,6 +13,11 @@ int check_run(int argc, char **argv);
 struct options;
 struct remote;
 
+/* Which collections are asked for, ':'-separated ids; NULL: those the server lists. */
+const char *check_collections(const struct remote *r, const struct options *o);
+/* Whether the user has said enough to know them: 0, or -EINVAL with what to say in @message. */
+int check_missing(const struct remote *r, const struct options *o, char *message, size_t size);
+
 /*
  * One question before the first mount of a source, of which nothing is known here yet: a mount that
  * could show nothing helps nobody. 0; -EACCES, -EHOSTDOWN or -EPROTO with words and the remedy in

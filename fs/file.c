@@ -176,7 +176,7 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 {
 	struct tree *t = m->tree;
 	struct node *record = tree_find_locked(t, n->known.record),
-		    *top = record ? record->parent : NULL;
+		    *top = record ? tree_collection_of_locked(t, record) : NULL;
 	struct content *now;
 	struct remote_file file;
 	char key[NODE_KEY_MAX];
@@ -191,7 +191,7 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 	if (now != clean)
 		return -ESTALE;
 	known_borrow(n, record->known.rid, &file);
-	r = reader_open(m->reader, clean, &file, top->shown, n->id);
+	r = reader_open(m->reader, clean, &file, node_collection_id(top), n->id);
 	if (r < 0)
 		return r;
 	if (n->feed) {

@@ -149,8 +149,11 @@ static int open_connection(const char *path, sqlite3 **ret_db)
 	return ledger_errno(*ret_db, result);
 }
 
-/* What kind of file it is, before anything is changed in it. *@ret_new: empty. */
-static int examine(struct ledger *l, bool *ret_new, char *message, size_t size)
+/*
+ * What kind of file it is, before anything is changed in it. *@ret_new: empty; *@ret_old: made by an
+ * older version.
+ */
+static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message, size_t size)
 {
 	char id[32], version[32], tables[32];
 	int r = get_pragma(l->writer, "PRAGMA application_id", id, sizeof id);
@@ -163,6 +166,7 @@ static int examine(struct ledger *l, bool *ret_new, char *message, size_t size)
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
 	*ret_new = strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0;
+	*ret_old = false;
 	if (*ret_new)
 		return 0;
 	if (strtol(id, NULL, 10) != LEDGER_APPLICATION_ID)
@@ -174,10 +178,12 @@ static int examine(struct ledger *l, bool *ret_new, char *message, size_t size)
 			    version, LEDGER_SCHEMA_VERSION);
 	if (strtol(version, NULL, 10) < 1)
 		return fail(-EIO, message, size, "%s: version %s", l->path, version);
+	*ret_old = strtol(version, NULL, 10) < LEDGER_SCHEMA_VERSION;
 	return 0;
 }
 
-static int create_schema(struct ledger *l)
+/* All of it or nothing: @make in a transaction, and the version. */
+static int write_schema(struct ledger *l, int (*make)(sqlite3 *db))
 {
 	char sql[128];
 	int r;
@@ -186,7 +192,7 @@ static int create_schema(struct ledger *l)
 		 LEDGER_APPLICATION_ID, LEDGER_SCHEMA_VERSION);
 	r = ledger_errno(l->writer, sqlite3_exec(l->writer, "BEGIN IMMEDIATE", NULL, NULL, NULL));
 	if (r == 0)
-		r = ledger_create_tables(l->writer);
+		r = make(l->writer);
 	if (r == 0)
 		r = ledger_errno(l->writer, sqlite3_exec(l->writer, sql, NULL, NULL, NULL));
 	if (r == 0)
@@ -211,12 +217,12 @@ static int on_commit(void *ctx, sqlite3 *db, const char *name, int frames)
 static int open_database(struct ledger *l, char *message, size_t size)
 {
 	char mode[16];
-	bool fresh = false;
+	bool fresh = false, old = false;
 	int r = open_connection(l->path, &l->writer);
 
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
-	r = examine(l, &fresh, message, size);
+	r = examine(l, &fresh, &old, message, size);
 	if (r < 0)
 		return r;
 	r = get_pragma(l->writer, "PRAGMA journal_mode=WAL", mode, sizeof mode);
@@ -225,7 +231,9 @@ static int open_database(struct ledger *l, char *message, size_t size)
 	/* Replaces automatic checkpoints, which a commit would have to do. */
 	sqlite3_wal_hook(l->writer, on_commit, l);
 	if (r == 0 && fresh)
-		r = create_schema(l);
+		r = write_schema(l, ledger_create_tables);
+	if (r == 0 && old)
+		r = write_schema(l, ledger_upgrade_tables);
 	if (r == 0)
 		r = ledger_prepare(l);
 	if (r < 0)

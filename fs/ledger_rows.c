@@ -55,6 +55,8 @@ static const struct ledger_column node_columns[] = {
 	N(error, INT),
 	N(message, TEXT),
 	N(listed_ns, I64),
+	N(fields, TEXT),
+	N(rfields, TEXT),
 };
 #undef N
 
@@ -477,6 +479,14 @@ int ledger_create_tables(sqlite3 *db)
 			return ledger_errno(db, result);
 	}
 	return 0;
+}
+
+int ledger_upgrade_tables(sqlite3 *db)
+{
+	static const char sql[] = "ALTER TABLE node ADD COLUMN fields;"
+				  "ALTER TABLE node ADD COLUMN rfields;";
+
+	return ledger_errno(db, sqlite3_exec(db, sql, NULL, NULL, NULL));
 }
 
 static int prepare_put(struct ledger *l, enum ledger_table table)

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * One struct watch per collection. What must be sent is decided under tree->lock and sent without
- * it: the decision is a flag on the watch, or on the node whose size is wanted, and lister_kick()
- * turns flags into calls of the remote.
+ * One struct watch per directory whose listing is one call of the remote: the root where the server
+ * tells the collections, a collection, and a record where it does not list the records. A watch is
+ * made when somebody first looks there and lives as long as the lister, so that answers always find
+ * it; its node may be gone by then.
+ *
+ * What must be sent is decided under tree->lock and sent without it: the decision is a flag on the
+ * watch, or on the node whose size is wanted, and lister_kick() turns flags into calls of the remote.
  */
 
 #include "lister.h"
@@ -20,6 +24,9 @@
 #include "events.h"
 #include "mount.h"
 
+/* A record looked into within this time is kept fresh. */
+#define USED_LATELY_MS (10 * 60 * 1000)
+
 struct refresh {
 	void (*done)(void *ctx, int error);
 	void *ctx;
@@ -27,19 +34,26 @@ struct refresh {
 	_Atomic int error;
 };
 
+enum watch_kind { WATCH_ROOT, WATCH_COLLECTION, WATCH_RECORD };
+
 struct watch {
+	struct watch *next; /* constant, as all up to here below */
 	struct lister *lister;
-	uint64_t collection; /* node */
-	char *name;
+	enum watch_kind kind;
+	uint64_t node;	/* what is listed */
+	char *id;	/* of the collection; "" for the root */
+	char *record;	/* id of the record, or NULL */
 	bool validated; /* tree->lock, as all below: listed, or tried, in this mount */
 	bool wanted;	/* to be started by lister_kick() */
 	bool listing, polling;
 	bool again;	  /* something changed while a listing was under way: list once more */
 	int64_t began_ms; /* of the first listing of this mount */
 	uint64_t mark;
+	bool cursor_read;  /* `cursor` is what the ledger has, or newer */
 	char *cursor;	   /* what the tree is as new as */
 	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
 	int64_t next_poll_ms;
+	int64_t used_ms; /* somebody last looked there */
 	struct refresh *refresh;
 };
 
@@ -55,38 +69,20 @@ struct probe {
 
 struct lister {
 	struct mount *m;
-	struct watch *watches;
-	size_t n_watches;
-	struct probe *probes; /* tree->lock: to be sent */
+	bool all_collections;  /* the server says which there are, not options */
+	struct watch *watches; /* tree->lock: the newest one */
+	struct probe *probes;  /* tree->lock: to be sent */
 	bool kick; /* tree->lock: a listing is to be started although nobody was parked for it */
 };
 
 int lister_new(struct mount *m, struct lister **ret_lister)
 {
 	struct lister *l = calloc(1, sizeof(*l));
-	struct tree *t = m->tree;
-	size_t i = 0;
 
 	if (!l)
 		return -ENOMEM;
 	l->m = m;
-	tree_lock(t);
-	l->n_watches = t->root->n_children;
-	l->watches = calloc(l->n_watches ? l->n_watches : 1, sizeof(*l->watches));
-	for (struct node *n = t->root->child_first; n && l->watches; n = n->sibling_next, i++) {
-		char key[300];
-
-		snprintf(key, sizeof(key), "cursor %s", n->shown);
-		l->watches[i] = (struct watch){.lister = l,
-					       .collection = n->id,
-					       .name = strdup(n->shown),
-					       .cursor = ledger_get_value(m->ledger, key, NULL)};
-	}
-	tree_unlock(t);
-	if (!l->watches) {
-		free(l);
-		return -ENOMEM;
-	}
+	l->all_collections = !m->options->collections && !m->remote->caps.default_collections;
 	*ret_lister = l;
 	return 0;
 }
@@ -99,14 +95,24 @@ static void probe_free(struct probe *p)
 	free(p);
 }
 
+static void watch_free(struct watch *w)
+{
+	free(w->id);
+	free(w->record);
+	free(w->cursor);
+	free(w->next_cursor);
+	free(w);
+}
+
 void lister_free(struct lister *l)
 {
 	if (!l)
 		return;
-	for (size_t i = 0; i < l->n_watches; i++) {
-		free(l->watches[i].name);
-		free(l->watches[i].cursor);
-		free(l->watches[i].next_cursor);
+	while (l->watches) {
+		struct watch *next = l->watches->next;
+
+		watch_free(l->watches);
+		l->watches = next;
 	}
 	while (l->probes) {
 		struct probe *next = l->probes->next;
@@ -114,16 +120,64 @@ void lister_free(struct lister *l)
 		probe_free(l->probes);
 		l->probes = next;
 	}
-	free(l->watches);
 	free(l);
 }
 
-static struct watch *watch_of(struct lister *l, const struct node *collection)
+static struct watch *first_watch(struct lister *l)
 {
-	for (size_t i = 0; i < l->n_watches; i++)
-		if (l->watches[i].collection == collection->id)
-			return &l->watches[i];
-	return NULL;
+	struct watch *w;
+
+	tree_lock(l->m->tree);
+	w = l->watches;
+	tree_unlock(l->m->tree);
+	return w;
+}
+
+/* The directory whose listing shows what is in @dir; NULL = what is known is all there is. */
+static struct node *target_of(struct lister *l, struct node *dir)
+{
+	struct node *top = node_collection(dir);
+
+	if (dir->kind == NODE_ROOT)
+		return l->m->remote->ops->list_collections ? dir : NULL;
+	if (!tree_is_unlisted(l->m->tree, top))
+		return top;
+	return dir->kind == NODE_RECORD ? dir : NULL;
+}
+
+/* tree->lock held. NULL without memory. */
+static struct watch *watch_of(struct lister *l, struct node *target)
+{
+	const struct node *top = node_collection(target);
+	struct watch *w = target->watch;
+
+	if (w)
+		return w;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return NULL;
+	w->lister = l;
+	w->kind = target->kind == NODE_ROOT	    ? WATCH_ROOT
+		  : target->kind == NODE_COLLECTION ? WATCH_COLLECTION
+						    : WATCH_RECORD;
+	w->node = target->id;
+	w->id = strdup(top ? node_collection_id(top) : "");
+	w->record = w->kind == WATCH_RECORD ? strdup(target->known.rid) : NULL;
+	if (!w->id || (w->kind == WATCH_RECORD && !w->record)) {
+		watch_free(w);
+		return NULL;
+	}
+	w->next = l->watches;
+	target->watch = l->watches = w;
+	return w;
+}
+
+/* What it lists; NULL = gone. tree->lock held. */
+static struct node *watched_locked(const struct watch *w)
+{
+	struct node *n = tree_find_locked(w->lister->m->tree, w->node);
+
+	return n && !n->gone && (n->parent || n->kind == NODE_ROOT) ? n : NULL;
 }
 
 /* ---- listing ---- */
@@ -147,13 +201,27 @@ static void refresh_part_done(struct refresh *f, int error)
 	free(f);
 }
 
+/* The node of its collection; 0 = gone. */
+static uint64_t page_collection(const struct watch *w)
+{
+	struct tree *t = w->lister->m->tree;
+	const struct node *top;
+
+	tree_lock(t);
+	top = node_collection(tree_find_locked(t, w->node));
+	tree_unlock(t);
+	return top ? top->id : 0;
+}
+
 static bool on_page(void *ctx, struct remote_record *records, size_t n_records,
 		    struct remote_file *files, size_t n_files)
 {
 	struct watch *w = ctx;
 
-	return tree_listing_page(w->lister->m->tree, w->mark, w->collection, records, n_records,
-				 files, n_files) == 0;
+	uint64_t top = page_collection(w);
+
+	return tree_listing_page(w->lister->m->tree, w->mark, top, records,
+				 w->kind == WATCH_RECORD ? 0 : n_records, files, n_files) == 0;
 }
 
 static void start_listing(struct watch *w, enum transfer_class class);
@@ -168,68 +236,113 @@ static void take_cursor_locked(struct watch *w)
 	free(w->cursor);
 	w->cursor = w->next_cursor;
 	w->next_cursor = NULL;
-	snprintf(key, sizeof(key), "cursor %s", w->name);
+	snprintf(key, sizeof(key), "cursor %s", w->id);
 	ledger_put_value(w->lister->m->ledger, key, w->cursor, strlen(w->cursor));
 }
 
-static void on_listed(void *ctx, int error, const char *message)
+/* What was listed, for a person. */
+static const char *watch_words(const struct watch *w)
 {
-	struct watch *w = ctx;
+	return w->kind == WATCH_ROOT ? "collections" : w->kind == WATCH_RECORD ? w->record : w->id;
+}
+
+/* The answer is applied to the tree: tell those who wait. */
+static void listing_over(struct watch *w, int error, const char *message)
+{
 	struct mount *m = w->lister->m;
-	struct node *top;
+	struct node *target;
 	struct refresh *refresh;
 	bool again;
 
-	if (!error)
-		tree_listing_end(m->tree, w->mark, w->collection, 0);
-	else
-		log_warning("list %s: %s%s%s", w->name, strerror(-error),
+	if (error)
+		log_warning("list %s: %s%s%s", watch_words(w), strerror(-error),
 			    message && *message ? ": " : "", message ? message : "");
 	tree_lock(m->tree);
-	top = tree_find_locked(m->tree, w->collection);
+	target = watched_locked(w);
 	w->validated = true;
 	if (!error)
 		take_cursor_locked(w);
-	again = w->again && !error;
+	again = w->again && !error && target;
 	w->again = false;
 	w->listing = again;
-	if (error && top && !top->listed)
+	if (error && target && !target->listed)
 		w->validated = false; /* nothing to show: the next look tries again */
 	set_next_poll_locked(w);
 	refresh = w->refresh;
 	w->refresh = NULL;
 	tree_unlock(m->tree);
-	calls_wake(m->calls, CALL_WAIT_LISTING, w->collection, error);
+	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
 	refresh_part_done(refresh, error);
 	if (again)
 		start_listing(w, TRANSFER_REFRESH);
 }
 
-static void start_listing(struct watch *w, enum transfer_class class)
+static void on_listed(void *ctx, int error, const char *message)
 {
-	struct mount *m = w->lister->m;
-	struct remote_sink sink = {on_page, on_listed, w};
-	int r;
+	struct watch *w = ctx;
+	struct tree *t = w->lister->m->tree;
 
-	w->mark = tree_listing_begin(m->tree);
-	r = m->remote->ops->list_tree(m->remote, class, w->name, &sink);
-	if (r < 0)
-		on_listed(w, r, NULL);
+	if (!error && w->kind == WATCH_COLLECTION)
+		tree_listing_end(t, w->mark, w->node, 0);
+	else if (!error)
+		tree_listing_end(t, w->mark, page_collection(w), w->node);
+	if (error == -ENOENT && w->kind == WATCH_RECORD)
+		tree_record_vanished(t, w->mark, w->node);
+	listing_over(w, error, message);
 }
 
-bool lister_need_locked(struct lister *l, struct call *c, struct node *collection, int *ret_error)
+static void on_collections(void *ctx, int error, const struct remote_collection *list, size_t n,
+			   const char *message)
 {
-	struct watch *w = watch_of(l, collection);
+	struct watch *w = ctx;
+
+	if (!error)
+		error = tree_collections_listed(w->lister->m->tree, list, n,
+						w->lister->all_collections);
+	listing_over(w, error, message);
+}
+
+static void start_listing(struct watch *w, enum transfer_class class)
+{
+	struct remote *remote = w->lister->m->remote;
+	const struct remote_ops *ops = remote->ops;
+	struct remote_sink sink = {on_page, on_listed, w};
+	int r = -EIO;
+
+	w->mark = tree_listing_begin(w->lister->m->tree);
+	switch (w->kind) {
+	case WATCH_ROOT:
+		r = ops->list_collections(remote, class, on_collections, w);
+		break;
+	case WATCH_COLLECTION:
+		r = ops->list_tree(remote, class, w->id, &sink);
+		break;
+	case WATCH_RECORD:
+		r = ops->list_record(remote, class, w->id, w->record, &sink);
+		break;
+	}
+	if (r < 0)
+		listing_over(w, r, NULL);
+}
+
+bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error)
+{
+	struct node *target = target_of(l, dir);
+	struct watch *w;
 	int64_t waited_ms;
 
 	*ret_error = 0;
+	if (!target)
+		return true;
+	w = watch_of(l, target);
 	if (!w) {
-		*ret_error = -ENOENT;
+		*ret_error = -ENOMEM;
 		return false;
 	}
+	w->used_ms = clock_mono_ms();
 	if (w->validated)
 		return true;
-	if (c->error == -EINTR || c->error == -ECANCELED || (c->error && !collection->listed)) {
+	if (c->error == -EINTR || c->error == -ECANCELED || (c->error && !target->listed)) {
 		*ret_error = c->error;
 		return false;
 	}
@@ -239,16 +352,41 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *collectio
 		w->began_ms = clock_mono_ms();
 	waited_ms = clock_mono_ms() - w->began_ms;
 	/* waited for long enough: what the ledger knows is shown until the listing comes */
-	if (collection->listed && (c->error || waited_ms >= LISTER_PATIENCE_MS)) {
+	if (target->listed && (c->error || waited_ms >= LISTER_PATIENCE_MS)) {
 		l->kick = true;
 		return true;
 	}
-	if (collection->listed)
-		call_park_soft(c, CALL_WAIT_LISTING, collection->id,
-			       LISTER_PATIENCE_MS - waited_ms);
+	if (target->listed)
+		call_park_soft(c, CALL_WAIT_LISTING, target->id, LISTER_PATIENCE_MS - waited_ms);
 	else
-		call_park(c, CALL_WAIT_LISTING, collection->id);
+		call_park(c, CALL_WAIT_LISTING, target->id);
 	return false;
+}
+
+void lister_again_locked(struct lister *l, struct node *collection)
+{
+	struct node *target = target_of(l, collection);
+	struct watch *w = target ? target->watch : NULL;
+
+	if (!w || !w->validated)
+		return; /* whoever looks first lists it */
+	if (w->listing)
+		w->again = true;
+	else
+		w->listing = w->wanted = l->kick = true;
+}
+
+void lister_made_locked(struct lister *l, struct node *record)
+{
+	struct watch *w = watch_of(l, record);
+
+	record->listed = true;
+	record->listed_ns = clock_real_ns();
+	if (!w)
+		return;
+	w->validated = true;
+	w->used_ms = clock_mono_ms();
+	set_next_poll_locked(w);
 }
 
 /* ---- polling ---- */
@@ -277,19 +415,68 @@ static void on_polled(void *ctx, int error, bool changed, const char *cursor)
 		start_listing(w, TRANSFER_REFRESH);
 }
 
+/* Asks the ledger once, and not under a lock. */
+static void read_cursor(struct watch *w)
+{
+	struct mount *m = w->lister->m;
+	char key[300], *cursor;
+	bool known;
+
+	tree_lock(m->tree);
+	known = w->cursor_read;
+	tree_unlock(m->tree);
+	if (known)
+		return;
+	snprintf(key, sizeof(key), "cursor %s", w->id);
+	cursor = ledger_get_value(m->ledger, key, NULL);
+	tree_lock(m->tree);
+	if (!w->cursor_read) {
+		w->cursor_read = true;
+		w->cursor = cursor;
+		cursor = NULL;
+	}
+	tree_unlock(m->tree);
+	free(cursor);
+}
+
 static void start_poll(struct watch *w)
 {
 	struct mount *m = w->lister->m;
 	char *cursor;
 	int r;
 
+	read_cursor(w);
 	tree_lock(m->tree);
 	cursor = w->cursor ? strdup(w->cursor) : NULL;
 	tree_unlock(m->tree);
-	r = m->remote->ops->poll(m->remote, w->name, cursor, on_polled, w);
+	r = m->remote->ops->poll(m->remote, w->id, cursor, on_polled, w);
 	free(cursor);
 	if (r < 0)
 		on_polled(w, r, false, NULL);
+}
+
+enum due { DUE_NOT, DUE_POLL, DUE_LIST };
+
+/*
+ * Collections are asked whether something changed; where one call tells all, it is made. Of records
+ * one by one only those somebody cares for: the others are listed when somebody does again.
+ */
+static enum due due_locked(struct watch *w, int64_t now)
+{
+	if (!watched_locked(w) || !w->validated || w->listing || w->polling ||
+	    now < w->next_poll_ms)
+		return DUE_NOT;
+	if (w->kind == WATCH_COLLECTION) {
+		w->polling = w->lister->m->remote->ops->poll != NULL;
+		return w->polling ? DUE_POLL : DUE_NOT;
+	}
+	if (w->kind == WATCH_RECORD && now - w->used_ms > USED_LATELY_MS) {
+		w->validated = false;
+		w->began_ms = 0;
+		return DUE_NOT;
+	}
+	w->listing = true;
+	return DUE_LIST;
 }
 
 void lister_tick(struct lister *l)
@@ -304,19 +491,41 @@ void lister_tick(struct lister *l)
 	if (kick)
 		lister_kick(l);
 
-	for (size_t i = 0; i < l->n_watches; i++) {
-		struct watch *w = &l->watches[i];
-		bool due;
+	for (struct watch *w = first_watch(l); w; w = w->next) {
+		enum due due;
 
 		tree_lock(l->m->tree);
-		due = w->validated && !w->listing && !w->polling && now >= w->next_poll_ms &&
-		      l->m->remote->ops->poll;
-		if (due)
-			w->polling = true;
+		due = due_locked(w, now);
 		tree_unlock(l->m->tree);
-		if (due)
+		if (due == DUE_POLL)
 			start_poll(w);
+		else if (due == DUE_LIST)
+			start_listing(w, TRANSFER_REFRESH);
 	}
+}
+
+/* Collections that options or the system name are listed whether somebody looked or not. */
+static void watch_all_locked(struct lister *l)
+{
+	struct node *target = target_of(l, l->m->tree->root);
+
+	if (target)
+		watch_of(l, target);
+	for (struct node *n = l->m->tree->root->child_first; n; n = n->sibling_next) {
+		target = target_of(l, n);
+		if (target && (!l->all_collections || n->listed))
+			watch_of(l, target);
+	}
+}
+
+static bool refreshes_locked(struct watch *w, struct refresh *f)
+{
+	if (w->listing || !watched_locked(w))
+		return false;
+	w->listing = true;
+	w->refresh = f;
+	f->left++;
+	return true;
 }
 
 void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx)
@@ -330,17 +539,14 @@ void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *
 	f->done = done;
 	f->ctx = ctx;
 	f->left = 1;
-	for (size_t i = 0; i < l->n_watches; i++) {
-		struct watch *w = &l->watches[i];
+	tree_lock(l->m->tree);
+	watch_all_locked(l);
+	tree_unlock(l->m->tree);
+	for (struct watch *w = first_watch(l); w; w = w->next) {
 		bool start;
 
 		tree_lock(l->m->tree);
-		start = !w->listing;
-		if (start) {
-			w->listing = true;
-			w->refresh = f;
-			f->left++;
-		}
+		start = refreshes_locked(w, f);
 		tree_unlock(l->m->tree);
 		if (start)
 			start_listing(w, TRANSFER_INTERACTIVE);
@@ -439,9 +645,9 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 	}
 	for (struct node *s = n->parent ? n->parent->child_first : NULL; s; s = s->sibling_next)
 		if (s != n && needs_probe(s))
-			add_probe_locked(l, s, top->shown, false);
+			add_probe_locked(l, s, node_collection_id(top), false);
 	if (needs_probe(n))
-		add_probe_locked(l, n, top->shown,
+		add_probe_locked(l, n, node_collection_id(top),
 				 true); /* last in, first out: it goes before its siblings */
 	call_park(c, CALL_WAIT_SIZE, n->id);
 	return false;
@@ -470,8 +676,7 @@ static void send_probes(struct lister *l)
 
 void lister_kick(struct lister *l)
 {
-	for (size_t i = 0; i < l->n_watches; i++) {
-		struct watch *w = &l->watches[i];
+	for (struct watch *w = first_watch(l); w; w = w->next) {
 		bool start;
 
 		tree_lock(l->m->tree);

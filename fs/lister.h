@@ -3,8 +3,9 @@
 #define ATTACHFS_FS_LISTER_H
 
 /*
- * Keeps the tree like the server: lists a collection when somebody first looks into it, polls what
- * was listed, and learns sizes.
+ * Keeps the tree like the server: lists a collection when somebody first looks into it (or, where
+ * the server does not list its records, each record), and the collections themselves where the
+ * server says which there are; polls what was listed, and learns sizes.
  *
  * Of a collection that the ledger knows from an earlier mount, the first look starts a fresh
  * listing and waits for it a moment (LISTER_PATIENCE_MS); where it does not come, what the ledger
@@ -26,10 +27,17 @@ int lister_new(struct mount *m, struct lister **ret_lister);
 void lister_free(struct lister *l);
 
 /*
- * Make @collection's records known. True: they are (or as good as it gets), go on. False: @c was
- * parked, or *@ret_error tells why it never will be. tree->lock held.
+ * Make known what is in @dir: the root (its collections), or a collection or a record in it. True:
+ * it is (or as good as it gets), go on. False: @c was parked, or *@ret_error tells why it never will
+ * be. tree->lock held.
  */
-bool lister_need_locked(struct lister *l, struct call *c, struct node *collection, int *ret_error);
+bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error);
+
+/* The server may show something else there now: list the collection again, soon. tree->lock held. */
+void lister_again_locked(struct lister *l, struct node *collection);
+
+/* A record of a collection that is not listed was made just now: it is known to be as it is here. */
+void lister_made_locked(struct lister *l, struct node *record);
 
 /*
  * Make @n's size known, and its siblings' while at it. True: known, or *@ret_error says why not;

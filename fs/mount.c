@@ -166,10 +166,15 @@ static int open_remote(struct mount *m, char *message, size_t size)
 	return remote_new(o, m->engine, m->pool, &m->remote, message, size);
 }
 
-static int open_tree(struct mount *m)
+static int open_tree(struct mount *m, char *message, size_t size)
 {
 	const struct options *o = m->options;
-	int r = tree_new(m->ledger, m->store, m->notifier, &m->remote->caps, &m->tree);
+	const char *collections = check_collections(m->remote, o);
+	int r = check_missing(m->remote, o, message, size);
+
+	if (r < 0)
+		return r;
+	r = tree_new(m->ledger, m->store, m->notifier, &m->remote->caps, &m->tree);
 
 	if (r < 0)
 		return r;
@@ -180,10 +185,8 @@ static int open_tree(struct mount *m)
 	m->tree->root->uid = m->tree->uid;
 	m->tree->root->gid = m->tree->gid;
 	r = tree_load(m->tree);
-	if (!r)
-		r = tree_set_collections(m->tree, o->collections
-							  ? o->collections
-							  : m->remote->caps.default_collections);
+	if (!r && collections)
+		r = tree_set_collections(m->tree, collections);
 	if (!r)
 		content_store_claimed(m->store);
 	return r;
@@ -252,7 +255,7 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 	if (!r)
 		r = open_remote(m, message, size);
 	if (!r)
-		r = open_tree(m);
+		r = open_tree(m, message, size);
 	if (!r)
 		r = open_workers(m);
 	if (!r && !knows_anything(m))

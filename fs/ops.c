@@ -12,6 +12,7 @@
 #include <attachfs/names.h>
 
 #include "lister.h"
+#include "records.h"
 
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
@@ -53,7 +54,8 @@ void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_
 	memset(e, 0, sizeof(*e));
 	e->ino = n->id;
 	node_stat_locked(m->tree, n, &e->attr);
-	e->entry_timeout = m->timeout_kernel_s;
+	/* the record that will stand there is not known yet */
+	e->entry_timeout = tree_is_flat(m->tree, n) ? 0 : m->timeout_kernel_s;
 	/* an unknown size costs a call: the kernel comes back for it when somebody looks */
 	e->attr_timeout = node_size_locked(n) < 0 ? 0 : m->timeout_kernel_s;
 }
@@ -90,28 +92,34 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup)
 struct node *need_dir_locked(struct call *c, uint64_t ino)
 {
 	struct mount *m = c->m;
-	struct node *dir = tree_find_locked(m->tree, ino), *top;
+	struct node *dir = tree_find_locked(m->tree, ino);
 	int error = dir ? 0 : -ENOENT;
 
 	if (dir && dir->kind == NODE_FILE)
 		error = -ENOTDIR;
 	if (dir && dir->gone)
 		error = -ENOENT;
-	if (!error && dir->kind != NODE_ROOT) {
-		top = node_collection(dir);
-		if (!top)
-			error = -ENOENT;
-		else if (!lister_need_locked(m->lister, c, top, &error) && !error) {
-			tree_unlock(m->tree);
-			lister_kick(m->lister);
-			return NULL;
-		}
+	if (!error && dir->kind != NODE_ROOT && !node_collection(dir))
+		error = -ENOENT;
+	if (!error && !lister_need_locked(m->lister, c, dir, &error) && !error) {
+		tree_unlock(m->tree);
+		lister_kick(m->lister);
+		return NULL;
 	}
 	if (!error)
-		return dir;
+		return tree_seen(m->tree, dir);
 	tree_unlock(m->tree);
 	call_fail(c, error);
 	return NULL;
+}
+
+bool need_seen_locked(struct call *c, struct node *n)
+{
+	int error;
+
+	/* where it cannot be listed, whoever looks into it is told why */
+	return !tree_is_flat(c->m->tree, n) || lister_need_locked(c->m->lister, c, n, &error) ||
+	       error;
 }
 
 static void lookup_run(struct call *c)
@@ -125,11 +133,22 @@ static void lookup_run(struct call *c)
 	if (!dir || virtual_lookup_locked(c, dir))
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);
-	if (n) {
-		reply_entry_unlock(c, n);
+	if (n && !need_seen_locked(c, n)) {
+		tree_unlock(m->tree);
+		lister_kick(m->lister);
 		return;
 	}
+	if (n) {
+		reply_entry_unlock(c, tree_seen(m->tree, n));
+		return;
+	}
+	if (virtual_lookup_alias_locked(c, dir) || records_ask_unlock(c, dir))
+		return;
 	tree_unlock(m->tree);
+	if (c->step) {
+		call_fail(c, c->error ? c->error : -ENOENT);
+		return;
+	}
 	fuse_reply_entry(c->req, &none);
 	call_done(c);
 }

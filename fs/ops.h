@@ -20,7 +20,8 @@
 #define VIRTUAL_BY_ID (UINT64_C(1) << 62) /* .by-id of a directory */
 #define VIRTUAL_LINK  (UINT64_C(1) << 61) /* a link in it, of the node it leads to */
 #define VIRTUAL_JSON  (UINT64_C(1) << 60) /* .record.json of a record */
-#define VIRTUAL_MASK  (VIRTUAL_BY_ID | VIRTUAL_LINK | VIRTUAL_JSON)
+#define VIRTUAL_ALIAS (UINT64_C(1) << 59) /* an id in the root that leads to the name beside it */
+#define VIRTUAL_MASK  (VIRTUAL_BY_ID | VIRTUAL_LINK | VIRTUAL_JSON | VIRTUAL_ALIAS)
 
 /* No server takes more, and no local filesystem keeps more in one file. */
 #define FILE_SIZE_MAX ((off_t)1 << 44)
@@ -64,6 +65,11 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup);
  * return when it answers a node; else the lock is released and @c is parked or answered.
  */
 struct node *need_dir_locked(struct call *c, uint64_t ino);
+/*
+ * Before tree_seen(@n) is shown: its listing, where its only record stands in its place. False: @c
+ * was parked. tree->lock held.
+ */
+bool need_seen_locked(struct call *c, struct node *n);
 
 /* ops_dir.c */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -75,15 +81,15 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 
 /* ops_name.c */
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
-void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
-void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 	       const char *newname, unsigned int flags);
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi);
+/* Out of its directory, as unlink and rename over do it. tree->lock held. */
+void remove_node_locked(struct mount *m, struct node *n);
 
 /* ops_file.c */
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -100,6 +106,9 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
 void handle_free_locked(struct mount *m, struct handle *h);
 void handle_drop(struct mount *m, struct handle *h);
+
+/* @len bytes from @off of a content that are all here; -EIO when not. No lock. */
+int gather_content(struct content *view, uint64_t off, char *to, uint64_t len);
 
 /* file.c: what is behind a file's name. */
 
@@ -125,6 +134,14 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean);
 /* The last handle went. tree->lock held. */
 void file_close_locked(struct mount *m, struct node *n);
 
+/* may.c: whether the server could do it at all. 0, or the -errno for the program. tree->lock held. */
+int may_create_locked(const struct mount *m, struct node *dir, const char *shown);
+int may_write_locked(const struct mount *m, struct node *n);
+int may_remove_locked(const struct mount *m, struct node *n);
+/* @target: what is there under that name now, or NULL. */
+int may_rename_locked(const struct mount *m, struct node *n, struct node *dir, struct node *target,
+		      const char *shown);
+
 /* ops_attr.c */
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		struct fuse_file_info *fi);
@@ -135,13 +152,35 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* virtual.c */
-bool virtual_lookup_locked(struct call *c, struct node *dir); /* true: answered, lock released */
-void virtual_lookup_link(struct call *c);		      /* in .by-id */
+/* True: answered, lock released. The first before the entries of @dir, the second after them. */
+bool virtual_lookup_locked(struct call *c, struct node *dir);
+bool virtual_lookup_alias_locked(struct call *c, struct node *dir);
+void virtual_lookup_link(struct call *c); /* in .by-id */
 int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st);
 void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino);
-void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
-void virtual_read(struct call *c);
-void virtual_release(struct mount *m, uint64_t fh);
+
+/* record_json.c: .record.json, by the inode number of virtual.c. */
+bool json_is_writable(const struct mount *m);
+/* What is its own; the rest is the record's. tree->lock held. */
+void json_stat_locked(const struct mount *m, const struct node *record, struct stat *st);
+void json_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
+void json_read(struct call *c);
+void json_write(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_bufvec *in, off_t off,
+		struct fuse_file_info *fi);
+/* Sizes with a handle only; the rest is taken and dropped. */
+void json_setattr(fuse_req_t req, struct mount *m, uint64_t ino, const struct stat *attr,
+		  int to_set, struct fuse_file_info *fi);
+void json_flush(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
+void json_release(struct mount *m, uint64_t fh);
+/*
+ * File @n is renamed over the .record.json of @dir: its bytes become the wish, and it goes. Finishes
+ * @c. tree->lock held on entry, released.
+ */
+void json_take_file_unlock(struct call *c, struct node *n, struct node *dir);
+/* Fields @sent were refused: name them in @message (@size bytes) unless the server did. */
+void json_name_fields(const char *sent, char *message, size_t size);
+/* What was sent of the record's fields is the server's now. tree->lock held. */
+void json_arrived_locked(struct mount *m, struct node *record, const char *sent);
 
 /* control.c */
 void reply_copy(struct call *c, const char *text, size_t n);

@@ -184,6 +184,8 @@ static void setattr_run(struct call *c)
 		lister_kick(m->lister);
 		return;
 	}
+	if (!error && (s->to_set & FUSE_SET_ATTR_SIZE))
+		error = may_write_locked(m, n);
 	if (!error)
 		n->n_open++; /* held until the answer */
 	tree_unlock(m->tree);
@@ -209,7 +211,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		return;
 	}
 	if (is_virtual(ino)) {
-		fuse_reply_err(req, EPERM);
+		json_setattr(req, m, ino, attr, to_set, fi);
 		return;
 	}
 	s = malloc(sizeof(*s));
@@ -274,6 +276,14 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 static const char *const own_names[] = {"id",	      "version", "state", "url",
 					"media_type", "xxh128",	 "error"};
 
+/* What has attributes: a node, and .record.json those of its record. tree->lock held. */
+static struct node *attributed_locked(struct mount *m, fuse_ino_t ino)
+{
+	if (is_control(ino) || (is_virtual(ino) && !(ino & VIRTUAL_JSON)))
+		return NULL;
+	return tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
+}
+
 static void reply_value(fuse_req_t req, const void *value, size_t len, size_t size)
 {
 	if (!size)
@@ -300,12 +310,11 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	bool found = false;
 
 	tree_lock(m->tree);
-	if (!is_virtual(ino) && !is_control(ino))
-		n = tree_find_locked(m->tree, ino);
+	n = attributed_locked(m, ino);
 	if (n && !strncmp(name, OURS, strlen(OURS))) {
 		found = own_value(m->tree, n, name + strlen(OURS), value, sizeof(value));
 		len = found ? strlen(value) : 0;
-	} else if (n && (x = node_find_xattr(n, name))) {
+	} else if (n && !is_virtual(ino) && (x = node_find_xattr(n, name))) {
 		copy = malloc(x->len + 1);
 		found = copy != NULL;
 		len = x->len;
@@ -340,9 +349,8 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	size_t len = 0;
 
 	tree_lock(m->tree);
-	if (!is_virtual(ino) && !is_control(ino))
-		n = tree_find_locked(m->tree, ino);
-	for (const struct xattr *x = n ? n->xattrs : NULL; x; x = x->next)
+	n = attributed_locked(m, ino);
+	for (const struct xattr *x = n && !is_virtual(ino) ? n->xattrs : NULL; x; x = x->next)
 		add_name(&list, &len, "", x->name);
 	for (size_t i = 0; n && i < sizeof(own_names) / sizeof(own_names[0]); i++)
 		if (own_value(m->tree, n, own_names[i], value, sizeof(value)))

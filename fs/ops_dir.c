@@ -111,7 +111,7 @@ static bool add_dots(struct fill *f, const struct node *dir, const char *name, o
 
 	e.attr.st_ino = f->by_id ? VIRTUAL_BY_ID | dir->id : dir->id;
 	if (!strcmp(name, ".."))
-		e.attr.st_ino = f->by_id || !dir->parent ? dir->id : dir->parent->id;
+		e.attr.st_ino = f->by_id ? dir->id : tree_above(f->m->tree, dir);
 	e.attr.st_mode = S_IFDIR;
 	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used,
 						name, &e, next)
@@ -127,11 +127,13 @@ static bool add_dots(struct fill *f, const struct node *dir, const char *name, o
 static bool add_node(struct fill *f, struct node *n, off_t next)
 {
 	struct fuse_entry_param e;
+	const char *shown = n->shown;
 	size_t size;
 
+	n = tree_seen(f->m->tree, n);
 	fill_entry_locked(f->m, n, &e);
 	if (!f->plus) {
-		size = fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, n->shown,
+		size = fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used, shown,
 					 &e.attr, next);
 	} else {
 		/*
@@ -140,8 +142,8 @@ static bool add_node(struct fill *f, struct node *n, off_t next)
 		 */
 		if (node_size_locked(n) < 0)
 			e.ino = 0;
-		size = fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used,
-					      n->shown, &e, next);
+		size = fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used, shown,
+					      &e, next);
 	}
 	if (size > f->size - f->used)
 		return false;
@@ -190,13 +192,26 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 	}
 }
 
+/* False: @c was parked, tree->lock released. */
+static bool need_all_seen(struct call *c, const struct node *dir)
+{
+	for (struct node *n = dir->child_first; n && dir->kind == NODE_ROOT; n = n->sibling_next) {
+		if (need_seen_locked(c, n))
+			continue;
+		tree_unlock(c->m->tree);
+		lister_kick(c->m->lister);
+		return false;
+	}
+	return true;
+}
+
 static int read_tree_dir(struct call *c, struct fill *f)
 {
 	struct dir_handle *d = dir_of(c->fh);
 	struct node *dir = need_dir_locked(c, c->ino & ~VIRTUAL_MASK);
 	int r = 0;
 
-	if (!dir)
+	if (!dir || !need_all_seen(c, dir))
 		return -EINPROGRESS;
 	pthread_mutex_lock(&d->lock);
 	if (c->off == 0 || !d->ids)

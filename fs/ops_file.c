@@ -89,6 +89,10 @@ static void open_run(struct call *c)
 	n = tree_find_locked(m->tree, c->ino);
 	if (!n || n->kind != NODE_FILE)
 		error = n ? -EISDIR : -ENOENT;
+	else if (n->left_name)
+		error = -ESTALE; /* the kernel looks the name up again */
+	if (!error && writes)
+		error = may_write_locked(m, n);
 	/* a write needs to know where the old bytes end */
 	if (!error && writes && !(c->flags & O_TRUNC) &&
 	    !lister_size_locked(m->lister, c, n, &error)) {
@@ -130,7 +134,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	if (is_virtual(ino)) {
-		virtual_open(req, m, ino, fi);
+		json_open(req, m, ino, fi);
 		return;
 	}
 	c.data = malloc(sizeof(*fi));
@@ -150,7 +154,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (is_control(ino)) {
 		control_release(m, fi->fh);
 	} else if (is_virtual(ino)) {
-		virtual_release(m, fi->fh);
+		json_release(m, fi->fh);
 	} else {
 		/* a mapping may have been written after the close */
 		if (may_write(h))
@@ -213,7 +217,7 @@ static int read_all(int fd, char *to, uint64_t len, uint64_t off)
 	return 0;
 }
 
-static int gather(struct content *view, uint64_t off, char *to, uint64_t len)
+int gather_content(struct content *view, uint64_t off, char *to, uint64_t len)
 {
 	while (len) {
 		struct content_extent e;
@@ -235,7 +239,7 @@ static int gather(struct content *view, uint64_t off, char *to, uint64_t len)
 static void reply_gathered(struct call *c, struct content *view, uint64_t len)
 {
 	char *buffer = malloc(len ? len : 1);
-	int r = buffer ? gather(view, c->off, buffer, len) : -ENOMEM;
+	int r = buffer ? gather_content(view, c->off, buffer, len) : -ENOMEM;
 
 	if (r < 0) {
 		call_fail(c,
@@ -344,7 +348,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	if (is_control(ino))
 		c.op = control_read;
 	else if (is_virtual(ino))
-		c.op = virtual_read;
+		c.op = json_read;
 	call_run(m->calls, &c);
 }
 
@@ -377,6 +381,10 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 
 	if (is_control(ino)) {
 		control_write(req, m, in, fi);
+		return;
+	}
+	if (is_virtual(ino)) {
+		json_write(req, m, ino, in, off, fi);
 		return;
 	}
 	n = handle_of(fi->fh)->node;
@@ -440,7 +448,11 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
 	int r;
 
-	if (is_control(ino) || is_virtual(ino)) {
+	if (is_virtual(ino)) {
+		json_flush(req, m, ino, fi);
+		return;
+	}
+	if (is_control(ino)) {
 		fuse_reply_err(req, 0);
 		return;
 	}
@@ -462,7 +474,11 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	int r;
 
 	(void)datasync;
-	if (is_control(ino) || is_virtual(ino)) {
+	if (is_virtual(ino)) {
+		json_flush(req, m, ino, fi);
+		return;
+	}
+	if (is_control(ino)) {
 		fuse_reply_err(req, 0);
 		return;
 	}

@@ -141,6 +141,11 @@ static void reply_mknod_unlock(struct call *c, struct node *n)
 	handle_drop(m, h);
 }
 
+static bool opens_for_writing(const struct create *a)
+{
+	return !a->node_only && ((a->fi.flags & O_ACCMODE) != O_RDONLY || (a->fi.flags & O_TRUNC));
+}
+
 static void create_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -157,6 +162,10 @@ static void create_run(struct call *c)
 	n = r ? NULL : tree_child_locked(m->tree, dir, c->name);
 	if (n && (a->node_only || (a->fi.flags & O_EXCL)))
 		r = -EEXIST;
+	if (!r && !n)
+		r = may_create_locked(m, dir, c->name);
+	else if (!r && opens_for_writing(a))
+		r = may_write_locked(m, n);
 	if (!r && !n) {
 		n = new_file_locked(m, dir, c->name, a);
 		made = true;
@@ -211,14 +220,6 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 		start_create(req, parent, name, &(struct create){.mode = mode, .node_only = true});
 }
 
-void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-	(void)parent;
-	(void)name;
-	(void)mode;
-	fuse_reply_err(req, EPERM);
-}
-
 void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
 {
 	(void)link;
@@ -237,8 +238,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 
 /* ---- remove ---- */
 
-/* Out of its directory, as unlink and rename over do it. tree->lock held. */
-static void remove_locked(struct mount *m, struct node *n)
+void remove_node_locked(struct mount *m, struct node *n)
 {
 	struct tree *t = m->tree;
 	struct node *dir = n->parent;
@@ -290,7 +290,9 @@ static void unlink_run(struct call *c)
 	else if (n->kind != NODE_FILE)
 		r = -EISDIR;
 	else
-		remove_locked(m, n);
+		r = may_remove_locked(m, n);
+	if (!r)
+		remove_node_locked(m, n);
 	tree_unlock(m->tree);
 	finish_name(c, r);
 }
@@ -306,17 +308,22 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		call_run(m->calls, &c);
 }
 
-void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	(void)parent;
-	(void)name;
-	fuse_reply_err(req, EPERM); /* records are not ours to delete */
-}
-
 /* ---- rename ---- */
+
+/* Nobody but us has a name for a record the server does not list. */
+static void name_unlisted_locked(struct mount *m, struct node *n)
+{
+	char server[3 * NAMES_MAX + 1];
+
+	if (n->kind != NODE_RECORD || !tree_is_unlisted(m->tree, n->parent))
+		return;
+	names_to_server(n->shown, server);
+	node_set_string(&n->known.name, server);
+}
 
 static void renamed_locked(struct mount *m, struct node *n)
 {
+	name_unlisted_locked(m, n);
 	n->ctime_ns = clock_real_ns();
 	n->name_ms = clock_mono_ms();
 	n->error = 0;
@@ -339,10 +346,14 @@ static int check_rename_file(struct mount *m, const struct node *n, const struct
 }
 
 static int check_rename_record(struct mount *m, const struct node *n, const struct node *dir,
-			       const struct node *target)
+			       const struct node *target, const char *name)
 {
-	if (n->kind != NODE_RECORD || dir != n->parent || !m->remote->caps.rename_records)
+	bool can = m->remote->caps.rename_records || tree_is_unlisted(m->tree, dir);
+
+	if (n->kind != NODE_RECORD || dir != n->parent || !can)
 		return -EPERM;
+	if (!strcmp(name, ".by-id"))
+		return -EEXIST;
 	return target && target != n ? -ENOTEMPTY : 0;
 }
 
@@ -370,6 +381,15 @@ static int exchange_locked(struct mount *m, struct node *a, struct node *b)
 	return r;
 }
 
+static int exchange_checked_locked(struct mount *m, struct node *a, struct node *b)
+{
+	int r = a->kind == b->kind ? 0 : -EPERM;
+
+	if (!r && b->kind == NODE_FILE)
+		r = may_rename_locked(m, b, a->parent, NULL, a->shown);
+	return r ? r : exchange_locked(m, a, b);
+}
+
 static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target,
 			 const char *name, unsigned flags)
 {
@@ -381,14 +401,18 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 	if ((flags & RENAME_EXCHANGE) && !target)
 		return -ENOENT;
 	r = n->kind == NODE_FILE ? check_rename_file(m, n, dir, target, name)
-				 : check_rename_record(m, n, dir, target);
+				 : check_rename_record(m, n, dir, target, name);
 	if (r < 0 || target == n)
 		return r;
-	if (flags & RENAME_EXCHANGE)
-		return target->kind == n->kind ? exchange_locked(m, n, target) : -EPERM;
+	if (n->kind == NODE_FILE)
+		r = may_rename_locked(m, n, dir, flags & RENAME_EXCHANGE ? NULL : target, name);
+	if (!r && (flags & RENAME_EXCHANGE))
+		return exchange_checked_locked(m, n, target);
+	if (r < 0)
+		return r;
 	ledger_group_begin(m->ledger);
 	if (target)
-		remove_locked(m, target);
+		remove_node_locked(m, target);
 	r = tree_move_locked(m->tree, n, dir, name);
 	if (!r) {
 		touch_dir_locked(m, old_dir);
@@ -428,6 +452,14 @@ static void commit_then_rename_unlock(struct call *c, struct node *n)
 		rename_run(c);
 }
 
+/* A file takes the place of .record.json, as editors save. */
+static bool takes_fields(const struct mount *m, const struct node *n, const struct node *to,
+			 const struct rename *a)
+{
+	return json_is_writable(m) && n->kind == NODE_FILE && to->kind == NODE_RECORD &&
+	       !strcmp(a->name, ".record.json") && !a->flags;
+}
+
 static void rename_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -445,6 +477,10 @@ static void rename_run(struct call *c)
 	n = tree_child_locked(m->tree, dir, c->name);
 	if (n && n->kind == NODE_FILE && !n->in_ledger && !c->flags) {
 		commit_then_rename_unlock(c, n);
+		return;
+	}
+	if (n && takes_fields(m, n, to, a)) {
+		json_take_file_unlock(c, n, to);
 		return;
 	}
 	if (!n)

@@ -31,7 +31,7 @@
 
 struct plan_item {
 	uint64_t node;
-	bool is_record; /* a record directory: only its name can differ */
+	bool is_record; /* a record directory: only its name and its fields can differ */
 
 	/* known: on the server */
 	bool known;
@@ -49,6 +49,7 @@ struct plan_item {
 	bool content_differs; /* the user's bytes are not the server's */
 	bool content_local;   /* all bytes are here, an upload could start */
 	bool mtime_differs;
+	bool fields_differ; /* of a record */
 	uint64_t size;
 
 	/* between */

@@ -315,13 +315,15 @@ static void decide_gone(struct work *w, size_t i)
 static void decide_record(struct work *w, size_t i)
 {
 	const struct plan_item *it = &w->items[i];
+	bool set_name =
+		w->caps->rename_records && strcmp(plan_known_name(it), plan_wanted_name(it)) != 0;
 	struct plan_entry *e;
 
-	if (!w->caps->rename_records || it->gone || !it->known || !it->name_settled ||
-	    strcmp(plan_known_name(it), plan_wanted_name(it)) == 0)
+	if (it->gone || !it->known || !it->name_settled ||
+	    (!set_name && !(it->fields_differ && w->caps->set_fields)))
 		return;
 	e = plan_choose(w, PLAN_UPDATE_RECORDS, i);
-	e->set_name = true;
+	e->set_name = set_name;
 	e->name = plan_wanted_name(it);
 }
 

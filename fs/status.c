@@ -191,7 +191,9 @@ static json_t *path_of(const struct tree *t, const struct node *n)
 		n->parent ? n->parent : tree_find_locked((struct tree *)t, n->known.record);
 	char path[1024];
 
-	if (dir && dir->parent && dir->parent != t->root)
+	if (dir && dir->parent && tree_is_flat(t, dir->parent))
+		snprintf(path, sizeof(path), "%s/%s", dir->parent->shown, n->shown);
+	else if (dir && dir->parent && dir->parent != t->root)
 		snprintf(path, sizeof(path), "%s/%s/%s", dir->parent->shown, dir->shown, n->shown);
 	else if (dir && dir != t->root)
 		snprintf(path, sizeof(path), "%s/%s", dir->shown, n->shown);

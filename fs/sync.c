@@ -23,7 +23,7 @@
 #define NAME_MOST_MS  2000 /* ... or the first */
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
-#define MAX_UPLOADS   64 /* more would only wait in the engine's queue */
+#define MAX_UPLOADS   64 /* files */
 
 void sync_wake(struct sync *s)
 {
@@ -44,7 +44,7 @@ struct view {
 	struct plan_item *items;
 	struct node **nodes;
 	size_t n;
-	char **names; /* known names that had to be computed */
+	char **names; /* that had to be computed */
 	size_t n_names;
 	int64_t now_ms, next_ms; /* when something settles that has not yet */
 	bool names_settled;
@@ -119,28 +119,50 @@ static bool content_local(struct sync *s, const struct node *n)
 	return local;
 }
 
+/* A copy that lives as long as the view; NULL without memory. */
+static const char *keep_name(struct view *v, const char *name)
+{
+	char **names = realloc(v->names, (v->n_names + 1) * sizeof(*names));
+
+	if (!names)
+		return NULL;
+	v->names = names;
+	names[v->n_names] = strdup(name);
+	return names[v->n_names] ? names[v->n_names++] : NULL;
+}
+
 static const char *known_name(struct sync *s, struct view *v, const struct node *n)
 {
-	char shown[NAMES_MAX + 1], **names;
+	char shown[NAMES_MAX + 1];
+	const char *kept;
 
 	if (!n->known.rid)
 		return NULL;
 	if (node_name_matches(s->m->tree, n))
 		return n->shown;
 	node_known_shown(s->m->tree, &n->known, shown);
-	names = realloc(v->names, (v->n_names + 1) * sizeof(*names));
-	if (!names)
-		return n->shown;
-	v->names = names;
-	names[v->n_names] = strdup(shown);
-	return names[v->n_names] ? names[v->n_names++] : n->shown;
+	kept = keep_name(v, shown);
+	return kept ? kept : n->shown;
+}
+
+/* Where a call in the air, or of unknown outcome, puts it; as shown, NULL = nowhere new. */
+static const char *flight_name(struct view *v, const struct node *n)
+{
+	const char *name = n->flight != LEDGER_FLIGHT_NONE ? node_flight_name(n) : NULL;
+	char shown[NAMES_MAX + 1];
+
+	if (!name)
+		return NULL;
+	names_encode(name, strlen(name), "0", shown, NULL);
+	return keep_name(v, shown);
 }
 
 static uint64_t collection_id(struct tree *t, uint64_t record)
 {
 	struct node *dir = record ? tree_find_locked(t, record) : NULL;
 
-	return dir && dir->parent ? dir->parent->id : 0;
+	dir = dir ? tree_collection_of_locked(t, dir) : NULL;
+	return dir ? dir->id : 0;
 }
 
 static void view_node(struct sync *s, struct view *v, struct node *n)
@@ -159,7 +181,8 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.known_record = n->known.record,
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
 		.known_name = known_name(s, v, n),
-		.known_name_exact = !node_has_token(n, n->known.filename),
+		.known_name_exact =
+			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
 		.gone = n->gone,
 		.local = n->local,
@@ -169,6 +192,7 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.content_differs = n->dirty && !n->gone,
 		.content_local = content_local(s, n),
 		.mtime_differs = n->mtime_dirty,
+		.fields_differ = n->fields != NULL,
 		.size = n->size < 0 ? 0 : (uint64_t)n->size,
 		.busy = n->busy || waits,
 		.parked = n->error != 0,
@@ -177,8 +201,8 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.content_settled = content_settled(s, v, n),
 		.name_settled = v->names_settled,
 		.after = n->after,
-		.flight_record = node_flight_record(n),
-		.flight_name = node_flight_name(n),
+		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
+		.flight_name = flight_name(v, n),
 	};
 	if (record)
 		i->collection = n->parent ? n->parent->id : 0;
@@ -209,11 +233,6 @@ struct todo {
 	bool again;
 };
 
-static bool is_upload(enum plan_kind kind)
-{
-	return kind == PLAN_CREATE || kind == PLAN_REPLACE;
-}
-
 static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call,
 		       const struct view *v, bool *again)
 {
@@ -242,9 +261,17 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 
 	if (todo->n_looks == sizeof(todo->looks) / sizeof(todo->looks[0]))
 		return;
-	todo->looks[todo->n_looks++] = node_flight_record(first);
+	todo->looks[todo->n_looks++] = sync_look_record(first);
 	for (size_t i = call->first; i < call->first + call->n; i++)
 		mark_busy(s, v->nodes[p->entries[i].item]);
+}
+
+/* More would only wait in the engine's queue; where a call carries many files, 16 full ones. */
+static unsigned max_uploads(const struct sync *s)
+{
+	unsigned many = 16 * s->m->remote->caps.batch_create;
+
+	return many > MAX_UPLOADS ? many : MAX_UPLOADS;
 }
 
 static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call,
@@ -273,14 +300,14 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		break;
 	}
 	if (todo->n_batches == sizeof(todo->batches) / sizeof(todo->batches[0]) ||
-	    (is_upload(call->kind) && s->uploads >= MAX_UPLOADS))
+	    (sync_is_upload(call->kind) && s->uploads >= max_uploads(s)))
 		return; /* the next plan has it again */
 	todo->batches[todo->n_batches] = batch_new_locked(s, p, call, v->nodes);
 	if (!todo->batches[todo->n_batches])
 		return;
 	todo->n_batches++;
-	if (is_upload(call->kind))
-		s->uploads++;
+	if (sync_is_upload(call->kind))
+		s->uploads += (unsigned)call->n;
 }
 
 static void do_todo(struct sync *s, struct todo *todo)
@@ -299,8 +326,7 @@ static void do_todo(struct sync *s, struct todo *todo)
 		batch_send(todo->batches[i]);
 }
 
-/* Plan once and start what may start. Returns when to look again. */
-static int64_t plan_once(struct sync *s)
+int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
 	struct view v;
@@ -372,7 +398,7 @@ static void *sync_main(void *arg)
 		s->woken = false;
 		pthread_mutex_unlock(&s->lock);
 		began = clock_mono_ms();
-		next_ms = plan_once(s);
+		next_ms = sync_plan(s);
 		rest(clock_mono_ms() - began);
 		pthread_mutex_lock(&s->lock);
 	}
@@ -388,7 +414,7 @@ static const char *what_differs(const struct node *n)
 		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
 	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
 		return "upload";
-	return "rename";
+	return n->fields ? "record fields" : "rename";
 }
 
 /* ---- life ---- */

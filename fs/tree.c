@@ -159,6 +159,15 @@ struct node *tree_by_rid_locked(struct tree *t, uint64_t scope, const char *rid)
 	return NULL;
 }
 
+struct node *tree_find_collection_locked(struct tree *t, const char *id)
+{
+	struct node *n = t->by_rid[rid_bucket(t, id)];
+
+	while (n && (n->kind != NODE_COLLECTION || strcmp(n->known.rid, id)))
+		n = n->by_rid_next;
+	return n;
+}
+
 /* ---- life ---- */
 
 static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
@@ -279,6 +288,8 @@ static void free_node(struct node *n)
 	known_clear(&n->known);
 	free(n->token);
 	free(n->message);
+	free(n->fields);
+	free(n->known_fields);
 	free(n->shown);
 	free(n);
 }
@@ -289,6 +300,9 @@ void tree_release_locked(struct tree *t, struct node *n)
 
 	if (n->parent || n == t->root || n->nlookup || n->n_open || n->in_sync_list || n->busy ||
 	    n->size_asked)
+		return;
+	/* a collection that is not shown, a record of which something is still to be removed */
+	if (n->kind != NODE_FILE && n->in_ledger)
 		return;
 	slot = &t->by_id[id_bucket(t, n->id)];
 	while (*slot != n)
@@ -380,13 +394,15 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rmtime_ns = k->mtime_ns,
 		.rctime_ns = k->ctime_ns,
 		.rfiller = k->filler,
-		.flight = n->unknown ? LEDGER_FLIGHT_CREATE : n->flight,
+		.flight = n->flight,
 		.flight_since_ns = n->flight_since_ns,
 		.token = n->token,
 		.after = n->after,
 		.error = n->error,
 		.message = n->message,
 		.listed_ns = n->listed_ns,
+		.fields = n->fields,
+		.rfields = n->known_fields,
 	};
 }
 
@@ -423,12 +439,19 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 {
 	struct known *k = &n->known;
 
+	/* a collection's row once had its name only, which is its id */
+	bool bare = n->kind == NODE_COLLECTION && !row->rid;
+
 	return node_set_string(&n->shown, row->shown ? row->shown : "") &&
-	       node_set_string(&k->rid, row->rid) && node_set_string(&k->name, row->rname) &&
+	       node_set_string(&k->rid, bare ? n->shown : row->rid) &&
+	       node_set_string(&k->name, bare ? n->shown : row->rname) &&
 	       node_set_string(&k->filename, row->rfilename) &&
 	       node_set_string(&k->version, row->rversion) && node_set_string(&k->url, row->rurl) &&
 	       node_set_string(&k->media_type, row->rmedia) &&
-	       node_set_string(&n->token, row->token) && node_set_string(&n->message, row->message);
+	       node_set_string(&n->token, row->token) &&
+	       node_set_string(&n->message, row->message) &&
+	       node_set_string(&n->fields, row->fields) &&
+	       node_set_string(&n->known_fields, row->rfields);
 }
 
 static void load_numbers(struct node *n, const struct ledger_node *row)
@@ -462,12 +485,12 @@ static void load_numbers(struct node *n, const struct ledger_node *row)
 	n->listed_ns = row->listed_ns;
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
-	n->unknown = row->flight == LEDGER_FLIGHT_CREATE;
+	n->unknown = row->flight == LEDGER_FLIGHT_CREATE || row->flight == LEDGER_FLIGHT_REMOVE;
 	/*
-	 * a replace can simply be sent again; until then the server's version may be ours, and is
-	 * no news
+	 * a replace or an update can simply be sent again; until then what the server shows may be
+	 * ours, and is no news
 	 */
-	n->flight = row->flight == LEDGER_FLIGHT_REPLACE ? row->flight : LEDGER_FLIGHT_NONE;
+	n->flight = row->flight;
 }
 
 static int load_node(void *ctx, const struct ledger_node *row)
@@ -540,6 +563,37 @@ static void load_links(struct load *load)
 	}
 }
 
+/* Records forgotten in an earlier mount of which nothing is left to be removed. */
+static void drop_forgotten(struct load *load)
+{
+	struct tree *t = load->tree;
+
+	for (size_t i = 0; i < load->n; i++) {
+		struct node *n = load->nodes[i], *record = NULL;
+
+		if (n->kind == NODE_FILE)
+			record = tree_find_locked(t, n->known.record);
+		if (record)
+			record->seen_seq = 1;
+		record = n->unknown ? tree_find_locked(t, node_flight_record(n)) : NULL;
+		if (record)
+			record->seen_seq = 1;
+	}
+	for (size_t i = 0; i < load->n; i++) {
+		struct node *n = load->nodes[i];
+
+		if (n->kind == NODE_RECORD && n->gone && !n->seen_seq) {
+			ledger_drop_node(t->ledger, n->id);
+			n->in_ledger = false;
+		}
+	}
+	for (size_t i = 0; i < load->n; i++) {
+		load->nodes[i]->seen_seq = 0;
+		if (load->nodes[i]->kind == NODE_RECORD)
+			tree_release_locked(t, load->nodes[i]);
+	}
+}
+
 int tree_load(struct tree *t)
 {
 	struct load load = {.tree = t};
@@ -554,48 +608,16 @@ int tree_load(struct tree *t)
 	if (!r)
 		r = ledger_each_xattr(t->ledger, load_xattr, &load);
 	tree_lock(t);
-	if (!r)
+	if (!r) {
 		load_links(&load);
+		drop_forgotten(&load);
+	}
+	/* what there was is shown where the server cannot be asked */
+	t->root->listed = t->root->child_first != NULL;
 	tree_unlock(t);
 	free(load.parents);
 	free(load.nodes);
 	return r;
-}
-
-int tree_set_collections(struct tree *t, const char *collections)
-{
-	char *list = strdup(collections), *save = NULL;
-	struct node *next;
-
-	if (!list)
-		return -ENOMEM;
-	tree_lock(t);
-	for (struct node *n = t->root->child_first; n; n = next) {
-		next = n->sibling_next;
-		n->seen_seq = 0;
-	}
-	for (char *name = strtok_r(list, ":", &save); name; name = strtok_r(NULL, ":", &save)) {
-		struct node *n = tree_child_locked(t, t->root, name);
-
-		if (!n)
-			n = tree_new_node_locked(t, NODE_COLLECTION, t->root, name);
-		if (!n)
-			break;
-		n->seen_seq = 1;
-		n->in_ledger = true;
-		tree_put_locked(t, n);
-	}
-	/*
-	 * a collection no longer asked for is out of sight; its rows stay, it may hold unsent work
-	 */
-	for (struct node *n = t->root->child_first; n; n = next) {
-		next = n->sibling_next;
-		if (!n->seen_seq)
-			unlink_child(t, n);
-	}
-	tree_unlock(t);
-	free(list);
-	return 0;
 }
 
 /* ---- the sync list ---- */
@@ -605,7 +627,7 @@ bool node_differs(const struct tree *t, const struct node *n)
 	const struct known *k = &n->known;
 
 	if (n->kind == NODE_RECORD)
-		return n->parent && k->rid && !node_name_matches(t, n);
+		return n->parent && k->rid && (n->fields || !node_name_matches(t, n));
 	if (n->kind != NODE_FILE || !n->in_ledger)
 		return false;
 	if (n->unknown)
@@ -614,9 +636,9 @@ bool node_differs(const struct tree *t, const struct node *n)
 		return true; /* to be removed, or forgotten */
 	if (n->local)
 		return false;
-	if (!k->rid || n->dirty || n->mtime_dirty)
+	if (!k->rid || n->dirty || n->mtime_dirty || n->flight == LEDGER_FLIGHT_UPDATE)
 		return true;
-	if (node_has_token(n, k->filename))
+	if (known_is_tokened(k))
 		return true;
 	return (n->parent && n->parent->id != k->record) || !node_name_matches(t, n);
 }

@@ -26,6 +26,7 @@
 #include <attachfs/remote.h>
 
 struct notifier;
+struct watch;
 
 #define NODE_ID_ROOT  1
 #define NODE_ID_FIRST 64 /* below: root and control files */
@@ -40,7 +41,10 @@ enum node_kind {
 	NODE_FILE = LEDGER_FILE,
 };
 
-/* What the server is known to have. All NULL and 0 when rid is NULL. */
+/*
+ * What the server is known to have. All NULL and 0 when rid is NULL. A collection always has a rid:
+ * what the remote's ops call it; its name is the server's, or the id where the server tells none.
+ */
 struct known {
 	char *rid;
 	uint64_t record; /* node id of the directory it is in there */
@@ -87,12 +91,19 @@ struct node {
 	bool dirty; /* `content` is not on the server */
 	bool mtime_dirty;
 	bool in_ledger; /* has a row: closed at least once, or came from the server */
+	bool left_name; /* gone, but the kernel may believe a name still leads to it */
 
 	struct known known;
 	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
 	uint64_t seen_seq;  /* the listing it was last seen in */
+	/* the listing that showed it first; a record: the last one that showed a new file in it */
+	uint64_t born_seq;
 
-	/* between */
+	/*
+	 * between: the call that is on its way. Without busy: one whose outcome is not known;
+	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), REPLACE and
+	 * UPDATE are sent once more
+	 */
 	enum ledger_flight flight;
 	int64_t flight_since_ns;
 	char *token; /* of the last create or replace sent: see node_set_flight() */
@@ -100,7 +111,7 @@ struct node {
 	int error; /* parked */
 	char *message;
 	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
-	bool unknown;	 /* outcome of the last call unknown */
+	bool unknown;	 /* outcome of the call that `flight` says unknown: look first */
 	bool size_asked; /* a probe is on its way */
 	unsigned tries;
 	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */
@@ -122,9 +133,15 @@ struct node {
 	/* `version` at the last close: pages in the kernel are still good */
 	uint64_t cached_version;
 
+	/* records: JSON objects */
+	char *fields; /* wanted: what the user has set and the server does not have, or NULL */
+	char *known_fields; /* all as last read, or NULL */
+	int64_t fields_ns;  /* `fields` were last set in this mount */
+
 	/* directories */
 	bool listed; /* the children are complete: what is not here does not exist */
 	int64_t listed_ns;
+	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
 };
 
 struct tombstone;
@@ -161,8 +178,15 @@ void tree_free(struct tree *t);
 /* Fill from the ledger. 0 or -errno. */
 int tree_load(struct tree *t);
 
-/* Make sure that the root holds exactly these collections (':'-separated). 0, -ENOMEM. */
+/* Make sure that the root holds exactly the collections of these ids (':'-separated). 0, -ENOMEM. */
 int tree_set_collections(struct tree *t, const char *collections);
+
+/*
+ * The collections the server lists. With @all the root holds exactly these from now on; else only
+ * their names are learned. 0, -ENOMEM. Takes tree->lock.
+ */
+int tree_collections_listed(struct tree *t, const struct remote_collection *list, size_t n,
+			    bool all);
 
 void tree_lock(struct tree *t);
 void tree_unlock(struct tree *t);
@@ -198,6 +222,33 @@ bool node_name_matches(const struct tree *t, const struct node *n);
 void node_known_shown(const struct tree *t, const struct known *k, char *out);
 /* The collection a record or file belongs to; NULL when unlinked. */
 struct node *node_collection(struct node *n);
+/* The same for a record, also when it is out of its directory; NULL = forgotten. */
+struct node *tree_collection_of_locked(struct tree *t, const struct node *record);
+/* What the remote's ops call a collection. */
+const char *node_collection_id(const struct node *collection);
+/* The collection of that id, also one that is not shown; NULL = none. */
+struct node *tree_find_collection_locked(struct tree *t, const char *id);
+
+/* Whether the server does not list the records of this collection (caps.unlisted_collection). */
+bool tree_is_unlisted(const struct tree *t, const struct node *collection);
+/* Whether its one record stands in its place (caps.flat_collection) ... */
+bool tree_is_flat(const struct tree *t, const struct node *collection);
+/* ... and what the kernel sees for @n: that record, or @n itself. */
+struct node *tree_seen(const struct tree *t, struct node *n);
+/* The node id of what ".." in @dir is. */
+uint64_t tree_above(const struct tree *t, const struct node *dir);
+
+/*
+ * A new record in a collection that is not listed, with its row; @name is the server's for @shown.
+ * NULL without memory.
+ */
+struct node *tree_new_record_locked(struct tree *t, struct node *collection, const char *shown,
+				    const char *rid);
+/*
+ * The user has no use for an (empty) record of such a collection any more. It lives on until what
+ * was in it has been removed on the server.
+ */
+void tree_forget_record_locked(struct tree *t, struct node *record);
 
 void known_clear(struct known *k);
 /* Takes over from @f (clearing it); @record is the node id of the record. */
@@ -229,13 +280,30 @@ bool node_set_string(char **slot, const char *value);
 
 /*
  * What a call in flight was, kept in one string so that a later daemon can look for what became of
- * it: "<token>@<record node, hex>=<name sent>". The token is unique; it is the part's file name
- * where the name itself would not survive as one (P-15).
+ * it: "<token>@<record node, hex>,<content, hex>,<size>=<name sent>". The token is unique; it is
+ * the part's file name where the name itself would not survive as one (P-15).
  */
-bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const char *name);
+struct flight {
+	uint64_t record; /* node id of the record it was sent to, 0 = none */
+	/* node->content at that time; 0 = none (empty, or clean); FLIGHT_UNSURE */
+	uint64_t content;
+	int64_t size;	  /* of what was sent; -1 = not to be known again by it (a filler) */
+	const char *name; /* the server's spelling; NULL = none */
+};
+#define FLIGHT_UNSURE UINT64_MAX /* another call went to the same place: which arrived? */
+bool node_set_flight(struct node *n, uint64_t number, const struct flight *f);
+/* Its content becomes FLIGHT_UNSURE. */
+void node_doubt_flight(struct node *n);
+/* The name is borrowed from the node. */
+void node_get_flight(const struct node *n, struct flight *ret_flight);
 /* Just the token, at least 64 bytes; false = none. */
 bool node_token(const struct node *n, char token[static 64]);
-/* Whether the server's file name @filename is the token of this node's upload, to be mended yet. */
+/*
+ * Whether the server's file name is the token of an upload, to be mended yet: of this node's last
+ * one, or of an earlier one, by whatever node the identity was then.
+ */
+bool known_is_tokened(const struct known *k);
+/* Whether the server's file name @filename is the token of this node's last upload. */
 bool node_has_token(const struct node *n, const char *filename);
 /*
  * The record it was sent to, 0 = none; the server's spelling of the name it was sent under, NULL =
@@ -278,6 +346,8 @@ int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
  * server.
  */
 void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64_t record);
+/* The server has no such record: it goes, unless it holds what the server does not have. */
+void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record);
 
 /* A remote id we removed: listings that began before must not bring it back. */
 void tree_bury_locked(struct tree *t, const char *rid);

@@ -2,8 +2,8 @@
 
 /*
  * What is in a directory without being a file of it: .by-id (one symlink per remote id, found by
- * looking it up) and .record.json (the record's fields, fetched when opened). Their inode numbers
- * are made of a node's, so there is nothing to keep or forget.
+ * looking it up) and .record.json (the record's fields: record_json.c). Their inode numbers are made
+ * of a node's, so there is nothing to keep or forget.
  */
 
 #include "ops.h"
@@ -39,7 +39,7 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 
 	if (dir->kind == NODE_ROOT && !strcmp(c->name, ".attachfs"))
 		ino = control_lookup(NODE_ID_ROOT, c->name);
-	else if (dir->kind != NODE_ROOT && !strcmp(c->name, ".by-id"))
+	else if (!strcmp(c->name, ".by-id"))
 		ino = VIRTUAL_BY_ID | dir->id;
 	else if (dir->kind == NODE_RECORD && !strcmp(c->name, ".record.json") &&
 		 c->m->remote->ops->record_json)
@@ -59,6 +59,34 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 	return true;
 }
 
+/*
+ * By its id in @dir: a collection in the root, a record in its collection, a file in its record.
+ * NULL = no such. tree->lock held.
+ */
+static struct node *by_id_locked(struct tree *t, const struct node *dir, const char *id)
+{
+	struct node *n =
+		dir->kind == NODE_ROOT
+			? tree_find_collection_locked(t, id)
+			: tree_by_rid_locked(t, dir->kind == NODE_COLLECTION ? dir->id : 0, id);
+
+	return n && n->parent == dir ? n : NULL;
+}
+
+bool virtual_lookup_alias_locked(struct call *c, struct node *dir)
+{
+	struct tree *t = c->m->tree;
+	struct node *n = NULL;
+
+	if (dir->kind == NODE_ROOT || tree_is_unlisted(t, dir))
+		n = by_id_locked(t, dir, c->name);
+	if (!n)
+		return false;
+	tree_unlock(t);
+	reply_virtual(c, VIRTUAL_ALIAS | n->id);
+	return true;
+}
+
 void virtual_lookup_link(struct call *c)
 {
 	struct mount *m = c->m;
@@ -69,8 +97,8 @@ void virtual_lookup_link(struct call *c)
 	dir = need_dir_locked(c, c->ino & ~VIRTUAL_MASK);
 	if (!dir)
 		return;
-	n = tree_by_rid_locked(m->tree, dir->kind == NODE_COLLECTION ? dir->id : 0, c->name);
-	if (n && n->parent == dir)
+	n = by_id_locked(m->tree, dir, c->name);
+	if (n)
 		ino = VIRTUAL_LINK | n->id;
 	tree_unlock(m->tree);
 	if (ino)
@@ -94,12 +122,11 @@ int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st)
 		st->st_mode = S_IFDIR | 0555;
 		st->st_nlink = 2;
 		st->st_size = 0;
-	} else if (ino & VIRTUAL_LINK) {
+	} else if (ino & (VIRTUAL_LINK | VIRTUAL_ALIAS)) {
 		st->st_mode = S_IFLNK | 0777;
-		st->st_size = (off_t)strlen(n->shown) + 3;
+		st->st_size = (off_t)strlen(n->shown) + (ino & VIRTUAL_LINK ? 3 : 0);
 	} else {
-		st->st_mode = S_IFREG | 0444;
-		st->st_size = 0; /* known when it was fetched */
+		json_stat_locked(m, n, st);
 	}
 	st->st_blocks = 0;
 	return 0;
@@ -111,152 +138,13 @@ void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino)
 	const struct node *n;
 
 	tree_lock(m->tree);
-	n = ino & VIRTUAL_LINK ? tree_find_locked(m->tree, ino & ~VIRTUAL_MASK) : NULL;
+	n = ino & (VIRTUAL_LINK | VIRTUAL_ALIAS) ? tree_find_locked(m->tree, ino & ~VIRTUAL_MASK)
+						 : NULL;
 	if (n)
-		snprintf(target, sizeof(target), "../%s", n->shown);
+		snprintf(target, sizeof(target), "%s%s", ino & VIRTUAL_LINK ? "../" : "", n->shown);
 	tree_unlock(m->tree);
 	if (*target)
 		fuse_reply_readlink(req, target);
 	else
 		fuse_reply_err(req, n ? EINVAL : ENOENT);
-}
-
-/* ---- .record.json ---- */
-
-struct text {
-	struct opened opened;
-	pthread_mutex_t lock;
-	struct mount *m;
-	bool asked, there; /* lock */
-	bool closed;	   /* lock: the handle is gone, the answer frees */
-	int error;	   /* lock */
-	char *data;	   /* lock; constant once there */
-	size_t len;
-};
-
-static struct text *text_of(uint64_t fh)
-{
-	return (struct text *)(uintptr_t)fh;
-}
-
-static void text_free(struct text *t)
-{
-	pthread_mutex_destroy(&t->lock);
-	free(t->data);
-	free(t);
-}
-
-static void text_left(struct mount *m, struct opened *o)
-{
-	virtual_release(m, (uintptr_t)o);
-}
-
-void virtual_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
-{
-	struct text *t;
-
-	if (!(ino & VIRTUAL_JSON) || (fi->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	t = calloc(1, sizeof(*t));
-	if (!t) {
-		fuse_reply_err(req, ENOMEM);
-		return;
-	}
-	pthread_mutex_init(&t->lock, NULL);
-	t->m = m;
-	fi->fh = (uintptr_t)t;
-	fi->direct_io = 1; /* its size is not known before it is read */
-	mount_opened_add(m, &t->opened, text_left);
-	if (fuse_reply_open(req, fi) < 0)
-		virtual_release(m, fi->fh);
-}
-
-static void on_text(void *ctx, int error, const char *text, size_t len, const char *message)
-{
-	struct text *t = ctx;
-	struct mount *m = t->m;
-	bool closed;
-
-	(void)message;
-	pthread_mutex_lock(&t->lock);
-	t->there = true;
-	t->error = error;
-	if (!error) {
-		t->data = malloc(len + 1);
-		t->len = t->data ? len : 0;
-		if (t->data)
-			memcpy(t->data, text, len);
-	}
-	closed = t->closed;
-	pthread_mutex_unlock(&t->lock);
-	if (closed)
-		text_free(t);
-	else
-		calls_wake(m->calls, CALL_WAIT_CONTROL, (uintptr_t)t, 0);
-}
-
-static void ask_text(struct text *t, uint64_t ino)
-{
-	struct mount *m = t->m;
-	char *collection = NULL, *rid = NULL;
-	struct node *n;
-	int r = -ENOENT;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
-	if (n && n->parent && n->known.rid) {
-		collection = strdup(n->parent->shown);
-		rid = strdup(n->known.rid);
-	}
-	tree_unlock(m->tree);
-	if (collection && rid)
-		r = m->remote->ops->record_json(m->remote, collection, rid, on_text, t);
-	free(collection);
-	free(rid);
-	if (r < 0)
-		on_text(t, r, NULL, 0, NULL);
-}
-
-void virtual_read(struct call *c)
-{
-	struct text *t = text_of(c->fh);
-	uint64_t ino = c->ino;
-	bool ask, there;
-	size_t len = 0;
-
-	pthread_mutex_lock(&t->lock);
-	there = t->there;
-	ask = !t->asked;
-	t->asked = true;
-	if (!there && !c->error) {
-		call_park(c, CALL_WAIT_CONTROL, (uintptr_t)t);
-		pthread_mutex_unlock(&t->lock);
-		if (ask)
-			ask_text(t, ino);
-		return;
-	}
-	pthread_mutex_unlock(&t->lock);
-	if (!there || t->error) {
-		call_fail(c, there ? t->error : c->error);
-		return;
-	}
-	if (c->off < t->len)
-		len = t->len - c->off < c->len ? t->len - c->off : c->len;
-	reply_copy(c, len ? t->data + c->off : "", len);
-}
-
-void virtual_release(struct mount *m, uint64_t fh)
-{
-	struct text *t = text_of(fh);
-	bool pending;
-
-	mount_opened_remove(m, &t->opened);
-	pthread_mutex_lock(&t->lock);
-	t->closed = true;
-	pending = t->asked && !t->there;
-	pthread_mutex_unlock(&t->lock);
-	if (!pending)
-		text_free(t);
 }

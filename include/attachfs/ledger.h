@@ -84,6 +84,10 @@ struct ledger_node {
 	int error;	     /* parked: negative errno, 0 = not parked */
 	const char *message; /* the server's words */
 	int64_t listed_ns;   /* directories: when last listed wholly; INT64_MIN = never */
+
+	/* records: JSON objects, or NULL */
+	const char *fields;  /* wanted: what the user has set and the server does not have */
+	const char *rfields; /* known: all fields as last read */
 };
 
 enum ledger_content_kind {

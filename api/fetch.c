@@ -87,6 +87,7 @@ struct fetch {
 	uint64_t answer_end; /* UINT64_MAX = not told */
 	uint64_t began_at;
 	size_t error_bytes;
+	char error_words[512]; /* the first of them, as text */
 
 	/* lock: */
 	unsigned refs;	   /* one is the machine's own */
@@ -225,6 +226,9 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	const char *bytes = data;
 
 	if (!f->good) {
+		if (f->error_bytes < sizeof(f->error_words) - 1)
+			snprintf(f->error_words + f->error_bytes,
+				 sizeof(f->error_words) - f->error_bytes, "%.*s", (int)len, bytes);
 		f->error_bytes += len;
 		return f->error_bytes <= ERROR_BODY_MAX;
 	}
@@ -431,8 +435,17 @@ static bool switch_source(struct fetch *f, int status)
 	return true;
 }
 
+/* Where others say 401, some servers say another status, and why. */
+static bool is_about_credential(const struct fetch *f, int status)
+{
+	return f->source->refusal_words && (status == 400 || status == 403) &&
+	       strcasestr(f->error_words, f->source->refusal_words);
+}
+
 static void after_refusal(struct fetch *f, int status)
 {
+	if (is_about_credential(f, status))
+		status = 401;
 	bool renewable = f->source->renew && (status == 400 || status == 401 || status == 403 ||
 					      status == 404 || status == 410);
 	bool gone = status == 404 || status == 410;
@@ -576,6 +589,7 @@ static int fetch_send(struct fetch *f)
 	f->answer_end = UINT64_MAX;
 	f->at = f->began_at = f->position;
 	f->error_bytes = 0;
+	memset(f->error_words, 0, sizeof(f->error_words));
 	if (r == 0)
 		r = call_gate_start(f->remote, &spec, &transfer);
 	auth_free_header(credential);

@@ -40,7 +40,7 @@ struct call *servicemax_call(struct servicemax *p, enum transfer_class class, co
 		counted = NULL;
 	if (url && counted)
 		c = call_new(&p->base, class, method, url, counted);
-	call_set_refusal_words(c, "invalid token");
+	call_set_refusal_words(c, SERVICEMAX_REFUSAL);
 	free(url);
 	free(counted);
 	return c;

@@ -47,6 +47,9 @@
 #define SERVICEMAX_CREATE     20   /* files in an upload */
 #define SERVICEMAX_REMOVE     100  /* files in a deletion */
 
+/* What is said of a token that is no good, with whatever status (section 1). */
+#define SERVICEMAX_REFUSAL "invalid token"
+
 /* Pure: a full object identifier, which may enter a URL. */
 bool servicemax_is_object(const char *name);
 
@@ -60,9 +63,18 @@ struct servicemax_uuids {
 int servicemax_uuids_put(struct servicemax_uuids *set, const char *uuid, unsigned tag);
 /* Its tag, 0 = it is not there. */
 unsigned servicemax_uuids_get(const struct servicemax_uuids *set, const char *uuid);
+/* One after the other from *@at = 0 on; false at the end. */
+bool servicemax_uuids_next(const struct servicemax_uuids *set, size_t *at,
+			   char out[SERVICEMAX_UUID_SIZE]);
 void servicemax_uuids_clear(struct servicemax_uuids *set);
 
 /* decode */
+
+/*
+ * An answer with all files of an object may be so large; above it (some 300,000 files) records are
+ * looked at in hundreds.
+ */
+#define SERVICEMAX_FILES_MAX ((size_t)128 << 20)
 
 struct servicemax_page {
 	struct remote_record *records;

@@ -22,7 +22,6 @@
 #include "json.h"
 
 #define SKEW_FINE_S 5
-#define FILES_MAX   ((size_t)512 << 20)
 
 struct checking {
 	struct servicemax *p;
@@ -62,7 +61,7 @@ static void ask(struct checking *c, const char *what, const char *endpoint, call
 	snprintf(path, sizeof(path), "/v2/%s/%s", c->p->objects[c->object].name, what);
 	struct call *call = servicemax_call(c->p, TRANSFER_INTERACTIVE, "GET", path, endpoint);
 	call_set_idempotent(call, true);
-	call_set_max_body(call, FILES_MAX);
+	call_set_max_body(call, SERVICEMAX_FILES_MAX);
 	int r = call_start(call, done, c);
 	if (r < 0)
 		check_end(c, r, "not sent");
@@ -103,11 +102,14 @@ static void files_done(void *ctx, const struct call_reply *reply)
 	struct checking *c = ctx;
 	const char *object = c->p->objects[c->object].name;
 
-	if (reply->error < 0 && !is_about_object(reply)) {
-		check_end(c, reply->error == -EOVERFLOW ? -EIO : reply->error, reply->message);
+	if (reply->error < 0 && reply->error != -EOVERFLOW && !is_about_object(reply)) {
+		check_end(c, reply->error, reply->message);
 		return;
 	}
-	if (reply->error < 0)
+	if (reply->error == -EOVERFLOW)
+		find(c, REMOTE_NOTE, object,
+		     "very many files: they are listed by hundreds of records, which takes long");
+	else if (reply->error < 0)
 		find(c, REMOTE_BAD, object,
 		     "its attachments cannot be listed: %s: is '%s' the full identifier of an "
 		     "object, and may you read it?",

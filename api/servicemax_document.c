@@ -28,6 +28,7 @@ static const struct fetch_source *instead_of_none(struct remote *r, int status);
 static const struct fetch_source with_credential = {
 	.endpoint = "GET /document/{uuid}",
 	.credential = true,
+	.refusal_words = SERVICEMAX_REFUSAL,
 	.accept = "Accept: */*",
 	.judge = judge,
 	.instead = instead_of_credential,

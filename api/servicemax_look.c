@@ -71,11 +71,29 @@ static void serve(struct servicemax *p, struct servicemax_look *w, const json_t 
 			   : "");
 }
 
+/* Whether one before it is of the same record: that one's answer is its answer too. */
+static bool is_double(const struct servicemax_look *batch, const struct servicemax_look *w)
+{
+	for (; batch != w; batch = batch->next)
+		if (strcasecmp(batch->record, w->record) == 0)
+			return true;
+	return false;
+}
+
+/* All are of one record. */
+static bool is_single(const struct servicemax_look *batch)
+{
+	for (const struct servicemax_look *w = batch->next; w; w = w->next)
+		if (strcasecmp(batch->record, w->record) != 0)
+			return false;
+	return true;
+}
+
 /* The array, or of many the one under its UUID; nothing is as bad as nonsense (S-9). */
 static void serve_all(struct looking *l, const json_t *json)
 {
 	struct servicemax_look *w = l->batch, *next;
-	bool one = !w->next;
+	bool one = is_single(w);
 
 	for (l->batch = NULL; w; w = next) {
 		next = w->next;
@@ -112,7 +130,7 @@ static void looking_done(void *ctx, const struct call_reply *reply)
 
 	if (error == 0) {
 		serve_all(l, reply->json);
-	} else if (one_is_bad && l->batch->next) {
+	} else if (one_is_bad && !is_single(l->batch)) {
 		divide(l);
 	} else {
 		batch_end(l->batch, error, reply->message);
@@ -127,28 +145,19 @@ static int send(struct looking *l)
 	const struct servicemax_look *first = l->batch;
 	const char *endpoint = "/v2/{object}/{uuid}/attachments";
 
-	if (first->next) {
+	if (!is_single(first)) {
 		endpoint = "/v2/{object}/attachments?uuids";
 		int n = snprintf(path, sizeof(path), "/v2/%s/attachments?uuids=%s", first->object,
 				 first->record);
 		for (const struct servicemax_look *w = first->next; w; w = w->next)
-			n += snprintf(path + n, sizeof(path) - (size_t)n, ",%s", w->record);
+			if (!is_double(first, w))
+				n += snprintf(path + n, sizeof(path) - (size_t)n, ",%s", w->record);
 	} else {
 		snprintf(path, sizeof(path), "/v2/%s/%s/attachments", first->object, first->record);
 	}
 	struct call *call = servicemax_call(l->p, l->class, "GET", path, endpoint);
 	call_set_idempotent(call, true);
 	return call_start(call, looking_done, l);
-}
-
-/* The same record asked for twice is one entry of a call only: the second one waits. */
-static bool fits(const struct servicemax_look *batch, const struct servicemax_look *w)
-{
-	for (; batch; batch = batch->next)
-		if (strcmp(batch->object, w->object) != 0 ||
-		    strcasecmp(batch->record, w->record) == 0)
-			return false;
-	return true;
 }
 
 /* Up to a hundred of those who wait, of one object; none: the queue is at rest. */
@@ -160,7 +169,7 @@ static struct servicemax_look *take_batch(struct servicemax *p, int queue)
 	pthread_mutex_lock(&p->lock);
 	for (struct servicemax_look **at = &p->looks[queue]; *at && n < SERVICEMAX_LOOKS;) {
 		struct servicemax_look *w = *at;
-		if (!fits(batch, w)) {
+		if (batch && strcmp(batch->object, w->object) != 0) {
 			at = &w->next;
 			continue;
 		}

@@ -23,7 +23,6 @@
 
 #define HALF_MAX       160
 #define LEARN_MARGIN_S 120
-#define POLL_MAX       ((size_t)512 << 20)
 
 static const char *const total_header[] = {"X-Total-Count", NULL};
 
@@ -113,9 +112,14 @@ static void poll_reply(void *ctx, const struct call_reply *reply)
 		poll_end(poll, 0, false, cursor);
 		return;
 	}
-	if (error == 0)
+	/* Too many files to be looked at all the time: then it is the records that tell. */
+	if (error == -EOVERFLOW && !poll->records) {
+		snprintf(now, sizeof(now), "many");
+		error = 0;
+	} else if (error == 0) {
 		error = poll->records ? describe_newest(reply, now)
 				      : servicemax_digest(reply->json, now);
+	}
 	if (error < 0) {
 		poll_end(poll, error == -EOVERFLOW ? -EIO : error, false, NULL);
 		return;
@@ -149,7 +153,7 @@ static struct call *make_call(const struct polling *poll, const char *object)
 				poll->records ? "/v2/{object}" : "/v2/{object}/attachments");
 	call_set_idempotent(call, true);
 	call_want_headers(call, total_header);
-	call_set_max_body(call, POLL_MAX);
+	call_set_max_body(call, SERVICEMAX_FILES_MAX);
 	return call;
 }
 

@@ -10,6 +10,9 @@
  *	           A few are asked for one by one; for more the records are listed once more. Those
  *	           that are not there then are remembered and never asked for again.
  *
+ *	LOOKS      instead of FILES where those are too many for one answer: at a hundred records
+ *	           at a time
+ *
  * The records come first, so that one made in between is not shown without its files, and may be
  * shown while the files are on their way.
  */
@@ -44,6 +47,10 @@ struct tree_listing {
 	json_t *map; /* the files, once they are here */
 	char strangers[STRANGERS_MAX][SERVICEMAX_UUID_SIZE];
 	size_t n_strangers, asked;
+	/* LOOKS: */
+	size_t looked;	       /* servicemax_uuids_next()'s */
+	atomic_size_t pending; /* looks under way, and one for the starter */
+	atomic_int error;
 };
 
 static void end(struct tree_listing *l, int error, const char *message)
@@ -85,7 +92,7 @@ static int ask_files(struct tree_listing *l)
 	struct call *call =
 		servicemax_call(l->p, l->class, "GET", path, "/v2/{object}/attachments");
 	call_set_idempotent(call, true);
-	call_set_max_body(call, FILES_MAX);
+	call_set_max_body(call, SERVICEMAX_FILES_MAX);
 	return call_start(call, files_done, l);
 }
 
@@ -196,12 +203,72 @@ static void give_and_go_on(struct tree_listing *l)
 		end(l, r, "");
 }
 
+static void look_at_next(struct tree_listing *l);
+
+static void look_end(struct tree_listing *l)
+{
+	if (atomic_fetch_sub(&l->pending, 1) > 1)
+		return;
+	int error = atomic_load(&l->error);
+	if (error < 0)
+		end(l, error, "the files of some records cannot be listed");
+	else if (l->looked >= l->paging.seen.size)
+		end(l, 0, "");
+	else
+		look_at_next(l);
+}
+
+static bool look_page(void *ctx, struct remote_record *records, size_t n_records,
+		      struct remote_file *files, size_t n_files)
+{
+	struct tree_listing *l = ctx;
+	bool ok = atomic_load(&l->error) == 0 &&
+		  l->sink.page(l->sink.ctx, records, n_records, files, n_files);
+
+	if (!ok)
+		atomic_store(&l->error, -ECANCELED);
+	return ok;
+}
+
+static void look_done(void *ctx, int error, const char *message)
+{
+	struct tree_listing *l = ctx;
+
+	(void)message;
+	/* One that is gone by now has no files. */
+	if (error < 0 && error != -ENOENT)
+		atomic_store(&l->error, error);
+	look_end(l);
+}
+
+/* Looks queue up and are one call at a time, so that pages come in order. */
+static void look_at_next(struct tree_listing *l)
+{
+	struct remote_sink sink = {look_page, look_done, l};
+	char uuid[SERVICEMAX_UUID_SIZE];
+
+	atomic_store(&l->pending, 1);
+	for (int n = 0; n < SERVICEMAX_LOOKS; n++) {
+		if (!servicemax_uuids_next(&l->paging.seen, &l->looked, uuid))
+			break;
+		atomic_fetch_add(&l->pending, 1);
+		int r = servicemax_list_record(&l->p->base, l->class, l->object, uuid, &sink);
+		if (r < 0)
+			look_done(l, r, "");
+	}
+	look_end(l);
+}
+
 static void files_done(void *ctx, const struct call_reply *reply)
 {
 	struct tree_listing *l = ctx;
 
+	if (reply->error == -EOVERFLOW) {
+		look_at_next(l);
+		return;
+	}
 	if (reply->error < 0) {
-		end(l, reply->error == -EOVERFLOW ? -EIO : reply->error, reply->message);
+		end(l, reply->error, reply->message);
 		return;
 	}
 	/* Our own copy of the upper level: entries are taken out of it. */

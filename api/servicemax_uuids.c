@@ -87,6 +87,28 @@ unsigned servicemax_uuids_get(const struct servicemax_uuids *set, const char *uu
 	return set->size && parse(uuid, bytes) ? find(set, bytes)->tag : 0;
 }
 
+bool servicemax_uuids_next(const struct servicemax_uuids *set, size_t *at,
+			   char out[SERVICEMAX_UUID_SIZE])
+{
+	static const char hex[] = "0123456789abcdef";
+
+	for (; *at < set->size; ++*at) {
+		const struct servicemax_uuid *slot = &set->slots[*at];
+		if (slot->tag == 0)
+			continue;
+		for (size_t i = 0; i < 16; i++) {
+			if (i == 4 || i == 6 || i == 8 || i == 10)
+				*out++ = '-';
+			*out++ = hex[slot->bytes[i] >> 4];
+			*out++ = hex[slot->bytes[i] & 15];
+		}
+		*out = '\0';
+		++*at;
+		return true;
+	}
+	return false;
+}
+
 void servicemax_uuids_clear(struct servicemax_uuids *set)
 {
 	free(set->slots);

@@ -948,6 +948,32 @@ static void test_a_listing_of_nonsense_is_not_whole(void **state)
 	assert_int_equal(s.error, -EIO);
 }
 
+static void test_too_many_files_for_one_answer_are_listed_by_records(void **state)
+{
+	struct seen s = {0};
+
+	(void)state;
+	start_tree(&s);
+	answer(next_sent("GET", PAGE_URL), 200,
+	       "[" RECORD_JSON(R1, "Pump 7") "," RECORD_JSON(R2, "Pump 8") "]");
+	struct sent *sent = next_sent("GET", "/v2/io_showcase/attachments");
+	struct transfer_head head = {.status = 200,
+				     .content_length = INT64_C(1) << 40,
+				     .content_type = "application/json"};
+	assert_false(sent->head(sent->ctx, &head));
+	answer_error(sent, -EIO, 200);
+	sent = &world.sent[world.n_answered++];
+	assert_non_null(strstr(sent->url, "/attachments"));
+	bool first = strstr(sent->url, R1) != NULL;
+	answer(sent, first ? 200 : 404, first ? "[" FILE1_JSON "]" : "");
+	assert_int_equal(s.done, 0);
+	sent = &world.sent[world.n_answered++];
+	answer(sent, first ? 404 : 200, first ? "" : "[" FILE1_JSON "]");
+	assert_int_equal(s.done, 1);
+	assert_int_equal(s.error, 0);
+	assert_string_equal(s.files, "41/file1.txt|");
+}
+
 static void test_looks_at_many_records_are_one_call(void **state)
 {
 	struct seen s[4] = {0};
@@ -966,9 +992,17 @@ static void test_looks_at_many_records_are_one_call(void **state)
 	assert_int_equal(s[1].error, 0);
 	assert_string_equal(s[1].files, "");
 	assert_string_equal(s[2].files, "43/file1.txt|");
-	answer(next_sent("GET", "/v2/io_showcase/" R2 "/attachments"), 404, "");
 	assert_int_equal(s[3].done, 1);
-	assert_int_equal(s[3].error, -ENOENT);
+	/* Two of the same. */
+	memset(s, 0, sizeof(s));
+	start_record(&s[0], R1);
+	start_record(&s[1], R2);
+	start_record(&s[2], R2);
+	answer(next_sent("GET", "/v2/io_showcase/" R1 "/attachments"), 200, "[]");
+	answer(next_sent("GET", "/v2/io_showcase/" R2 "/attachments"), 404, "");
+	assert_int_equal(s[1].error, -ENOENT);
+	assert_int_equal(s[2].error, -ENOENT);
+	assert_int_equal(s[2].done, 1);
 }
 
 static void test_one_record_that_is_gone_is_found_by_halves(void **state)
@@ -1417,6 +1451,14 @@ static void test_a_script_without_a_token_is_said(void **state)
 
 /* ---- bytes ---- */
 
+/* For what another thread brings. */
+static void wait_for(const int *value, int expected)
+{
+	for (int i = 0; i < 500 && *(const volatile int *)value != expected; i++)
+		usleep(10000);
+	assert_int_equal(*value, expected);
+}
+
 struct fetched {
 	char bytes[64];
 	int done, error;
@@ -1517,15 +1559,18 @@ static void test_a_server_that_refuses_the_credential_gets_none_from_then_on(voi
 	assert_int_equal(f.error, -EIO);
 }
 
-/* ---- questions ---- */
-
-/* For what another thread brings. */
-static void wait_for(const int *value, int expected)
+static void test_a_token_may_be_called_invalid_by_any_status(void **state)
 {
-	for (int i = 0; i < 500 && *(const volatile int *)value != expected; i++)
-		usleep(10000);
-	assert_int_equal(*value, expected);
+	struct fetched f;
+
+	(void)state;
+	start_fetch(&f, NULL);
+	answer(next_sent("GET", DOCUMENT), 400, "{\"message\":\"Invalid Token\"}");
+	wait_for(&f.done, 1);
+	assert_int_equal(f.error, -EACCES);
 }
+
+/* ---- questions ---- */
 
 static char said[1024];
 
@@ -1784,6 +1829,7 @@ int main(void)
 		CALL_TEST(test_many_records_made_in_between_are_listed_again),
 		CALL_TEST(test_an_object_without_the_usual_fields_is_asked_for_fewer),
 		CALL_TEST(test_a_listing_of_nonsense_is_not_whole),
+		CALL_TEST(test_too_many_files_for_one_answer_are_listed_by_records),
 		CALL_TEST(test_looks_at_many_records_are_one_call),
 		CALL_TEST(test_one_record_that_is_gone_is_found_by_halves),
 		CALL_TEST(test_a_poll_is_one_call_and_sees_versions_and_records),
@@ -1804,6 +1850,7 @@ int main(void)
 		CALL_TEST(test_a_script_without_a_token_is_said),
 		CALL_TEST(test_bytes_come_from_the_link_with_the_credential),
 		CALL_TEST(test_a_server_that_refuses_the_credential_gets_none_from_then_on),
+		CALL_TEST(test_a_token_may_be_called_invalid_by_any_status),
 		CALL_TEST(test_a_probe_says_who_i_am),
 		CALL_TEST(test_a_record_is_shown_as_it_is),
 		CALL_TEST(test_a_check_tells_what_can_be_seen),

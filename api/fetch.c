@@ -380,7 +380,8 @@ static void after_refusal(struct fetch *f, int status)
 		fetch_renew(f, f->link == REMEMBERED || gone);
 		return;
 	}
-	log_error("read attachment %s: the storage answered with status %d", f->file.id, status);
+	log_line(f->source->unsure && (gone || status == 405) ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+		 "read attachment %s: the storage answered with status %d", f->file.id, status);
 	/*
 	 * Where links are renewed the file is there, as that has just said: its bytes are not, which
 	 * is not the same as gone.

@@ -26,6 +26,7 @@ struct fetch_source {
 	const char *endpoint; /* what it is counted under: "GET blob" */
 	bool credential;      /* sent along, to the engine's origin only */
 	const char *accept;   /* NULL = no Accept header */
+	bool unsure; /* whether there are bytes: that there are none is no error in the log */
 	/*
 	 * Whether an answer's bytes can be the file's, by its head, before any is used. @total: the
 	 * size of the whole by the answer, -1 = not told. 0, or the error to end with: -ESTALE (of

@@ -295,6 +295,7 @@ static void on_listing(void *ctx, const struct call_reply *reply)
 	struct rillsoft_slot *s = ctx;
 	struct rillsoft_listing *l = NULL;
 	const char *message = reply->message;
+	char words[CALL_MESSAGE_MAX];
 	int r = reply->error;
 
 	if (r == 0) {
@@ -302,10 +303,13 @@ static void on_listing(void *ctx, const struct call_reply *reply)
 		message = r == -EIO ? "the answer is not what Rillsoft sends: no list of documents"
 				    : message;
 	}
-	if (r == -ENOENT && (reply->status == 404 || reply->status == 410)) {
-		/* Also a wrong template; that a project is gone is for the list of projects to say. */
-		message = "the server finds no documents there; check client= and "
-			  "template_documents=";
+	if (reply->status == 400 || reply->status == 404 || reply->status == 410) {
+		/* That a project is gone is for the list of projects to say. */
+		snprintf(words, sizeof(words),
+			 "%.120s; the server may list documents elsewhere, or want another query: "
+			 "template_documents=",
+			 reply->message);
+		message = words;
 		r = -EIO;
 	}
 	if (r == -EOVERFLOW)

@@ -461,7 +461,8 @@ static void after_refusal(struct fetch *f, int status)
 		fetch_renew(f, f->link == REMEMBERED || gone);
 		return;
 	}
-	log_error("read attachment %s: the storage answered with status %d", f->file.id, status);
+	log_line(f->source->unsure && (gone || status == 405) ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+		 "read attachment %s: the storage answered with status %d", f->file.id, status);
 	if (f->source->credential && status == 401) {
 		end_refused(f);
 		return;

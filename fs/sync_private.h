@@ -42,7 +42,7 @@ struct sync {
 /* What is remembered of one item of a call until its outcome. */
 struct sent {
 	uint64_t node;
-	/* an earlier REPLACE or UPDATE of unknown outcome, which only an acknowledgement settles */
+	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
 	bool in_place; /* upload: the server has it at this very place already */
 	int lost;      /* upload: the bytes are not here (any more): negative errno */

@@ -96,8 +96,8 @@ struct node {
 
 	/*
 	 * between: the call that is on its way. Without busy: one whose outcome is not known;
-	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), REPLACE and
-	 * UPDATE are sent once more
+	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), the others
+	 * are sent once more
 	 */
 	enum ledger_flight flight;
 	int64_t flight_since_ns;

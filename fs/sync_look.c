@@ -104,13 +104,19 @@ static bool is_ours(struct tree *t, const struct node *n, const struct remote_fi
 	return is_young(n, f, CLOCK_SLACK_NS);
 }
 
-/* Another create on its way, or of unknown outcome, to the same place. */
-static struct node *find_rival(const struct tree *t, const struct node *n)
+/*
+ * Another create on its way, or of unknown outcome, to the same place: the next one behind @from in
+ * the sync list, NULL = from its beginning.
+ */
+static struct node *find_rival(const struct tree *t, const struct node *n, struct node *from)
 {
 	struct flight sent, other;
 
+	if (n->flight != LEDGER_FLIGHT_CREATE)
+		return NULL;
 	node_get_flight(n, &sent);
-	for (struct node *o = t->sync_first; o && sent.name; o = o->sync_next) {
+	for (struct node *o = from ? from->sync_next : t->sync_first; o && sent.name;
+	     o = o->sync_next) {
 		if (o == n || o->flight != LEDGER_FLIGHT_CREATE)
 			continue;
 		node_get_flight(o, &other);
@@ -124,18 +130,15 @@ static struct node *find_rival(const struct tree *t, const struct node *n)
  * Two creates went to the same place, and each may find what the other left: neither is sure then of
  * the bytes, and what one that is gone finds is not removed before the other has sent its own again.
  */
-static void doubt_rivals(struct look *l, struct node *n)
+static void doubt_rivals(struct tree *t, struct node *n)
 {
-	struct sync *s = l->sync;
-	struct node *rival = n->flight == LEDGER_FLIGHT_CREATE ? find_rival(s->m->tree, n) : NULL;
-
-	if (!rival)
-		return;
-	if (n->gone && !rival->gone && !n->after)
-		n->after = rival->id;
-	node_doubt_flight(n);
-	node_doubt_flight(rival);
-	tree_put_locked(s->m->tree, rival);
+	for (struct node *o = find_rival(t, n, NULL); o; o = find_rival(t, n, o)) {
+		if (n->gone && !o->gone && !n->after)
+			n->after = o->id;
+		node_doubt_flight(n);
+		node_doubt_flight(o);
+		tree_put_locked(t, o);
+	}
 }
 
 /* *@ret_sure: its bytes are those that were sent. */
@@ -232,9 +235,10 @@ static void resolve_remove(struct look *l, struct node *n)
 /* What is there may be the rival's, who will know, or who still wants it. */
 static bool must_wait(const struct tree *t, const struct node *n)
 {
-	const struct node *rival = n->flight == LEDGER_FLIGHT_CREATE ? find_rival(t, n) : NULL;
-
-	return rival && (!rival->unknown || (n->gone && !rival->gone));
+	for (struct node *o = find_rival(t, n, NULL); o; o = find_rival(t, n, o))
+		if (!o->unknown || (n->gone && !o->gone))
+			return true;
+	return false;
 }
 
 static void resolve(struct look *l, struct node *n, int error)
@@ -302,7 +306,7 @@ static void look_done(void *ctx, int error, const char *message)
 	ledger_group_begin(t->ledger);
 	for (struct node *n = t->sync_first; n && !error; n = n->sync_next)
 		if (n->unknown && n->busy && sync_look_record(n) == l->record)
-			doubt_rivals(l, n);
+			doubt_rivals(t, n);
 	/* those still wanted choose first: what the gone ones find is removed */
 	resolve_all(l, false, error);
 	resolve_all(l, true, error);

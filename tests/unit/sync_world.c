@@ -193,6 +193,10 @@ void world_others_act(struct world *w)
 	unsigned record = 1 + world_pick(w, WORLD_RECORDS);
 	const char *name = names[world_pick(w, 4)];
 
+	/* without sizes in lists nothing tells a file of theirs from an unknown upload of ours */
+	if (!w->caps.sizes_listed)
+		name = "theirs";
+
 	switch (world_pick(w, 4)) {
 	case 0:
 		if (!w->caps.names_unique || !world_at(w, record, name))

@@ -35,7 +35,7 @@ struct arrived {
 
 struct look {
 	struct sync *sync;
-	uint64_t record;
+	uint64_t record, number;
 	struct remote_file *files;
 	size_t n;
 	struct arrived *arrived;
@@ -261,7 +261,7 @@ static void resolve_all(struct look *l, bool gone, int error)
 
 	for (struct node *n = t->sync_first; n; n = next) {
 		next = n->sync_next;
-		if (!n->unknown || !n->busy || n->gone != gone || sync_look_record(n) != l->record)
+		if (!n->unknown || !n->busy || n->gone != gone || n->look != l->number)
 			continue;
 		resolve(l, n, error);
 		tree_changed_locked(t, n);
@@ -305,7 +305,7 @@ static void look_done(void *ctx, int error, const char *message)
 	tree_lock(t);
 	ledger_group_begin(t->ledger);
 	for (struct node *n = t->sync_first; n && !error; n = n->sync_next)
-		if (n->unknown && n->busy && sync_look_record(n) == l->record)
+		if (n->unknown && n->busy && n->look == l->number)
 			doubt_rivals(t, n);
 	/* those still wanted choose first: what the gone ones find is removed */
 	resolve_all(l, false, error);
@@ -318,11 +318,11 @@ static void look_done(void *ctx, int error, const char *message)
 }
 
 /* Without memory to look: later. */
-static void give_up_look(struct sync *s, uint64_t record)
+static void give_up_look(struct sync *s, uint64_t number)
 {
 	tree_lock(s->m->tree);
 	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		if (n->unknown && n->busy && sync_look_record(n) == record) {
+		if (n->unknown && n->busy && n->look == number) {
 			sync_landed_locked(s, n);
 			sync_back_off_locked(s, n);
 		}
@@ -330,7 +330,7 @@ static void give_up_look(struct sync *s, uint64_t record)
 	sync_wake(s);
 }
 
-void sync_look(struct sync *s, uint64_t record)
+void sync_look(struct sync *s, uint64_t record, uint64_t number)
 {
 	struct remote *r = s->m->remote;
 	struct look *l = calloc(1, sizeof(*l));
@@ -340,11 +340,12 @@ void sync_look(struct sync *s, uint64_t record)
 	int ret = -ENOENT;
 
 	if (!l) {
-		give_up_look(s, record);
+		give_up_look(s, number);
 		return;
 	}
 	l->sync = s;
 	l->record = record;
+	l->number = number;
 	tree_lock(s->m->tree);
 	dir = tree_find_locked(s->m->tree, record);
 	if (dir && dir->known.rid && dir->parent) {

@@ -36,6 +36,7 @@ struct sync {
 	unsigned in_flight;	   /* tree->lock: nodes busy with a call */
 	uint64_t done, bytes_sent; /* tree->lock */
 	uint64_t next_token;	   /* tree->lock */
+	uint64_t last_look;	   /* tree->lock */
 	uint32_t random;
 };
 
@@ -98,7 +99,8 @@ void batch_upload(struct batch *b);
 /* Local steps of a plan. tree->lock held. */
 void sync_forget_locked(struct sync *s, struct node *n);
 int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost);
-void sync_look(struct sync *s, uint64_t record);
+/* For the nodes whose node->look is @number. */
+void sync_look(struct sync *s, uint64_t record, uint64_t number);
 void sync_fetch(struct sync *s, uint64_t node);
 
 /* The remote has answered for all items of @b. Takes @b. */

@@ -440,14 +440,19 @@ static int become_clean_locked(struct content *c, char **key, struct content **r
 	r = ledger_clean_content(s->ledger, c->id, *key);
 	if (r == 0) {
 		if (!c->dropped) {
+			char *old = c->key;
+
+			content_remove_key_store_locked(c);
 			*ret_displaced = displace_store_locked(s, *key);
 			c->key = *key;
-			*key = NULL;
+			*key = old;
 			content_insert_key_store_locked(c);
 		}
+		if (c->dirty) {
+			c->was_dirty = true;
+			s->dirty_bytes -= c->charged;
+		}
 		c->dirty = false;
-		c->was_dirty = true;
-		s->dirty_bytes -= c->charged;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return r;
@@ -460,7 +465,7 @@ int content_become_clean(struct content *c, const char *key)
 	int r = copy ? 0 : -ENOMEM;
 
 	content_lock(c);
-	if (r == 0 && (!c->dirty || !c->complete))
+	if (r == 0 && !c->complete)
 		r = -EINVAL;
 	if (r == 0)
 		r = become_clean_locked(c, &copy, &displaced);

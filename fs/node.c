@@ -42,7 +42,7 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 	/* what was sent for this name, perhaps a spelling that shows differently elsewhere */
 	names_to_server(n->shown, server);
 	if (!strcmp(k->name, server) &&
-	    (!k->filename || !strcmp(k->filename, server) || node_has_token(n, k->filename)))
+	    (!k->filename || !strcmp(k->filename, server) || known_is_tokened(k)))
 		return true;
 	node_known_shown(t, k, base);
 	if (!strcmp(n->shown, base))
@@ -119,12 +119,14 @@ void tree_swap_known_locked(struct tree *t, struct node *a, struct node *b)
 		tree_hash_rid_locked(t, b);
 }
 
-bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const char *name)
+bool node_set_flight(struct node *n, uint64_t number, const struct flight *f)
 {
 	char *text = NULL;
 
-	if (asprintf(&text, "attachfs-%llx-%llx@%llx=%s", (unsigned long long)n->id,
-		     (unsigned long long)number, (unsigned long long)record, name) < 0)
+	if (asprintf(&text, "attachfs-%llx-%llx@%llx,%llx,%lld=%s", (unsigned long long)n->id,
+		     (unsigned long long)number, (unsigned long long)f->record,
+		     (unsigned long long)f->content, (long long)f->size,
+		     f->name ? f->name : "") < 0)
 		return false;
 	free(n->token);
 	n->token = text;
@@ -142,6 +144,20 @@ bool node_token(const struct node *n, char token[static 64])
 	return true;
 }
 
+bool known_is_tokened(const struct known *k)
+{
+	const char *f = k->filename;
+	size_t first, second;
+
+	if (!f || strncmp(f, "attachfs-", 9) || (k->name && !strcmp(k->name, f)))
+		return false;
+	first = strspn(f + 9, "0123456789abcdef");
+	if (!first || f[9 + first] != '-')
+		return false;
+	second = strspn(f + 10 + first, "0123456789abcdef");
+	return second && !f[10 + first + second];
+}
+
 bool node_has_token(const struct node *n, const char *filename)
 {
 	char token[64];
@@ -149,18 +165,51 @@ bool node_has_token(const struct node *n, const char *filename)
 	return filename && node_token(n, token) && !strcmp(token, filename);
 }
 
-uint64_t node_flight_record(const struct node *n)
+void node_doubt_flight(struct node *n)
+{
+	struct flight f;
+	char *text = NULL;
+
+	node_get_flight(n, &f);
+	if (!f.name || asprintf(&text, "%.*s@%llx,%llx,%lld=%s", (int)strcspn(n->token, "@"),
+				n->token, (unsigned long long)f.record,
+				(unsigned long long)FLIGHT_UNSURE, (long long)f.size, f.name) < 0)
+		return;
+	free(n->token);
+	n->token = text;
+}
+
+void node_get_flight(const struct node *n, struct flight *ret_flight)
 {
 	const char *at = n->token ? strchr(n->token, '@') : NULL;
+	const char *name = at ? strchr(at, '=') : NULL;
+	char *end;
 
-	return at ? strtoull(at + 1, NULL, 16) : 0;
+	*ret_flight = (struct flight){.size = -1};
+	if (!at)
+		return;
+	ret_flight->record = strtoull(at + 1, &end, 16);
+	if (*end == ',') {
+		ret_flight->content = strtoull(end + 1, &end, 16);
+		ret_flight->size = *end == ',' ? strtoll(end + 1, NULL, 10) : -1;
+	}
+	ret_flight->name = name && name[1] ? name + 1 : NULL;
+}
+
+uint64_t node_flight_record(const struct node *n)
+{
+	struct flight f;
+
+	node_get_flight(n, &f);
+	return f.record;
 }
 
 const char *node_flight_name(const struct node *n)
 {
-	const char *name = n->token ? strchr(n->token, '=') : NULL;
+	struct flight f;
 
-	return name ? name + 1 : NULL;
+	node_get_flight(n, &f);
+	return f.name;
 }
 
 bool node_key(const struct node *n, char key[static NODE_KEY_MAX])
@@ -176,10 +225,11 @@ struct content *node_content(struct tree *t, const struct node *n)
 {
 	char key[NODE_KEY_MAX];
 
-	if (n->content)
-		return content_get(t->store, n->content);
-	if (n->dirty || n->known.filler || !node_key(n, key))
-		return NULL;
+	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
+
+	/* a clean one was perhaps evicted, and came again as another */
+	if (c || n->dirty || n->known.filler || !node_key(n, key))
+		return c;
 	return content_peek_key(t->store, key);
 }
 

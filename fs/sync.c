@@ -23,7 +23,7 @@
 #define NAME_MOST_MS  2000 /* ... or the first */
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
-#define MAX_UPLOADS   64 /* more would only wait in the engine's queue */
+#define MAX_UPLOADS   64 /* files */
 
 void sync_wake(struct sync *s)
 {
@@ -44,7 +44,7 @@ struct view {
 	struct plan_item *items;
 	struct node **nodes;
 	size_t n;
-	char **names; /* known names that had to be computed */
+	char **names; /* that had to be computed */
 	size_t n_names;
 	int64_t now_ms, next_ms; /* when something settles that has not yet */
 	bool names_settled;
@@ -119,21 +119,42 @@ static bool content_local(struct sync *s, const struct node *n)
 	return local;
 }
 
+/* A copy that lives as long as the view; NULL without memory. */
+static const char *keep_name(struct view *v, const char *name)
+{
+	char **names = realloc(v->names, (v->n_names + 1) * sizeof(*names));
+
+	if (!names)
+		return NULL;
+	v->names = names;
+	names[v->n_names] = strdup(name);
+	return names[v->n_names] ? names[v->n_names++] : NULL;
+}
+
 static const char *known_name(struct sync *s, struct view *v, const struct node *n)
 {
-	char shown[NAMES_MAX + 1], **names;
+	char shown[NAMES_MAX + 1];
+	const char *kept;
 
 	if (!n->known.rid)
 		return NULL;
 	if (node_name_matches(s->m->tree, n))
 		return n->shown;
 	node_known_shown(s->m->tree, &n->known, shown);
-	names = realloc(v->names, (v->n_names + 1) * sizeof(*names));
-	if (!names)
-		return n->shown;
-	v->names = names;
-	names[v->n_names] = strdup(shown);
-	return names[v->n_names] ? names[v->n_names++] : n->shown;
+	kept = keep_name(v, shown);
+	return kept ? kept : n->shown;
+}
+
+/* Where a call in the air, or of unknown outcome, puts it; as shown, NULL = nowhere new. */
+static const char *flight_name(struct view *v, const struct node *n)
+{
+	const char *name = n->flight != LEDGER_FLIGHT_NONE ? node_flight_name(n) : NULL;
+	char shown[NAMES_MAX + 1];
+
+	if (!name)
+		return NULL;
+	names_encode(name, strlen(name), "0", shown, NULL);
+	return keep_name(v, shown);
 }
 
 static uint64_t collection_id(struct tree *t, uint64_t record)
@@ -160,7 +181,8 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.known_record = n->known.record,
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
 		.known_name = known_name(s, v, n),
-		.known_name_exact = !node_has_token(n, n->known.filename),
+		.known_name_exact =
+			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
 		.gone = n->gone,
 		.local = n->local,
@@ -179,8 +201,8 @@ static void view_node(struct sync *s, struct view *v, struct node *n)
 		.content_settled = content_settled(s, v, n),
 		.name_settled = v->names_settled,
 		.after = n->after,
-		.flight_record = node_flight_record(n),
-		.flight_name = node_flight_name(n),
+		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
+		.flight_name = flight_name(v, n),
 	};
 	if (record)
 		i->collection = n->parent ? n->parent->id : 0;
@@ -211,11 +233,6 @@ struct todo {
 	bool again;
 };
 
-static bool is_upload(enum plan_kind kind)
-{
-	return kind == PLAN_CREATE || kind == PLAN_REPLACE;
-}
-
 static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call,
 		       const struct view *v, bool *again)
 {
@@ -244,9 +261,17 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 
 	if (todo->n_looks == sizeof(todo->looks) / sizeof(todo->looks[0]))
 		return;
-	todo->looks[todo->n_looks++] = node_flight_record(first);
+	todo->looks[todo->n_looks++] = sync_look_record(first);
 	for (size_t i = call->first; i < call->first + call->n; i++)
 		mark_busy(s, v->nodes[p->entries[i].item]);
+}
+
+/* More would only wait in the engine's queue; where a call carries many files, 16 full ones. */
+static unsigned max_uploads(const struct sync *s)
+{
+	unsigned many = 16 * s->m->remote->caps.batch_create;
+
+	return many > MAX_UPLOADS ? many : MAX_UPLOADS;
 }
 
 static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call,
@@ -275,14 +300,14 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		break;
 	}
 	if (todo->n_batches == sizeof(todo->batches) / sizeof(todo->batches[0]) ||
-	    (is_upload(call->kind) && s->uploads >= MAX_UPLOADS))
+	    (sync_is_upload(call->kind) && s->uploads >= max_uploads(s)))
 		return; /* the next plan has it again */
 	todo->batches[todo->n_batches] = batch_new_locked(s, p, call, v->nodes);
 	if (!todo->batches[todo->n_batches])
 		return;
 	todo->n_batches++;
-	if (is_upload(call->kind))
-		s->uploads++;
+	if (sync_is_upload(call->kind))
+		s->uploads += (unsigned)call->n;
 }
 
 static void do_todo(struct sync *s, struct todo *todo)
@@ -301,8 +326,7 @@ static void do_todo(struct sync *s, struct todo *todo)
 		batch_send(todo->batches[i]);
 }
 
-/* Plan once and start what may start. Returns when to look again. */
-static int64_t plan_once(struct sync *s)
+int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
 	struct view v;
@@ -374,7 +398,7 @@ static void *sync_main(void *arg)
 		s->woken = false;
 		pthread_mutex_unlock(&s->lock);
 		began = clock_mono_ms();
-		next_ms = plan_once(s);
+		next_ms = sync_plan(s);
 		rest(clock_mono_ms() - began);
 		pthread_mutex_lock(&s->lock);
 	}

@@ -33,7 +33,6 @@ void sync_landed_locked(struct sync *s, struct node *n)
 		n->busy = false;
 		s->in_flight--;
 	}
-	n->flight = LEDGER_FLIGHT_NONE;
 }
 
 void sync_back_off_locked(struct sync *s, struct node *n)
@@ -75,8 +74,7 @@ void sync_forget_locked(struct sync *s, struct node *n)
 	tree_release_locked(t, n);
 }
 
-/* The bytes of a clean content become what the user wants under another identity. */
-static int claim_content(struct tree *t, struct node *n)
+int sync_claim_content_locked(struct tree *t, struct node *n)
 {
 	struct content *clean, *own;
 
@@ -102,12 +100,16 @@ static int claim_content(struct tree *t, struct node *n)
 int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 {
 	struct tree *t = s->m->tree;
-	int r = claim_content(t, n);
+	int r = sync_claim_content_locked(t, n);
+	enum ledger_flight doubt = n->flight;
 
 	if (r < 0)
 		return r;
 	ledger_group_begin(t->ledger);
 	tree_swap_known_locked(t, n, ghost);
+	/* what is in doubt about an identity goes with it */
+	n->flight = ghost->flight;
+	ghost->flight = doubt;
 	n->known_seq = ghost->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
@@ -125,7 +127,7 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 /*
  * A listing may have shown the result of our create before its answer came: that node is ours then.
  */
-static void drop_double(struct tree *t, struct node *n, const char *rid)
+void sync_drop_double_locked(struct tree *t, struct node *n, const char *rid)
 {
 	struct node *other = tree_by_rid_locked(t, 0, rid);
 
@@ -177,30 +179,33 @@ static void take_known(struct tree *t, struct node *n, struct remote_change *c, 
 }
 
 /* The record a file is in on the server now. */
-static uint64_t record_of(struct tree *t, const struct remote_change *c, const struct node *n)
+static uint64_t record_of(struct batch *b, const struct remote_change *c, const struct node *n)
 {
+	struct tree *t = b->sync->m->tree;
 	const char *rid = c->file.record ? c->file.record : c->record;
 	struct node *top = c->collection ? tree_find_collection_locked(t, c->collection) : NULL;
 	struct node *dir = top && rid ? tree_by_rid_locked(t, top->id, rid) : NULL;
 
-	return dir ? dir->id : n->known.rid ? n->known.record : node_flight_record(n);
+	if (dir)
+		return dir->id;
+	return b->kind == PLAN_CREATE ? node_flight_record(n) : n->known.record;
 }
 
 /*
  * The uploaded bytes are the server's now; unless the user wrote again meanwhile, the node is
  * clean.
  */
-static void content_arrived(struct batch *b, struct node *n)
+static void content_arrived(const struct sent *sent, struct node *n)
 {
 	char key[NODE_KEY_MAX];
 
-	n->known.size = b->content ? content_size(b->content) : 0;
-	if (n->content != b->content_id)
+	n->known.size = sent->content ? content_size(sent->content) : 0;
+	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
 	n->size = n->known.size;
-	if (b->content && node_key(n, key))
-		content_become_clean(b->content, key);
+	if (sent->content && node_key(n, key))
+		content_become_clean(sent->content, key);
 }
 
 /* The time sent is the server's now; one that the user set meanwhile is still to be sent. */
@@ -213,11 +218,7 @@ static void apply_mtime(const struct sync *s, struct node *n, const struct remot
 			 n->known.mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
 }
 
-/*
- * Where the server cannot rename or replace, the node was created anew: what it was before is to be
- * removed now.
- */
-static void leave_ghost(struct tree *t, struct node *n)
+void sync_leave_ghost_locked(struct tree *t, struct node *n)
 {
 	struct node *ghost;
 
@@ -230,38 +231,41 @@ static void leave_ghost(struct tree *t, struct node *n)
 	node_set_string(&ghost->shown, n->shown);
 	ghost->gone = ghost->in_ledger = true;
 	ghost->after = n->id;
+	ghost->size = n->known.size;
 	tree_swap_known_locked(t, n, ghost);
+	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
 }
 
-static void created(struct batch *b, struct node *n, struct remote_change *c)
+static void created(struct batch *b, size_t i, struct node *n)
 {
 	struct tree *t = b->sync->m->tree;
-	uint64_t record = record_of(t, c, n);
+	struct remote_change *c = &b->items[i];
+	uint64_t record = record_of(b, c, n);
 
-	leave_ghost(t, n);
-	drop_double(t, n, c->file.id);
+	sync_leave_ghost_locked(t, n);
+	sync_drop_double_locked(t, n, c->file.id);
 	take_known(t, n, c, record);
-	n->unknown = false;
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
 	if (c->filler)
 		n->known.filler = true;
 	else
-		content_arrived(b, n);
+		content_arrived(&b->sent[i], n);
 	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
 }
 
-static void updated(struct batch *b, struct node *n, struct remote_change *c)
+static void updated(struct batch *b, size_t i, struct node *n)
 {
 	struct tree *t = b->sync->m->tree;
+	struct remote_change *c = &b->items[i];
 	bool filler = n->known.filler && b->kind != PLAN_REPLACE;
 	int64_t size = n->known.size;
 	char *version = n->known.version;
 
 	n->known.version = NULL;
-	take_known(t, n, c, record_of(t, c, n));
+	take_known(t, n, c, record_of(b, c, n));
 	n->known.filler = filler;
 	if (b->kind == PLAN_REPLACE) {
 		free(version);
@@ -272,17 +276,15 @@ static void updated(struct batch *b, struct node *n, struct remote_change *c)
 		n->known.size = size;
 	}
 	if (b->kind == PLAN_REPLACE)
-		content_arrived(b, n);
+		content_arrived(&b->sent[i], n);
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
 	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
 }
 
-static void removed(struct batch *b, struct node *n)
+void sync_removed_locked(struct tree *t, struct node *n)
 {
-	struct tree *t = b->sync->m->tree;
-
 	if (n->known.rid)
 		tree_bury_locked(t, n->known.rid);
 	tree_set_known_locked(t, n, NULL);
@@ -300,9 +302,18 @@ static void updated_record(struct batch *b, struct node *n, const struct remote_
 	n->known_seq = ++t->seq;
 }
 
-static void apply_done(struct batch *b, struct node *n, struct remote_change *c)
+/* Its outcome is not known: look before anything else is sent for it. */
+static void look_first(struct sync *s, struct node *n, enum ledger_flight flight)
+{
+	n->flight = flight;
+	n->unknown = true;
+	sync_back_off_locked(s, n);
+}
+
+static void apply_done(struct batch *b, size_t i, struct node *n)
 {
 	struct sync *s = b->sync;
+	struct remote_change *c = &b->items[i];
 
 	n->tries = 0;
 	n->retry_at_ms = 0;
@@ -310,21 +321,23 @@ static void apply_done(struct batch *b, struct node *n, struct remote_change *c)
 	node_set_string(&n->message, NULL);
 	s->done++;
 	if (b->kind == PLAN_REMOVE) {
-		removed(b, n);
+		sync_removed_locked(s->m->tree, n);
 		return;
 	}
 	if (b->kind == PLAN_UPDATE_RECORDS) {
 		updated_record(b, n, c);
 		return;
 	}
-	s->bytes_sent += b->kind == PLAN_CREATE || b->kind == PLAN_REPLACE ? c->size : 0;
-	if (!c->file.id)
+	s->bytes_sent += sync_is_upload(b->kind) ? c->size : 0;
+	if (!c->file.id && b->kind == PLAN_CREATE)
+		look_first(s, n, LEDGER_FLIGHT_CREATE);
+	else if (!c->file.id)
 		sync_back_off_locked(
 			s, n); /* an answer without an object: look again by the next listing */
 	else if (b->kind == PLAN_CREATE)
-		created(b, n, c);
+		created(b, i, n);
 	else
-		updated(b, n, c);
+		updated(b, i, n);
 	events_add(s->m->events, b->kind == PLAN_UPDATE ? "updated" : "uploaded", n->shown, NULL);
 }
 
@@ -334,7 +347,7 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 	struct tree *t = b->sync->m->tree;
 
 	if (b->kind == PLAN_REMOVE) {
-		removed(b, n);
+		sync_removed_locked(b->sync->m->tree, n);
 		return;
 	}
 	if (b->kind == PLAN_CREATE) {
@@ -368,40 +381,54 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 	n->mtime_dirty = false;
 }
 
-static void apply_unknown(struct batch *b, struct node *n, struct remote_change *c)
+/*
+ * A half-done create says what is there: go on from it. The server's bytes are none that anybody
+ * wants.
+ */
+static void half_created(struct batch *b, size_t i, struct node *n)
 {
-	/* a half-done create says what is there: go on from it */
-	if (c->file.id && b->kind == PLAN_CREATE) {
-		uint64_t record = record_of(b->sync->m->tree, c, n);
+	struct tree *t = b->sync->m->tree;
+	struct remote_change *c = &b->items[i];
+	uint64_t record = record_of(b, c, n);
 
-		drop_double(b->sync->m->tree, n, c->file.id);
-		take_known(b->sync->m->tree, n, c, record);
-		n->known.filler = true;
+	if (!n->gone && sync_claim_content_locked(t, n) < 0) {
+		look_first(b->sync, n, LEDGER_FLIGHT_CREATE);
 		return;
 	}
-	n->unknown = b->kind == PLAN_CREATE;
+	sync_leave_ghost_locked(t, n);
+	sync_drop_double_locked(t, n, c->file.id);
+	take_known(t, n, c, record);
+	n->known.filler = true;
+}
+
+static void apply_unknown(struct batch *b, size_t i, struct node *n)
+{
+	if (b->kind == PLAN_CREATE && b->items[i].file.id) {
+		half_created(b, i, n);
+		return;
+	}
+	if (b->kind == PLAN_CREATE) {
+		look_first(b->sync, n, LEDGER_FLIGHT_CREATE);
+		return;
+	}
+	if (b->kind == PLAN_REMOVE && b->sync->m->remote->caps.names_unique) {
+		look_first(b->sync, n, LEDGER_FLIGHT_REMOVE);
+		return;
+	}
 	if (b->kind == PLAN_REPLACE)
 		n->flight = LEDGER_FLIGHT_REPLACE;
+	else if (b->kind == PLAN_UPDATE)
+		n->flight = LEDGER_FLIGHT_UPDATE;
 	sync_back_off_locked(b->sync, n);
 }
 
-static void apply_item(struct batch *b, size_t i, int error)
+static void apply_outcome(struct batch *b, size_t i, struct node *n)
 {
-	struct sync *s = b->sync;
-	struct tree *t = s->m->tree;
 	struct remote_change *c = &b->items[i];
-	struct node *n = tree_find_locked(t, b->nodes[i]);
 
-	if (!n)
-		return;
-	sync_landed_locked(s, n);
-	if (error) {
-		c->outcome = REMOTE_RETRY;
-		c->error = error;
-	}
 	switch (c->outcome) {
 	case REMOTE_DONE:
-		apply_done(b, n, c);
+		apply_done(b, i, n);
 		break;
 	case REMOTE_GONE:
 		apply_gone(b, n, c);
@@ -409,7 +436,7 @@ static void apply_item(struct batch *b, size_t i, int error)
 	case REMOTE_REFUSED:
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
-		sync_park_locked(s, n, c->error, c->message);
+		sync_park_locked(b->sync, n, c->error, c->message);
 		break;
 	case REMOTE_RETRY:
 		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error),
@@ -417,20 +444,69 @@ static void apply_item(struct batch *b, size_t i, int error)
 		if (b->kind == PLAN_REPLACE)
 			n->flight =
 				LEDGER_FLIGHT_REPLACE; /* it may have arrived: a new version there is no news until we know */
-		sync_back_off_locked(s, n);
+		sync_back_off_locked(b->sync, n);
 		break;
 	case REMOTE_UNKNOWN:
-		apply_unknown(b, n, c);
+		apply_unknown(b, i, n);
 		break;
 	}
+}
+
+/* What an earlier call may have done is not settled by one that was not done, or of less reach. */
+static void keep_doubt(const struct batch *b, size_t i, struct node *n)
+{
+	enum remote_outcome outcome = b->items[i].outcome;
+	bool settled = outcome == REMOTE_GONE ||
+		       (outcome == REMOTE_DONE &&
+			(b->kind != PLAN_UPDATE || b->sent[i].doubt == LEDGER_FLIGHT_UPDATE));
+
+	if (!settled && n->flight == LEDGER_FLIGHT_NONE && n->known.rid)
+		n->flight = b->sent[i].doubt;
+}
+
+static void apply_item(struct batch *b, size_t i, int error)
+{
+	struct sync *s = b->sync;
+	struct tree *t = s->m->tree;
+	struct remote_change *c = &b->items[i];
+	struct node *n = tree_find_locked(t, b->sent[i].node);
+
+	if (!n)
+		return;
+	sync_landed_locked(s, n);
+	n->flight = LEDGER_FLIGHT_NONE;
+	if (error) {
+		c->outcome = REMOTE_RETRY;
+		c->error = error;
+	}
+	/* "one of them is not there" (S-13), and there is only this one */
+	if (b->kind == PLAN_REMOVE && b->n == 1 && c->outcome == REMOTE_REFUSED &&
+	    c->error == -ENOENT)
+		c->outcome = REMOTE_GONE;
+	apply_outcome(b, i, n);
+	keep_doubt(b, i, n);
 	tree_changed_locked(t, n);
 	tree_release_locked(t, n);
+}
+
+/* As before it was sent. */
+static void batch_reset(struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		struct remote_change *c = &b->items[i];
+
+		remote_file_clear(&c->file);
+		c->file.size = -1;
+		c->outcome = REMOTE_DONE;
+		c->error = 0;
+		c->message[0] = '\0';
+	}
 }
 
 /* One bad entry refuses all of a batch: halve it until it stands alone. The nodes stay busy. */
 static bool bisect(struct batch *b)
 {
-	struct batch *left, *right;
+	struct batch *right;
 
 	if (b->n < 2 || b->items[0].outcome != REMOTE_REFUSED)
 		return false;
@@ -438,16 +514,13 @@ static bool bisect(struct batch *b)
 	for (size_t i = 0; i < b->n; i++)
 		if (b->items[i].outcome != REMOTE_REFUSED || b->items[i].error == -EIO)
 			return false;
-	left = batch_part(b, 0, b->n / 2);
-	right = batch_part(b, b->n / 2, b->n - b->n / 2);
-	if (!left || !right) {
-		batch_free(left);
-		batch_free(right);
+	right = batch_split(b, b->n / 2, b->n - b->n / 2);
+	if (!right)
 		return false;
-	}
-	log_info("sync: a call for %zu files was refused: halving it: %s", b->n,
+	log_info("sync: a call for %zu files was refused: halving it: %s", b->n + right->n,
 		 b->items[0].message);
-	batch_send(left);
+	batch_reset(b);
+	batch_send(b);
 	batch_send(right);
 	return true;
 }
@@ -456,170 +529,17 @@ void sync_apply(struct batch *b, int error)
 {
 	struct sync *s = b->sync;
 
-	if (!error && bisect(b)) {
-		batch_free(b);
+	if (!error && bisect(b))
 		return;
-	}
 	tree_lock(s->m->tree);
 	ledger_group_begin(s->m->ledger);
-	if (b->kind == PLAN_CREATE || b->kind == PLAN_REPLACE)
-		s->uploads--;
+	if (sync_is_upload(b->kind))
+		s->uploads -= (unsigned)b->n;
 	for (size_t i = 0; i < b->n; i++)
 		apply_item(b, i, error);
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
 	for (size_t i = 0; i < b->n; i++)
-		sync_tell(s, b->nodes[i]);
+		sync_tell(s, b->sent[i].node);
 	batch_free(b);
-}
-
-/* ---- after an unknown outcome ---- */
-
-struct look {
-	struct sync *sync;
-	uint64_t record;
-	struct remote_file *files;
-	size_t n;
-	bool failed;
-};
-
-static bool on_look_page(void *ctx, struct remote_record *records, size_t n_records,
-			 struct remote_file *files, size_t n_files)
-{
-	struct look *l = ctx;
-	struct remote_file *all = realloc(l->files, (l->n + n_files + 1) * sizeof(*all));
-
-	(void)records;
-	(void)n_records;
-	if (!all) {
-		l->failed = true;
-		return false;
-	}
-	l->files = all;
-	for (size_t i = 0; i < n_files; i++) {
-		all[l->n++] = files[i];
-		memset(&files[i], 0, sizeof(files[i]));
-	}
-	return true;
-}
-
-/*
- * Whether @f is what a create of @n left there: under its token, or under the name it was sent,
- * made since then, and nobody else's.
- */
-static bool is_ours(struct tree *t, const struct node *n, const struct remote_file *f)
-{
-	const char *name = f->raw_name ? f->raw_name : f->name, *sent = node_flight_name(n);
-
-	if (!f->id || tree_by_rid_locked(t, 0, f->id))
-		return false;
-	if (node_has_token(n, f->raw_filename))
-		return true;
-	return sent && !strcmp(name, sent) &&
-	       (f->ctime_ns == REMOTE_TIME_NONE ||
-		f->ctime_ns >= n->flight_since_ns - 120 * CLOCK_NS_PER_S ||
-		n->mtime_ns / CLOCK_NS_PER_S == f->ctime_ns / CLOCK_NS_PER_S);
-}
-
-static void resolve_unknown(struct look *l, struct node *n)
-{
-	struct tree *t = l->sync->m->tree;
-
-	n->unknown = false;
-	n->flight = LEDGER_FLIGHT_NONE;
-	for (size_t i = 0; i < l->n; i++) {
-		struct known k;
-
-		if (!is_ours(t, n, &l->files[i]))
-			continue;
-		log_info("sync: '%s' had arrived, though its answer was lost", n->shown);
-		leave_ghost(t, n);
-		known_take(&k, &l->files[i], l->record);
-		/*
-		 * which of our contents arrived is not told: send what is wanted once more, onto
-		 * the same id
-		 */
-		k.filler = true;
-		tree_set_known_locked(t, n, &k);
-		n->known_seq = ++t->seq;
-		n->dirty = true;
-		return;
-	}
-}
-
-static void look_done(void *ctx, int error, const char *message)
-{
-	struct look *l = ctx;
-	struct sync *s = l->sync;
-	struct tree *t = s->m->tree;
-	struct node *next;
-
-	(void)message;
-	if (l->failed)
-		error = -ENOMEM;
-	tree_lock(t);
-	for (struct node *n = t->sync_first; n; n = next) {
-		next = n->sync_next;
-		if (!n->unknown || !n->busy || node_flight_record(n) != l->record)
-			continue;
-		sync_landed_locked(s, n);
-		if (error == -ENOENT)
-			error = 0; /* the record is gone, and all that was in it */
-		if (error)
-			sync_back_off_locked(s, n);
-		else
-			resolve_unknown(l, n);
-		tree_changed_locked(t, n);
-		tree_release_locked(t, n);
-	}
-	tree_unlock(t);
-	for (size_t i = 0; i < l->n; i++)
-		remote_file_clear(&l->files[i]);
-	free(l->files);
-	free(l);
-	sync_wake(s);
-}
-
-/* Without memory to look: later. */
-static void give_up_look(struct sync *s, uint64_t record)
-{
-	tree_lock(s->m->tree);
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		if (n->unknown && n->busy && node_flight_record(n) == record) {
-			sync_landed_locked(s, n);
-			sync_back_off_locked(s, n);
-		}
-	tree_unlock(s->m->tree);
-	sync_wake(s);
-}
-
-void sync_look(struct sync *s, uint64_t record)
-{
-	struct remote *r = s->m->remote;
-	struct look *l = calloc(1, sizeof(*l));
-	struct remote_sink sink = {on_look_page, look_done, l};
-	char *collection = NULL, *rid = NULL;
-	struct node *dir, *top;
-	int ret = -ENOENT;
-
-	if (!l) {
-		give_up_look(s, record);
-		return;
-	}
-	l->sync = s;
-	l->record = record;
-	tree_lock(s->m->tree);
-	dir = tree_find_locked(s->m->tree, record);
-	top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;
-	if (top && dir->known.rid) {
-		collection = strdup(node_collection_id(top));
-		rid = strdup(dir->known.rid);
-	}
-	tree_unlock(s->m->tree);
-	if (collection && rid)
-		ret = r->ops->list_record(r, TRANSFER_WRITEBACK, collection, rid, &sink);
-	free(collection);
-	free(rid);
-	if (ret < 0)
-		look_done(l, ret, NULL);
 }

@@ -2,7 +2,16 @@
 #ifndef ATTACHFS_FS_SYNC_PRIVATE_H
 #define ATTACHFS_FS_SYNC_PRIVATE_H
 
-/* What sync.c (when), sync_send.c (sending) and sync_apply.c (outcomes) share. */
+/*
+ * What the files of the executor share:
+ *
+ *	sync.c         when: the thread, the plan's view, what is left
+ *	sync_send.c    from a planned call to the remote's
+ *	sync_upload.c  the bytes of creates and replaces, made ready on a pool thread
+ *	sync_fetch.c   bytes that must be here before an upload
+ *	sync_apply.c   outcomes, item by item
+ *	sync_look.c    what became of calls whose outcome nobody knows
+ */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -23,31 +32,48 @@ struct sync {
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
-	unsigned uploads;	   /* tree->lock: creates and replaces on their way */
+	unsigned uploads;	   /* tree->lock: files of creates and replaces on their way */
 	unsigned in_flight;	   /* tree->lock: nodes busy with a call */
 	uint64_t done, bytes_sent; /* tree->lock */
 	uint64_t next_token;	   /* tree->lock */
 	uint32_t random;
 };
 
-/* One writing call on its way: items[i] is about node nodes[i]. */
+/* What is remembered of one item of a call until its outcome. */
+struct sent {
+	uint64_t node;
+	/* an earlier REPLACE or UPDATE of unknown outcome, which only an acknowledgement settles */
+	enum ledger_flight doubt;
+	bool in_place; /* upload: the server has it at this very place already */
+	int lost;      /* upload: the bytes are not here (any more): negative errno */
+	/* upload: referenced; NULL = empty */
+	struct content *content;
+	uint64_t content_id; /* upload: node->content when this was sent */
+};
+
+/* One writing call on its way: items[i] is what sent[i] is about. */
 struct batch {
 	struct sync *sync;
 	enum plan_kind kind;
 	size_t n;
 	struct remote_change *items;
-	uint64_t *nodes;
+	struct sent *sent;
 	/* copies that the items point to */
 	char **strings;
 	size_t n_strings;
-	/* uploads */
-	struct content *content; /* referenced; NULL = empty */
-	uint64_t content_id;	 /* what the node wanted when this was sent */
-	int fd;
-	bool set_mtime;
 };
 
+static inline bool sync_is_upload(enum plan_kind kind)
+{
+	return kind == PLAN_CREATE || kind == PLAN_REPLACE;
+}
+
 void sync_wake(struct sync *s);
+/*
+ * Plan once and start what may start: the thread's work (and that of tests without the thread).
+ * Returns when to look again, clock_mono_ms().
+ */
+int64_t sync_plan(struct sync *s);
 
 /*
  * Plan entries -> calls. tree->lock held; the nodes become busy. The batch is to be sent by
@@ -59,8 +85,15 @@ void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
-/* A part of a refused batch. */
-struct batch *batch_part(struct batch *b, size_t first, size_t n);
+/*
+ * Some of its items as a call of their own, and out of @b, whose copies of strings they do not need.
+ * NULL without memory: @b is as it was.
+ */
+struct batch *batch_split(struct batch *b, size_t first, size_t n);
+/* The remote's call; its outcome goes to sync_apply(). */
+void batch_call(struct batch *b);
+/* Make the bytes of an upload ready on the pool, and call. */
+void batch_upload(struct batch *b);
 
 /* Local steps of a plan. tree->lock held. */
 void sync_forget_locked(struct sync *s, struct node *n);
@@ -74,8 +107,25 @@ void sync_apply(struct batch *b, int error);
 void sync_back_off_locked(struct sync *s, struct node *n);
 /* The server will not: wait for the user. tree->lock held. */
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message);
-/* A call for @n is over. tree->lock held. */
+/* A call for @n is over; node->flight is the caller's. tree->lock held. */
 void sync_landed_locked(struct sync *s, struct node *n);
+/*
+ * Where the server cannot rename or replace, the node was created anew: what it was before becomes a
+ * gone node of its own, to be removed once the new one has its content. The rows of both must be in
+ * one group. tree->lock held.
+ */
+void sync_leave_ghost_locked(struct tree *t, struct node *n);
+/*
+ * What @n shows is to be sent (once more), although the server's copy goes by another identity now.
+ * 0, -ENODATA when its bytes are not here, -ENOMEM. tree->lock held.
+ */
+int sync_claim_content_locked(struct tree *t, struct node *n);
+/* Another node that a listing made of what is @n's: dropped. tree->lock held. */
+void sync_drop_double_locked(struct tree *t, struct node *n, const char *rid);
+/* The file is not on the server any more, as was wished. tree->lock held. */
+void sync_removed_locked(struct tree *t, struct node *n);
+/* The record to be listed to see what became of its unknown call. */
+uint64_t sync_look_record(const struct node *n);
 /* After tree->lock was released: waiters of the node run, the thread plans again. */
 void sync_tell(struct sync *s, uint64_t node);
 

@@ -2,8 +2,7 @@
 
 /*
  * From a planned call to the remote's: copies of what must be sent, so that the tree may go on
- * changing meanwhile. An upload's bytes are first brought into one file (content_flatten) and
- * compared with what the server has, on a pool thread.
+ * changing meanwhile, and a word in each row of what is on its way, for a later daemon.
  */
 
 #include <errno.h>
@@ -12,24 +11,23 @@
 #include <string.h>
 
 #include <attachfs/clock.h>
-#include <attachfs/log.h>
 #include <attachfs/names.h>
 
-#include "reader.h"
 #include "sync_private.h"
 
 void batch_free(struct batch *b)
 {
 	if (!b)
 		return;
-	for (size_t i = 0; i < b->n; i++)
+	for (size_t i = 0; i < b->n; i++) {
 		remote_file_clear(&b->items[i].file);
+		content_unref(b->sent[i].content);
+	}
 	for (size_t i = 0; i < b->n_strings; i++)
 		free(b->strings[i]);
-	content_unref(b->content);
 	free(b->strings);
 	free(b->items);
-	free(b->nodes);
+	free(b->sent);
 	free(b);
 }
 
@@ -42,11 +40,10 @@ static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
 	b->sync = s;
 	b->kind = kind;
 	b->n = n;
-	b->fd = -1;
 	b->items = calloc(n, sizeof(*b->items));
-	b->nodes = calloc(n, sizeof(*b->nodes));
-	b->strings = calloc(n * 6, sizeof(*b->strings));
-	if (!b->items || !b->nodes || !b->strings) {
+	b->sent = calloc(n, sizeof(*b->sent));
+	b->strings = calloc(n * 7, sizeof(*b->strings));
+	if (!b->items || !b->sent || !b->strings) {
 		b->n = 0;
 		batch_free(b);
 		return NULL;
@@ -67,14 +64,22 @@ static const char *keep(struct batch *b, const char *text)
 	return copy;
 }
 
-static void fill_place(struct batch *b, struct remote_change *c, struct tree *t,
-		       const struct node *n)
+/* A new file and one that moves: where it is wanted; any other: where the server has it. */
+static struct node *place_of(const struct batch *b, const struct plan_entry *e,
+			     const struct node *n)
 {
-	const struct node *dir = n->parent ? n->parent : tree_find_locked(t, n->known.record);
+	bool wanted = b->kind == PLAN_CREATE || b->kind == PLAN_UPDATE_RECORDS || e->set_record;
 
+	if (wanted && n->parent)
+		return n->parent;
+	return tree_find_locked(b->sync->m->tree, n->known.record);
+}
+
+static void fill_place(struct batch *b, struct remote_change *c, const struct node *dir)
+{
 	if (dir && dir->kind == NODE_RECORD) {
 		c->record = keep(b, dir->known.rid);
-		dir = tree_collection_of_locked(t, dir);
+		dir = tree_collection_of_locked(b->sync->m->tree, dir);
 		c->collection = dir ? keep(b, node_collection_id(dir)) : NULL;
 	} else if (dir) {
 		c->collection = keep(b, node_collection_id(dir)); /* the node is a record itself */
@@ -87,7 +92,7 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 	struct remote_change *c = &b->items[i];
 	char server[3 * NAMES_MAX + 1];
 
-	b->nodes[i] = n->id;
+	b->sent[i] = (struct sent){.node = n->id, .doubt = n->flight};
 	n->busy = true;
 	s->in_flight++;
 	*c = (struct remote_change){.mtime_ns = REMOTE_TIME_NONE,
@@ -96,8 +101,9 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 				    .move = e->set_record,
 				    .file.size = -1};
 	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.rid);
+	c->known_name = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.name);
 	c->version = b->kind == PLAN_REPLACE ? keep(b, n->known.version) : NULL;
-	fill_place(b, c, s->m->tree, n);
+	fill_place(b, c, place_of(b, e, n));
 	c->fields_json = b->kind == PLAN_UPDATE_RECORDS ? keep(b, n->fields) : NULL;
 	if (e->set_name || b->kind == PLAN_CREATE) {
 		names_to_server(e->name ? e->name : n->shown, server);
@@ -112,6 +118,8 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 		c->mtime_ns = n->mtime_ns;
 }
 
+/* ---- what a later daemon must know ---- */
+
 /* Survives as a part's file name on every server. */
 static bool is_plain(const char *name)
 {
@@ -125,35 +133,70 @@ static bool is_plain(const char *name)
  * both names; any other is uploaded under its name, or where that would not survive, under a token,
  * and renamed afterwards (P-15).
  */
-static void fill_part_name(struct batch *b, struct node *n)
+static void fill_part_name(struct batch *b, size_t i, struct node *n)
 {
-	struct remote_change *c = &b->items[0];
+	struct remote_change *c = &b->items[i];
+	const struct sent *sent = &b->sent[i];
 	const struct known *k = &n->known;
-	uint64_t record = n->parent ? n->parent->id : k->record;
+	bool wanted = b->kind == PLAN_CREATE && n->parent;
+	struct flight f = {.record = wanted ? n->parent->id : k->record,
+			   .content = sent->content_id,
+			   .size = sent->content ? content_size(sent->content) : 0};
 	char token[64];
 
 	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) &&
-	    is_plain(k->filename) && !node_has_token(n, k->filename)) {
+	    is_plain(k->filename) && !known_is_tokened(k)) {
 		c->token = keep(b, k->filename);
 		return;
 	}
 	if (!c->name)
 		c->name = keep(b, k->name);
-	if (c->name && node_set_flight(n, ++b->sync->next_token, record, c->name) &&
-	    node_token(n, token))
+	f.name = c->name;
+	if (c->filler)
+		f.size = -1;
+	if (c->name && node_set_flight(n, ++b->sync->next_token, &f) && node_token(n, token))
 		c->token = keep(b, token);
 }
 
-static void fill_upload(struct batch *b, struct node *n)
+static void fill_upload(struct batch *b, size_t i, struct node *n)
 {
 	struct sync *s = b->sync;
+	struct remote_change *c = &b->items[i];
+	struct sent *sent = &b->sent[i];
 
-	b->content_id = n->content;
-	b->content = n->content ? content_get(s->m->store, n->content) : NULL;
-	fill_part_name(b, n);
+	sent->content_id = n->content;
+	sent->content = node_content(s->m->tree, n);
+	if (!sent->content && n->dirty && n->content)
+		sent->lost = -ENODATA;
+	else if (!sent->content && !n->dirty && n->size != 0)
+		sent->lost = -EAGAIN;
+	sent->in_place = b->kind == PLAN_REPLACE ||
+			 (n->known.rid && n->parent && n->known.record == n->parent->id &&
+			  c->name && n->known.name && !strcmp(n->known.name, c->name));
+	fill_part_name(b, i, n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
 	n->flight_since_ns = clock_real_ns();
 	tree_put_locked(s->m->tree, n);
+}
+
+/*
+ * An update can be sent twice, unless the user has taken it back before anybody knew whether it was
+ * done. A removal can, unless it goes by a name that may be another file's by then.
+ */
+static void fill_change(struct batch *b, struct node *n)
+{
+	const struct remote_caps *caps = &b->sync->m->remote->caps;
+	struct flight f = {.record = n->known.record, .size = -1};
+
+	if (b->kind == PLAN_UPDATE)
+		n->flight = LEDGER_FLIGHT_UPDATE;
+	else if (b->kind == PLAN_REMOVE && caps->names_unique &&
+		 node_set_flight(n, ++b->sync->next_token, &f))
+		n->flight = LEDGER_FLIGHT_REMOVE;
+	else
+		return;
+	n->flight_since_ns = clock_real_ns();
+	tree_put_locked(b->sync->m->tree, n);
 }
 
 struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
@@ -163,36 +206,49 @@ struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
 
 	if (!b)
 		return NULL;
-	for (size_t i = 0; i < call->n; i++)
-		fill_item(b, i, &plan->entries[call->first + i],
-			  nodes[plan->entries[call->first + i].item]);
-	if (call->kind == PLAN_CREATE || call->kind == PLAN_REPLACE)
-		fill_upload(b, nodes[plan->entries[call->first].item]);
+	for (size_t i = 0; i < call->n; i++) {
+		const struct plan_entry *e = &plan->entries[call->first + i];
+		struct node *n = nodes[e->item];
+
+		fill_item(b, i, e, n);
+		if (sync_is_upload(b->kind))
+			fill_upload(b, i, n);
+		else
+			fill_change(b, n);
+	}
 	return b;
 }
 
-struct batch *batch_part(struct batch *b, size_t first, size_t n)
+struct batch *batch_split(struct batch *b, size_t first, size_t n)
 {
 	struct batch *part = batch_alloc(b->sync, b->kind, n);
 
 	if (!part)
 		return NULL;
 	for (size_t i = 0; i < n; i++) {
-		const struct remote_change *c = &b->items[first + i];
+		struct remote_change *c = &b->items[first + i];
 
-		part->nodes[i] = b->nodes[first + i];
+		remote_file_clear(&c->file);
+		part->sent[i] = b->sent[first + i];
 		part->items[i] = (struct remote_change){
 			.collection = keep(part, c->collection),
 			.record = keep(part, c->record),
 			.id = keep(part, c->id),
 			.name = keep(part, c->name),
+			.known_name = keep(part, c->known_name),
+			.version = keep(part, c->version),
+			.token = keep(part, c->token),
 			.mtime_ns = c->mtime_ns,
 			.move = c->move,
 			.fields_json = keep(part, c->fields_json),
+			.filler = c->filler,
 			.fd = -1,
 			.file.size = -1,
 		};
 	}
+	b->n -= n;
+	memmove(b->items + first, b->items + first + n, (b->n - first) * sizeof(*b->items));
+	memmove(b->sent + first, b->sent + first + n, (b->n - first) * sizeof(*b->sent));
 	return part;
 }
 
@@ -239,7 +295,7 @@ static int send_call(struct batch *b)
 	return op ? op(r, TRANSFER_WRITEBACK, b->items, b->n, on_done, b) : -EPERM;
 }
 
-static void send_or_fail(struct batch *b)
+void batch_call(struct batch *b)
 {
 	int r = send_call(b);
 
@@ -256,112 +312,12 @@ static void send_or_fail(struct batch *b)
 	sync_apply(b, 0);
 }
 
-/* The server has these bytes already: nothing to upload. */
-static bool is_unchanged(struct batch *b)
-{
-	struct mount *m = b->sync->m;
-	uint8_t ours[LEDGER_HASH_BYTES], theirs[LEDGER_HASH_BYTES];
-	char key[NODE_KEY_MAX];
-	struct content *clean = NULL;
-	struct node *n;
-	bool same;
-
-	if (b->kind != PLAN_REPLACE || !b->content || !content_hash(b->content, ours))
-		return false;
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, b->nodes[0]);
-	if (n && !n->known.filler && node_key(n, key))
-		clean = content_peek_key(m->store, key);
-	tree_unlock(m->tree);
-	same = clean && content_is_complete(clean) &&
-	       content_size(clean) == content_size(b->content) && content_hash(clean, theirs) &&
-	       !memcmp(ours, theirs, sizeof(ours));
-	content_unref(clean);
-	return same;
-}
-
-static void apply_unchanged(struct batch *b)
-{
-	struct sync *s = b->sync;
-	struct tree *t = s->m->tree;
-	uint64_t id = b->nodes[0];
-	char key[NODE_KEY_MAX];
-	struct node *n;
-
-	log_debug("sync: node %llu: content is what the server has: nothing to upload",
-		  (unsigned long long)id);
-	tree_lock(t);
-	s->uploads--;
-	n = tree_find_locked(t, id);
-	if (n) {
-		sync_landed_locked(s, n);
-		if (n->content == b->content_id) {
-			n->dirty = false;
-			/*
-			 * the time may differ though; and the name, which the replace would have
-			 * carried
-			 */
-			n->mtime_dirty |=
-				s->m->remote->caps.set_mtime &&
-				n->known.mtime_ns != REMOTE_TIME_NONE &&
-				n->mtime_ns / CLOCK_NS_PER_S != n->known.mtime_ns / CLOCK_NS_PER_S;
-		}
-		if (!n->dirty && node_key(n, key))
-			content_become_clean(b->content, key);
-		tree_changed_locked(t, n);
-		tree_release_locked(t, n);
-	}
-	tree_unlock(t);
-	batch_free(b);
-	sync_tell(s, id);
-}
-
-static void apply_unreadable(struct batch *b, int r)
-{
-	b->items[0].outcome = r == -ENODATA || r == -EIO ? REMOTE_REFUSED : REMOTE_RETRY;
-	b->items[0].error = r;
-	snprintf(b->items[0].message, sizeof(b->items[0].message),
-		 "the local copy cannot be read: %s", strerror(-r));
-	sync_apply(b, 0);
-}
-
-/* On the pool: make the bytes one file, then send. */
-static void upload_job(void *ctx)
-{
-	struct batch *b = ctx;
-	struct remote_change *c = &b->items[0];
-	struct content_extent extent = {.where = CONTENT_END};
-	int r = 0;
-
-	if (!b->content && b->content_id) {
-		apply_unreadable(b, -ENODATA);
-		return;
-	}
-	if (b->content && content_is_dirty(b->content))
-		r = content_flatten(b->content);
-	if (!r && b->content && content_size(b->content) > 0)
-		r = content_map(b->content, 0, 1, &extent);
-	if (r < 0) {
-		apply_unreadable(b, r);
-		return;
-	}
-	if (is_unchanged(b)) {
-		apply_unchanged(b);
-		return;
-	}
-	c->size = b->content ? (uint64_t)content_size(b->content) : 0;
-	c->fd = extent.where == CONTENT_FILE ? extent.fd : -1;
-	send_or_fail(b);
-}
-
 void batch_send(struct batch *b)
 {
-	bool upload = b->kind == PLAN_CREATE || b->kind == PLAN_REPLACE;
-
-	if (!upload)
-		send_or_fail(b);
-	else if (pool_run(b->sync->m->disk_pool, upload_job, b) < 0)
-		apply_unreadable(b, -ENOMEM);
+	if (sync_is_upload(b->kind))
+		batch_upload(b);
+	else
+		batch_call(b);
 }
 
 void batch_put_off(struct batch *b)
@@ -371,98 +327,4 @@ void batch_put_off(struct batch *b)
 		b->items[i].error = -ENOSPC;
 	}
 	sync_apply(b, 0);
-}
-
-/* ---- bytes that must be here first ---- */
-
-struct fetching {
-	struct sync *sync;
-	uint64_t node;
-	struct content *clean;
-};
-
-static void on_fetched(void *ctx, int error)
-{
-	struct fetching *f = ctx;
-	struct sync *s = f->sync;
-	struct tree *t = s->m->tree;
-	struct node *n;
-
-	reader_close(s->m->reader, f->clean);
-	content_unref(f->clean);
-	tree_lock(t);
-	n = tree_find_locked(t, f->node);
-	if (n) {
-		sync_landed_locked(s, n);
-		if (error == -ENOENT || error == -ESTALE)
-			sync_park_locked(s, n, error,
-					 "the rest of this file is gone from the server");
-		else if (error)
-			sync_back_off_locked(s, n);
-		tree_changed_locked(t, n);
-		tree_release_locked(t, n);
-	}
-	tree_unlock(t);
-	sync_tell(s, f->node);
-	free(f);
-}
-
-/* The clean content at the bottom of what the node wants, or that of its known version. */
-static struct content *bottom_locked(struct sync *s, struct node *n)
-{
-	struct content *c = n->content ? content_get(s->m->store, n->content) : NULL;
-	struct content_extent extent;
-	struct content *clean = NULL;
-	char key[NODE_KEY_MAX];
-	uint64_t off = 0;
-
-	while (c && !clean && !content_map(c, off, UINT64_MAX / 2 - off, &extent) &&
-	       extent.where != CONTENT_END) {
-		if (extent.where == CONTENT_MISSING)
-			clean = content_ref(extent.clean);
-		off += extent.len;
-	}
-	content_unref(c);
-	if (clean || n->content || !node_key(n, key))
-		return clean;
-	return content_for_key(s->m->store, key, n->known.size);
-}
-
-void sync_fetch(struct sync *s, uint64_t node)
-{
-	struct tree *t = s->m->tree;
-	struct fetching *f = calloc(1, sizeof(*f));
-	struct node *n, *record, *top;
-	int r = -ENODATA;
-
-	tree_lock(t);
-	n = tree_find_locked(t, node);
-	if (f && n) {
-		struct remote_file file;
-
-		record = tree_find_locked(t, n->known.record);
-		top = record ? tree_collection_of_locked(t, record) : NULL;
-		known_borrow(n, record ? record->known.rid : NULL, &file);
-		*f = (struct fetching){s, node, bottom_locked(s, n)};
-		if (f->clean && top)
-			r = reader_open(s->m->reader, f->clean, &file, node_collection_id(top),
-					node);
-	}
-	if (n && r < 0) {
-		sync_landed_locked(s, n);
-		if (r == -ENODATA)
-			sync_park_locked(s, n, r, "the rest of this file is gone from the server");
-		else
-			sync_back_off_locked(s, n);
-		tree_changed_locked(t, n);
-	}
-	tree_unlock(t);
-	if (r < 0) {
-		if (f)
-			content_unref(f->clean);
-		free(f);
-		sync_tell(s, node);
-		return;
-	}
-	reader_fetch_all(s->m->reader, f->clean, on_fetched, f);
 }

@@ -394,7 +394,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rmtime_ns = k->mtime_ns,
 		.rctime_ns = k->ctime_ns,
 		.rfiller = k->filler,
-		.flight = n->unknown ? LEDGER_FLIGHT_CREATE : n->flight,
+		.flight = n->flight,
 		.flight_since_ns = n->flight_since_ns,
 		.token = n->token,
 		.after = n->after,
@@ -485,12 +485,12 @@ static void load_numbers(struct node *n, const struct ledger_node *row)
 	n->listed_ns = row->listed_ns;
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
-	n->unknown = row->flight == LEDGER_FLIGHT_CREATE;
+	n->unknown = row->flight == LEDGER_FLIGHT_CREATE || row->flight == LEDGER_FLIGHT_REMOVE;
 	/*
-	 * a replace can simply be sent again; until then the server's version may be ours, and is
-	 * no news
+	 * a replace or an update can simply be sent again; until then what the server shows may be
+	 * ours, and is no news
 	 */
-	n->flight = row->flight == LEDGER_FLIGHT_REPLACE ? row->flight : LEDGER_FLIGHT_NONE;
+	n->flight = row->flight;
 }
 
 static int load_node(void *ctx, const struct ledger_node *row)
@@ -636,9 +636,9 @@ bool node_differs(const struct tree *t, const struct node *n)
 		return true; /* to be removed, or forgotten */
 	if (n->local)
 		return false;
-	if (!k->rid || n->dirty || n->mtime_dirty)
+	if (!k->rid || n->dirty || n->mtime_dirty || n->flight == LEDGER_FLIGHT_UPDATE)
 		return true;
-	if (node_has_token(n, k->filename))
+	if (known_is_tokened(k))
 		return true;
 	return (n->parent && n->parent->id != k->record) || !node_name_matches(t, n);
 }

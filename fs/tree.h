@@ -96,8 +96,14 @@ struct node {
 	struct known known;
 	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
 	uint64_t seen_seq;  /* the listing it was last seen in */
+	/* the listing that showed it first; a record: the last one that showed a new file in it */
+	uint64_t born_seq;
 
-	/* between */
+	/*
+	 * between: the call that is on its way. Without busy: one whose outcome is not known;
+	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), REPLACE and
+	 * UPDATE are sent once more
+	 */
 	enum ledger_flight flight;
 	int64_t flight_since_ns;
 	char *token; /* of the last create or replace sent: see node_set_flight() */
@@ -105,7 +111,7 @@ struct node {
 	int error; /* parked */
 	char *message;
 	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
-	bool unknown;	 /* outcome of the last call unknown */
+	bool unknown;	 /* outcome of the call that `flight` says unknown: look first */
 	bool size_asked; /* a probe is on its way */
 	unsigned tries;
 	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */
@@ -274,13 +280,30 @@ bool node_set_string(char **slot, const char *value);
 
 /*
  * What a call in flight was, kept in one string so that a later daemon can look for what became of
- * it: "<token>@<record node, hex>=<name sent>". The token is unique; it is the part's file name
- * where the name itself would not survive as one (P-15).
+ * it: "<token>@<record node, hex>,<content, hex>,<size>=<name sent>". The token is unique; it is
+ * the part's file name where the name itself would not survive as one (P-15).
  */
-bool node_set_flight(struct node *n, uint64_t number, uint64_t record, const char *name);
+struct flight {
+	uint64_t record; /* node id of the record it was sent to, 0 = none */
+	/* node->content at that time; 0 = none (empty, or clean); FLIGHT_UNSURE */
+	uint64_t content;
+	int64_t size;	  /* of what was sent; -1 = not to be known again by it (a filler) */
+	const char *name; /* the server's spelling; NULL = none */
+};
+#define FLIGHT_UNSURE UINT64_MAX /* another call went to the same place: which arrived? */
+bool node_set_flight(struct node *n, uint64_t number, const struct flight *f);
+/* Its content becomes FLIGHT_UNSURE. */
+void node_doubt_flight(struct node *n);
+/* The name is borrowed from the node. */
+void node_get_flight(const struct node *n, struct flight *ret_flight);
 /* Just the token, at least 64 bytes; false = none. */
 bool node_token(const struct node *n, char token[static 64]);
-/* Whether the server's file name @filename is the token of this node's upload, to be mended yet. */
+/*
+ * Whether the server's file name is the token of an upload, to be mended yet: of this node's last
+ * one, or of an earlier one, by whatever node the identity was then.
+ */
+bool known_is_tokened(const struct known *k);
+/* Whether the server's file name @filename is the token of this node's last upload. */
 bool node_has_token(const struct node *n, const char *filename);
 /*
  * The record it was sent to, 0 = none; the server's spelling of the name it was sent under, NULL =

@@ -10,12 +10,34 @@ void tree_hash_rid_locked(struct tree *t, struct node *n);
 void tree_unhash_rid_locked(struct tree *t, struct node *n);
 void tree_forget_tombstones(struct tree *t);
 
+/* tree_remote.c */
+
+/* A node for a file that a listing shows for the first time. Takes over @k. 0, -ENOMEM. */
+int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct known *k);
+/* The server's bytes are others now: show them. The old ones were dropped. */
+void tree_follow_content_locked(struct tree *t, struct node *n);
+void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_ns);
 /* The name to show for @k in @dir: encoded, and with the id where it is taken. NAMES_MAX + 1 bytes. */
 void tree_shown_for_locked(struct tree *t, struct node *dir, const struct node *self,
 			   const struct known *k, char *out);
-/* Gone from the server, with nothing of the user's in it. */
+/* It is gone from the server, with nothing of the user's in it, and from here. May free @n. */
 void tree_vanish_locked(struct tree *t, struct node *n);
 /* The record was not named by the listing begun at @mark: see tree_record_vanished(). */
 void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record);
+
+/* tree_conflict.c */
+
+/* Changed here and there: ours goes on under a conflict name, a new node takes @k. 0, -ENOMEM. */
+int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *n, struct known *k);
+/*
+ * Names are unique, and @k of another client has one that the user wants for a file of his: his
+ * would overwrite it, and gets a conflict name.
+ */
+void tree_step_aside_locked(struct tree *t, struct node *dir, const struct known *k);
+/*
+ * @n's identity was not named by the listing @mark. Where contents are immutable and the listing
+ * showed a new file at its place, that one is what it has become: true, and @n is done with.
+ */
+bool tree_follow_successor_locked(struct tree *t, uint64_t mark, struct node *n);
 
 #endif

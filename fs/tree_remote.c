@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
@@ -226,8 +224,7 @@ static bool may_be_ours(const struct tree *t, const struct node *dir, const stru
 	for (const struct node *n = t->sync_first; n; n = n->sync_next) {
 		const char *sent = node_flight_name(n);
 
-		if ((n->flight != LEDGER_FLIGHT_CREATE && !n->unknown) ||
-		    node_flight_record(n) != dir->id)
+		if (n->flight != LEDGER_FLIGHT_CREATE || node_flight_record(n) != dir->id)
 			continue;
 		if (node_has_token(n, k->filename) || (sent && k->name && !strcmp(k->name, sent)))
 			return true;
@@ -235,18 +232,20 @@ static bool may_be_ours(const struct tree *t, const struct node *dir, const stru
 	return false;
 }
 
-static int new_file(struct tree *t, uint64_t mark, struct node *dir, struct known *k)
+int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct known *k)
 {
 	char shown[NAMES_MAX + 1];
 	struct node *n;
 
+	if (t->caps->names_unique)
+		tree_step_aside_locked(t, dir, k);
 	tree_shown_for_locked(t, dir, NULL, k, shown);
 	n = tree_new_node_locked(t, NODE_FILE, dir, shown);
 	if (!n)
 		return -ENOMEM;
 	tree_set_known_locked(t, n, k);
 	n->in_ledger = true;
-	n->seen_seq = mark;
+	n->seen_seq = n->born_seq = dir->born_seq = mark;
 	n->size = n->known.size;
 	take_times(n);
 	tree_put_locked(t, n);
@@ -258,7 +257,7 @@ static int new_file(struct tree *t, uint64_t mark, struct node *dir, struct know
  * The server's bytes are others now, and the user has none of his own: show the server's. The old
  * ones were dropped.
  */
-static void follow_content(struct tree *t, struct node *n)
+void tree_follow_content_locked(struct tree *t, struct node *n)
 {
 	n->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
 	content_unref(n->view);
@@ -267,55 +266,7 @@ static void follow_content(struct tree *t, struct node *n)
 	notifier_inode(t->notifier, n->id, 1);
 }
 
-void tree_part_locked(struct tree *t, struct node *n)
-{
-	tree_set_known_locked(t, n, NULL);
-	n->flight = LEDGER_FLIGHT_NONE;
-	n->error = 0;
-	if (n->dirty) {
-		tree_changed_locked(t, n);
-		return;
-	}
-	ledger_drop_node(t->ledger, n->id);
-	n->in_ledger = false;
-	n->content = 0;
-	tree_settle_locked(t, n);
-}
-
-bool node_is_changed_here(const struct node *n)
-{
-	return n->dirty || node_being_written(n);
-}
-
-/*
- * The server's bytes are others now, and the user has changed them too: both are kept. Ours goes on
- * as a new file under a conflict name; a new node takes the server's.
- */
-static int part_conflict(struct tree *t, uint64_t mark, struct node *n, struct known *k)
-{
-	char host[64] = "here", ours[NAMES_MAX + 1], base[NAMES_MAX + 1];
-	struct node *dir = n->parent;
-	int r;
-
-	gethostname(host, sizeof(host) - 1);
-	names_conflict(n->shown, host, (long long)time(NULL), ours);
-	for (unsigned i = 2; tree_child_locked(t, dir, ours) && i < 1000; i++) {
-		char number[16];
-
-		snprintf(number, sizeof(number), "%u", i);
-		names_conflict(n->shown, host, (long long)time(NULL), base);
-		names_disambiguate(base, number, ours);
-	}
-	log_warning("conflict: '%s' was changed here and on the server: ours is kept as '%s'",
-		    n->shown, ours);
-	notifier_entry(t->notifier, dir->id, n->shown);
-	notifier_entry(t->notifier, dir->id, ours);
-	r = tree_move_locked(t, n, dir, ours);
-	tree_part_locked(t, n);
-	return r < 0 ? r : new_file(t, mark, dir, k);
-}
-
-static void follow_mtime(struct tree *t, struct node *n, int64_t old_mtime_ns)
+void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_ns)
 {
 	int64_t now_ns = n->known.mtime_ns;
 
@@ -368,7 +319,7 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
-		return part_conflict(t, mark, n, k);
+		return tree_part_conflict_locked(t, mark, n, k);
 	k->filler = !version && was->filler;
 	if (!version && k->size < 0)
 		k->size = was->size;
@@ -376,8 +327,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 		node_drop_content_locked(t, n);
 	tree_set_known_locked(t, n, k);
 	if (version && !n->gone)
-		follow_content(t, n);
-	follow_mtime(t, n, old_mtime_ns);
+		tree_follow_content_locked(t, n);
+	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	if (follows)
 		r = follow_place(t, n, dir);
 	tree_changed_locked(t, n);
@@ -401,7 +352,7 @@ static int apply_file(struct tree *t, uint64_t mark, struct node *dir, struct re
 	else if (may_be_ours(t, dir, &k))
 		r = 0;
 	else
-		r = new_file(t, mark, dir, &k);
+		r = tree_new_file_locked(t, mark, dir, &k);
 	known_clear(&k);
 	return r;
 }
@@ -456,6 +407,8 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 {
 	if (!n->known.rid || n->seen_seq >= mark || is_newer(n, mark))
 		return;
+	if (tree_follow_successor_locked(t, mark, n))
+		return;
 	if (node_is_changed_here(n)) {
 		/* deleted there while changed here: the change is kept, as a new file */
 		log_warning(
@@ -467,16 +420,27 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 	tree_vanish_locked(t, n);
 }
 
+/* Of the children by id: what becomes of one may end another. */
+static void end_children(struct tree *t, uint64_t mark, struct node *dir)
+{
+	uint64_t *ids = calloc(dir->n_children + 1, sizeof(*ids));
+	size_t count = 0;
+
+	for (const struct node *n = dir->child_first; n && ids; n = n->sibling_next)
+		ids[count++] = n->id;
+	for (size_t i = 0; i < count; i++) {
+		struct node *n = tree_find_locked(t, ids[i]);
+
+		/* moved here by the user: the server has it elsewhere still */
+		if (n && n->parent == dir && (!n->known.rid || n->known.record == dir->id))
+			end_file(t, mark, n);
+	}
+	free(ids);
+}
+
 static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 {
-	struct node *next;
-
-	for (struct node *n = dir->child_first; n; n = next) {
-		next = n->sibling_next;
-		if (n->known.rid && n->known.record != dir->id)
-			continue; /* moved here by the user; the server has it elsewhere still */
-		end_file(t, mark, n);
-	}
+	end_children(t, mark, dir);
 	dir->listed = true;
 	dir->listed_ns = clock_real_ns();
 	tree_put_locked(t, dir);
@@ -521,15 +485,26 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 	tree_put_locked(t, top);
 }
 
-/* A file removed here and there, or moved out of sight: nothing of it is left to do. */
-static void end_gone(struct tree *t, uint64_t mark, uint64_t record)
+/*
+ * Files of the record @dir, or of any in the collection @top, that are not shown there (any more):
+ * of one removed here and there nothing is left to do; one moved away here and removed there is as
+ * any other.
+ */
+static void end_elsewhere(struct tree *t, uint64_t mark, const struct node *top,
+			  const struct node *dir)
 {
 	struct node *next;
 
 	for (struct node *n = t->sync_first; n; n = next) {
+		const struct node *record = tree_find_locked(t, n->known.record);
+
 		next = n->sync_next;
-		if (n->kind == NODE_FILE && n->gone && n->known.rid && n->known.record == record &&
-		    n->seen_seq < mark && !is_newer(n, mark)) {
+		if (n->kind != NODE_FILE || !n->known.rid || !record || n->parent == record ||
+		    (dir ? record != dir : record->parent != top))
+			continue;
+		if (!n->gone) {
+			end_file(t, mark, n);
+		} else if (n->seen_seq < mark && !is_newer(n, mark)) {
 			tree_set_known_locked(t, n, NULL);
 			tree_changed_locked(t, n);
 		}
@@ -546,8 +521,9 @@ void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64
 	dir = record ? tree_find_locked(t, record) : NULL;
 	if (dir) {
 		end_record(t, mark, dir);
-		end_gone(t, mark, record);
+		end_elsewhere(t, mark, NULL, dir);
 	} else if (top && !record) {
+		end_elsewhere(t, mark, top, NULL);
 		end_collection(t, mark, top);
 	}
 	ledger_group_end(t->ledger);
@@ -561,9 +537,10 @@ void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record)
 	tree_lock(t);
 	ledger_group_begin(t->ledger);
 	dir = tree_find_locked(t, record);
+	if (dir)
+		end_elsewhere(t, mark, NULL, dir);
 	if (dir && !dir->gone)
 		tree_end_record_locked(t, mark, dir);
-	end_gone(t, mark, record);
 	ledger_group_end(t->ledger);
 	tree_unlock(t);
 }

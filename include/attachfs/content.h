@@ -173,7 +173,10 @@ int content_flatten(struct content *c);
  * then on only @c may be what a node names. Long. 0 also when there was nothing to do.
  */
 int content_merge(struct content *c);
-/* The server has it as @key now: complete dirty -> clean. Replaces a content of that key. */
+/*
+ * The server has it as @key now: complete dirty -> clean, or a complete clean one under another key
+ * than before. Replaces a content of that key. -EINVAL when it is not complete.
+ */
 int content_become_clean(struct content *c, const char *key);
 /* fdatasync of what it is made of (dirty chain). */
 int content_sync(struct content *c);

@@ -290,6 +290,12 @@ struct remote_ops {
 	 * update and remove bisect nothing: one bad entry may refuse all (section 9); the caller
 	 * splits. Where the server names the bad entries, only they are refused. An update of
 	 * nothing is DONE without a call, its `file` left empty.
+	 *
+	 * A create or replace that is DONE must fill in `file`; a client whose server answers
+	 * nothing about it lists the record, or says UNKNOWN (fs/ then lists and finds it by name
+	 * and size). A remove of several that the server answers with "one of them is not there"
+	 * without naming it (S-13, 404) is REFUSED with -ENOENT for all; the caller halves it, and
+	 * takes -ENOENT for a single one as GONE.
 	 */
 	int (*create)(struct remote *r, enum transfer_class class, struct remote_change *items,
 		      size_t n, remote_done *done, void *ctx);

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Bytes that must be here first: those a partial overwrite left on the server, and whole files that
+ * go to another place where the server cannot move them.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <attachfs/log.h>
+
+#include "reader.h"
+#include "sync_private.h"
+
+struct fetching {
+	struct sync *sync;
+	uint64_t node;
+	struct content *clean;
+};
+
+static void on_fetched(void *ctx, int error)
+{
+	struct fetching *f = ctx;
+	struct sync *s = f->sync;
+	struct tree *t = s->m->tree;
+	struct node *n;
+
+	reader_close(s->m->reader, f->clean);
+	content_unref(f->clean);
+	tree_lock(t);
+	n = tree_find_locked(t, f->node);
+	if (n) {
+		sync_landed_locked(s, n);
+		if (error == -ENOENT || error == -ESTALE)
+			sync_park_locked(s, n, error,
+					 "the rest of this file is gone from the server");
+		else if (error)
+			sync_back_off_locked(s, n);
+		tree_changed_locked(t, n);
+		tree_release_locked(t, n);
+	}
+	tree_unlock(t);
+	sync_tell(s, f->node);
+	free(f);
+}
+
+/* The clean content at the bottom of what the node wants, or that of its known version. */
+static struct content *bottom_locked(struct sync *s, struct node *n)
+{
+	struct content *c = n->content ? content_get(s->m->store, n->content) : NULL;
+	struct content_extent extent;
+	struct content *clean = NULL;
+	char key[NODE_KEY_MAX];
+	uint64_t off = 0;
+
+	while (c && !clean && !content_map(c, off, UINT64_MAX / 2 - off, &extent) &&
+	       extent.where != CONTENT_END) {
+		if (extent.where == CONTENT_MISSING)
+			clean = content_ref(extent.clean);
+		off += extent.len;
+	}
+	content_unref(c);
+	if (clean || n->dirty || !node_key(n, key))
+		return clean;
+	return content_for_key(s->m->store, key, n->known.size);
+}
+
+void sync_fetch(struct sync *s, uint64_t node)
+{
+	struct tree *t = s->m->tree;
+	struct fetching *f = calloc(1, sizeof(*f));
+	struct node *n, *record, *top;
+	int r = -ENODATA;
+
+	tree_lock(t);
+	n = tree_find_locked(t, node);
+	if (f && n) {
+		struct remote_file file;
+
+		record = tree_find_locked(t, n->known.record);
+		top = record ? tree_collection_of_locked(t, record) : NULL;
+		known_borrow(n, record ? record->known.rid : NULL, &file);
+		*f = (struct fetching){s, node, bottom_locked(s, n)};
+		if (f->clean && top)
+			r = reader_open(s->m->reader, f->clean, &file, node_collection_id(top),
+					node);
+	}
+	if (n && r < 0) {
+		sync_landed_locked(s, n);
+		if (r == -ENODATA)
+			sync_park_locked(s, n, r, "the rest of this file is gone from the server");
+		else
+			sync_back_off_locked(s, n);
+		tree_changed_locked(t, n);
+	}
+	tree_unlock(t);
+	if (r < 0) {
+		if (f)
+			content_unref(f->clean);
+		free(f);
+		sync_tell(s, node);
+		return;
+	}
+	reader_fetch_all(s->m->reader, f->clean, on_fetched, f);
+}

@@ -297,19 +297,36 @@ static bool lacks_one(struct world *w, const struct flying *f)
 	return false;
 }
 
+static bool has_refused(const struct world *w, const struct flying *f)
+{
+	for (size_t i = 0; w->refused && i < f->n; i++)
+		if (!strcmp(f->items[i].name, w->refused))
+			return true;
+	return false;
+}
+
+static void refuse_all(struct flying *f, int error)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		f->items[i].outcome = REMOTE_REFUSED;
+		f->items[i].error = error;
+	}
+}
+
 static void do_write(struct world *w, struct flying *f)
 {
 	enum fate fate =
 		w->faults && world_chance(w, 30) ? (enum fate)world_pick(w, FATES) : FATE_DONE;
 	bool each = f->op == OP_CREATE && f->n > 1 && w->faults && world_chance(w, 30);
 
-	w->removes += f->op == OP_REMOVE;
-	w->updates += f->op == OP_UPDATE;
+	w->remove_calls += f->op == OP_REMOVE;
+	w->create_calls += f->op == OP_CREATE;
 	if (f->op == OP_REMOVE && w->caps.names_unique && lacks_one(w, f)) {
-		for (size_t i = 0; i < f->n; i++) {
-			f->items[i].outcome = REMOTE_REFUSED;
-			f->items[i].error = -ENOENT;
-		}
+		refuse_all(f, -ENOENT);
+		return;
+	}
+	if (f->op == OP_CREATE && has_refused(w, f)) {
+		refuse_all(f, -EINVAL);
 		return;
 	}
 	for (size_t i = 0; i < f->n; i++)

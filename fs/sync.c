@@ -19,8 +19,6 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS  150  /* names and deletes: so long after the last of them */
-#define NAME_MOST_MS  2000 /* ... or the first */
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
 #define MAX_UPLOADS   64 /* files */
@@ -38,191 +36,6 @@ static void wake_from_tree(void *ctx)
 	sync_wake(ctx);
 }
 
-/* ---- the plan's view ---- */
-
-struct view {
-	struct plan_item *items;
-	struct node **nodes;
-	size_t n;
-	char **names; /* that had to be computed */
-	size_t n_names;
-	int64_t now_ms, next_ms; /* when something settles that has not yet */
-	bool names_settled;
-};
-
-static void view_clear(struct view *v)
-{
-	for (size_t i = 0; i < v->n_names; i++)
-		free(v->names[i]);
-	free(v->names);
-	free(v->items);
-	free(v->nodes);
-}
-
-static void due_at(struct view *v, int64_t ms)
-{
-	if (ms > v->now_ms && ms < v->next_ms)
-		v->next_ms = ms;
-}
-
-/*
- * Names and deletes go in bursts (a shell loop of mv): wait until the burst is over, but not for
- * ever.
- */
-static void settle_names(struct sync *s, struct view *v)
-{
-	int64_t newest = 0, oldest = INT64_MAX;
-
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
-		if (n->busy || n->error || n->name_ms <= s->flush_ms)
-			continue;
-		if (n->name_ms > newest)
-			newest = n->name_ms;
-		if (n->name_ms < oldest)
-			oldest = n->name_ms;
-	}
-	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS ||
-			   v->now_ms - oldest >= NAME_MOST_MS;
-	if (!v->names_settled)
-		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS
-									: oldest + NAME_MOST_MS);
-}
-
-static bool content_settled(struct sync *s, struct view *v, const struct node *n)
-{
-	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
-
-	if (s->draining || n->sealed_ms <= s->flush_ms ||
-	    s->m->options->write == OPTIONS_WRITE_THROUGH)
-		return true;
-	/* somebody is writing on: what was committed is whole, but about to be replaced */
-	if (node_being_written(n))
-		return false;
-	if (v->now_ms - n->sealed_ms >= settle_ms)
-		return true;
-	due_at(v, n->sealed_ms + settle_ms);
-	return false;
-}
-
-static bool content_local(struct sync *s, const struct node *n)
-{
-	struct content *c;
-	bool local;
-
-	if (!n->content && (n->dirty || n->size == 0))
-		return true;
-	c = node_content(s->m->tree, n);
-	if (!c)
-		return false;
-	local = content_is_local(c);
-	content_unref(c);
-	return local;
-}
-
-/* A copy that lives as long as the view; NULL without memory. */
-static const char *keep_name(struct view *v, const char *name)
-{
-	char **names = realloc(v->names, (v->n_names + 1) * sizeof(*names));
-
-	if (!names)
-		return NULL;
-	v->names = names;
-	names[v->n_names] = strdup(name);
-	return names[v->n_names] ? names[v->n_names++] : NULL;
-}
-
-static const char *known_name(struct sync *s, struct view *v, const struct node *n)
-{
-	char shown[NAMES_MAX + 1];
-	const char *kept;
-
-	if (!n->known.rid)
-		return NULL;
-	if (node_name_matches(s->m->tree, n))
-		return n->shown;
-	node_known_shown(s->m->tree, &n->known, shown);
-	kept = keep_name(v, shown);
-	return kept ? kept : n->shown;
-}
-
-/* Where a call in the air, or of unknown outcome, puts it; as shown, NULL = nowhere new. */
-static const char *flight_name(struct view *v, const struct node *n)
-{
-	const char *name = n->flight != LEDGER_FLIGHT_NONE ? node_flight_name(n) : NULL;
-	char shown[NAMES_MAX + 1];
-
-	if (!name)
-		return NULL;
-	names_encode(name, strlen(name), "0", shown, NULL);
-	return keep_name(v, shown);
-}
-
-static uint64_t collection_id(struct tree *t, uint64_t record)
-{
-	struct node *dir = record ? tree_find_locked(t, record) : NULL;
-
-	dir = dir ? tree_collection_of_locked(t, dir) : NULL;
-	return dir ? dir->id : 0;
-}
-
-static void view_node(struct sync *s, struct view *v, struct node *n)
-{
-	struct tree *t = s->m->tree;
-	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms;
-	struct plan_item *i = &v->items[v->n];
-
-	if (waits)
-		due_at(v, n->retry_at_ms);
-	v->nodes[v->n++] = n;
-	*i = (struct plan_item){
-		.node = n->id,
-		.is_record = record,
-		.known = n->known.rid != NULL,
-		.known_record = n->known.record,
-		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
-		.known_name = known_name(s, v, n),
-		.known_name_exact =
-			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
-		.known_filler = n->known.filler,
-		.gone = n->gone,
-		.local = n->local,
-		.record = n->parent ? n->parent->id : 0,
-		.collection = record || !n->parent ? 0 : collection_id(t, n->parent->id),
-		.name = n->shown,
-		.content_differs = n->dirty && !n->gone,
-		.content_local = content_local(s, n),
-		.mtime_differs = n->mtime_dirty,
-		.fields_differ = n->fields != NULL,
-		.size = n->size < 0 ? 0 : (uint64_t)n->size,
-		.busy = n->busy || waits,
-		.parked = n->error != 0,
-		.unknown = n->unknown,
-		.open = n->n_open > 0,
-		.content_settled = content_settled(s, v, n),
-		.name_settled = v->names_settled,
-		.after = n->after,
-		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
-		.flight_name = flight_name(v, n),
-	};
-	if (record)
-		i->collection = n->parent ? n->parent->id : 0;
-}
-
-static int view_build(struct sync *s, struct view *v)
-{
-	struct tree *t = s->m->tree;
-
-	*v = (struct view){.now_ms = clock_mono_ms(), .next_ms = INT64_MAX};
-	v->items = calloc(t->n_sync + 1, sizeof(*v->items));
-	v->nodes = calloc(t->n_sync + 1, sizeof(*v->nodes));
-	if (!v->items || !v->nodes)
-		return -ENOMEM;
-	settle_names(s, v);
-	for (struct node *n = t->sync_first; n; n = n->sync_next)
-		view_node(s, v, n);
-	return 0;
-}
-
 /* ---- doing it ---- */
 
 struct todo {
@@ -235,7 +48,7 @@ struct todo {
 };
 
 static void take_local(struct sync *s, const struct plan *p, const struct plan_call *call,
-		       const struct view *v, bool *again)
+		       const struct sync_view *v, bool *again)
 {
 	for (size_t i = call->first; i < call->first + call->n; i++) {
 		const struct plan_entry *e = &p->entries[i];
@@ -256,7 +69,7 @@ static void mark_busy(struct sync *s, struct node *n)
 }
 
 static void take_look(struct sync *s, const struct plan *p, const struct plan_call *call,
-		      const struct view *v, struct todo *todo)
+		      const struct sync_view *v, struct todo *todo)
 {
 	const struct node *first = v->nodes[p->entries[call->first].item];
 
@@ -283,7 +96,7 @@ static unsigned max_uploads(const struct sync *s)
 }
 
 static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call,
-		      const struct view *v, struct todo *todo)
+		      const struct sync_view *v, struct todo *todo)
 {
 	switch (call->kind) {
 	case PLAN_FORGET:
@@ -337,13 +150,13 @@ static void do_todo(struct sync *s, struct todo *todo)
 int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
-	struct view v;
+	struct sync_view v;
 	struct plan plan = {0};
 	struct todo todo = {0};
 	int r;
 
 	tree_lock(t);
-	r = t->n_sync ? view_build(s, &v) : (v = (struct view){.next_ms = INT64_MAX}, 0);
+	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
 	for (size_t i = 0; !r && i < plan.n_calls; i++) {
@@ -354,7 +167,7 @@ int64_t sync_plan(struct sync *s)
 	}
 	tree_unlock(t);
 	plan_clear(&plan);
-	view_clear(&v);
+	sync_view_clear(&v);
 	do_todo(s, &todo);
 	if (r < 0) {
 		log_errno(r, "sync: cannot plan");

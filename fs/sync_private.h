@@ -5,7 +5,8 @@
 /*
  * What the files of the executor share:
  *
- *	sync.c         when: the thread, the plan's view, what is left
+ *	sync.c         when: the thread, what is left
+ *	sync_view.c    what the plan sees
  *	sync_send.c    from a planned call to the remote's
  *	sync_upload.c  the bytes of creates and replaces, made ready on a pool thread
  *	sync_fetch.c   bytes that must be here before an upload
@@ -39,6 +40,21 @@ struct sync {
 	uint64_t last_look;	   /* tree->lock */
 	uint32_t random;
 };
+
+/* The rows of a plan. */
+struct sync_view {
+	struct plan_item *items;
+	struct node **nodes;
+	size_t n;
+	char **names; /* that had to be computed */
+	size_t n_names;
+	int64_t now_ms, next_ms; /* when something settles that has not yet */
+	bool names_settled;
+};
+
+/* tree->lock held. 0 or -ENOMEM; sync_view_clear() in both cases. */
+int sync_view_build(struct sync *s, struct sync_view *v);
+void sync_view_clear(struct sync_view *v);
 
 /* What is remembered of one item of a call until its outcome. */
 struct sent {

@@ -297,19 +297,36 @@ static bool lacks_one(struct world *w, const struct flying *f)
 	return false;
 }
 
+static bool has_refused(const struct world *w, const struct flying *f)
+{
+	for (size_t i = 0; w->refused && i < f->n; i++)
+		if (!strcmp(f->items[i].name, w->refused))
+			return true;
+	return false;
+}
+
+static void refuse_all(struct flying *f, int error)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		f->items[i].outcome = REMOTE_REFUSED;
+		f->items[i].error = error;
+	}
+}
+
 static void do_write(struct world *w, struct flying *f)
 {
 	enum fate fate =
 		w->faults && world_chance(w, 30) ? (enum fate)world_pick(w, FATES) : FATE_DONE;
 	bool each = f->op == OP_CREATE && f->n > 1 && w->faults && world_chance(w, 30);
 
-	w->removes += f->op == OP_REMOVE;
-	w->updates += f->op == OP_UPDATE;
+	w->remove_calls += f->op == OP_REMOVE;
+	w->create_calls += f->op == OP_CREATE;
 	if (f->op == OP_REMOVE && w->caps.names_unique && lacks_one(w, f)) {
-		for (size_t i = 0; i < f->n; i++) {
-			f->items[i].outcome = REMOTE_REFUSED;
-			f->items[i].error = -ENOENT;
-		}
+		refuse_all(f, -ENOENT);
+		return;
+	}
+	if (f->op == OP_CREATE && has_refused(w, f)) {
+		refuse_all(f, -EINVAL);
 		return;
 	}
 	for (size_t i = 0; i < f->n; i++)
@@ -470,21 +487,27 @@ size_t server_in_the_air(struct server *s)
 
 /* ---- the ops ---- */
 
-static struct flying *fly(struct remote *r, enum op op)
+static struct flying *new_flying(struct remote *r, enum op op)
 {
-	struct server *s = (struct server *)r;
-	struct flying *f = calloc(1, sizeof(*f)), **slot = &s->flying;
+	struct flying *f = calloc(1, sizeof(*f));
 
 	if (!f)
 		abort();
-	f->server = s;
+	f->server = (struct server *)r;
 	f->op = op;
+	return f;
+}
+
+static void fly(struct flying *f)
+{
+	struct server *s = f->server;
+	struct flying **slot = &s->flying;
+
 	pthread_mutex_lock(&s->lock);
 	while (*slot)
 		slot = &(*slot)->next;
 	*slot = f;
 	pthread_mutex_unlock(&s->lock);
-	return f;
 }
 
 static int write_op(struct remote *r, enum op op, unsigned limit, struct remote_change *items,
@@ -498,11 +521,12 @@ static int write_op(struct remote *r, enum op op, unsigned limit, struct remote_
 	for (size_t i = 1; i < n; i++)
 		if (!r->caps.batch_spans_records && strcmp(items[i].record, items[0].record))
 			world_breach(s->world, "a call spans records");
-	f = fly(r, op);
+	f = new_flying(r, op);
 	f->items = items;
 	f->n = n;
 	f->done = done;
 	f->ctx = ctx;
+	fly(f);
 	return 0;
 }
 
@@ -537,12 +561,13 @@ static int op_remove(struct remote *r, enum transfer_class class, struct remote_
 static int op_list_record(struct remote *r, enum transfer_class class, const char *collection,
 			  const char *record, const struct remote_sink *sink)
 {
-	struct flying *f = fly(r, OP_LIST);
+	struct flying *f = new_flying(r, OP_LIST);
 
 	(void)class;
 	(void)collection;
 	f->record = (unsigned)strtoul(record + 1, NULL, 10);
 	f->sink = *sink;
+	fly(f);
 	return 0;
 }
 
@@ -550,7 +575,7 @@ static int op_fetch(struct remote *r, enum transfer_class class, const struct re
 		    const char *collection, uint64_t off, uint64_t len, int64_t deadline_mono_ms,
 		    const struct remote_fetch_sink *sink, uint64_t *ret_id)
 {
-	struct flying *f = fly(r, OP_FETCH);
+	struct flying *f = new_flying(r, OP_FETCH);
 
 	(void)class;
 	(void)collection;
@@ -559,7 +584,8 @@ static int op_fetch(struct remote *r, enum transfer_class class, const struct re
 	f->fetch = *sink;
 	f->off = off;
 	f->len = len;
-	*ret_id = ++((struct server *)r)->next_fetch;
+	*ret_id = ++f->server->next_fetch;
+	fly(f);
 	return 0;
 }
 

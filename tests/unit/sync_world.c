@@ -351,7 +351,7 @@ static void wait_for(struct pool *pool)
 void daemon_quiet(struct daemon *d)
 {
 	/* a job of one may leave another to the other */
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 6; i++) {
 		wait_for(d->mount.disk_pool);
 		wait_for(d->mount.pool);
 	}

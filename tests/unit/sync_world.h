@@ -69,8 +69,9 @@ struct world {
 	size_t n_wishes;
 	unsigned next_content, next_version, next_name;
 	/* what it took */
-	unsigned uploads, fillers, creates, removes, removed, updates, writes, names;
-	char dir[64]; /* of the cache */
+	unsigned uploads, fillers, creates, create_calls, remove_calls, removed, writes, names;
+	const char *refused; /* a create of this name is refused, and all that go with it */
+	char dir[64];	     /* of the cache */
 	char breach[512];
 };
 

@@ -391,6 +391,160 @@ HISTORIES(rillsoft, WORLD_RILLSOFT)
 HISTORIES(servicemax, WORLD_SERVICEMAX)
 HISTORIES(enterprise_tester, WORLD_ET)
 
+/* ---- single acts ---- */
+
+/* A daemon over a server with "a" and "old.txt" in record 1, and "b" in record 2; all is listed. */
+static struct world *begin(struct daemon *d, enum world_kind kind)
+{
+	struct world *w = world_new(kind, 1);
+
+	daemon_open(d, w);
+	first_files(w);
+	list_now(d);
+	wish_first_files(d);
+	return w;
+}
+
+static void end(struct daemon *d)
+{
+	struct world *w = d->world;
+
+	list_now(d);
+	assert_true(daemon_drain(d));
+	check_end(d, false);
+	assert_string_equal(w->breach, "");
+	daemon_close(d);
+	world_free(w);
+}
+
+static void create_many(struct daemon *d, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "new%u", i);
+		user_create(d, 1, name);
+	}
+}
+
+static void test_files_of_a_record_go_in_one_call(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_SERVICEMAX);
+
+	(void)state;
+	create_many(&d, 20);
+	assert_true(daemon_drain(&d));
+	assert_int_equal(w->create_calls, 1);
+	assert_int_equal(w->uploads, 20);
+	for (size_t i = 0; i < w->n_wishes; i++)
+		if (w->wishes[i].live && !strncmp(w->wishes[i].name, "new", 3))
+			user_delete(&d, &w->wishes[i]);
+	assert_true(daemon_drain(&d));
+	assert_int_equal(w->remove_calls, 1);
+	end(&d);
+}
+
+static void test_one_refused_file_does_not_keep_the_others(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_ET);
+	struct sync_counts c;
+
+	(void)state;
+	w->refused = "new5";
+	create_many(&d, 16);
+	for (unsigned i = 0; i < 8; i++) {
+		sync_flush(d.mount.sync);
+		daemon_sync(&d);
+		server_finish(d.server);
+		daemon_quiet(&d);
+	}
+	sync_get_counts(d.mount.sync, &c);
+	assert_int_equal(c.failed, 1);
+	assert_int_equal(w->uploads, 15);
+	assert_null(world_at(w, 1, "new5"));
+	w->refused = NULL;
+	end(&d);
+}
+
+static void test_a_name_that_is_gone_does_not_keep_the_others_from_being_removed(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_SERVICEMAX);
+
+	(void)state;
+	world_at(w, 1, "a")->there = false; /* by others, and not listed yet */
+	user_delete(&d, user_find(w, 1, "a"));
+	user_delete(&d, user_find(w, 1, "old.txt"));
+	assert_true(daemon_drain(&d));
+	assert_null(world_at(w, 1, "old.txt"));
+	end(&d);
+}
+
+static void test_a_rename_where_there_is_none_uploads_once_and_keeps_the_node(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_ET);
+
+	(void)state;
+	user_rename(&d, user_find(w, 1, "a"), 2, "a2");
+	assert_true(daemon_drain(&d));
+	assert_int_equal(w->uploads, 1);
+	assert_int_equal(w->removed, 1);
+	end(&d); /* looks at node ids */
+}
+
+static void test_a_swap_of_unique_names_takes_one_upload_more(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_SERVICEMAX);
+
+	(void)state;
+	user_swap(&d, user_find(w, 1, "a"), user_find(w, 1, "old.txt"));
+	assert_true(daemon_drain(&d));
+	assert_in_range(w->uploads, 2, 3);
+	end(&d);
+}
+
+static void test_a_replacement_by_others_keeps_the_node(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_ET);
+
+	(void)state;
+	world_at(w, 1, "a")->there = false;
+	world_add(w, 1, "a", 7);
+	user_find(w, 1, "a")->content = 7;
+	list_now(&d);
+	assert_int_equal(w->uploads, 0);
+	end(&d);
+}
+
+static void test_a_replacement_by_others_does_not_end_a_change_of_ours(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_ET);
+	struct node *theirs;
+
+	(void)state;
+	user_write(&d, user_find(w, 1, "a"));
+	world_at(w, 1, "a")->there = false;
+	world_add(w, 1, "a", 7);
+	list_now(&d);
+	tree_lock(d.mount.tree);
+	theirs = tree_child_locked(d.mount.tree, daemon_record(&d, 1), "a");
+	assert_non_null(theirs);
+	assert_false(theirs->dirty);
+	assert_int_not_equal(theirs->id, user_find(w, 1, "a")->node);
+	tree_unlock(d.mount.tree);
+	assert_true(daemon_drain(&d));
+	check_end(&d, true);
+	assert_string_equal(w->breach, "");
+	daemon_close(&d);
+	world_free(w);
+}
+
 #define TESTS(name)                                                                                \
 	cmocka_unit_test(test_##name##_without_faults_sends_no_more_than_needed),                  \
 		cmocka_unit_test(test_##name##_with_faults_ends_as_the_user_wants),                \
@@ -400,6 +554,14 @@ HISTORIES(enterprise_tester, WORLD_ET)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_files_of_a_record_go_in_one_call),
+		cmocka_unit_test(test_one_refused_file_does_not_keep_the_others),
+		cmocka_unit_test(
+			test_a_name_that_is_gone_does_not_keep_the_others_from_being_removed),
+		cmocka_unit_test(test_a_rename_where_there_is_none_uploads_once_and_keeps_the_node),
+		cmocka_unit_test(test_a_swap_of_unique_names_takes_one_upload_more),
+		cmocka_unit_test(test_a_replacement_by_others_keeps_the_node),
+		cmocka_unit_test(test_a_replacement_by_others_does_not_end_a_change_of_ours),
 		TESTS(perscom),
 		TESTS(rillsoft),
 		TESTS(servicemax),

@@ -344,7 +344,8 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 	if (w->validated)
 		return true;
 	if (c->error == -EINTR || c->error == -ECANCELED || (c->error && !target->listed)) {
-		*ret_error = c->error;
+		/* the directory is there; programs take ENOENT for the end of an empty one */
+		*ret_error = c->error == -ENOENT && target->kind != NODE_RECORD ? -EIO : c->error;
 		return false;
 	}
 	if (!w->listing)

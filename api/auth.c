@@ -329,13 +329,13 @@ static int log_in(struct auth *a, bool forced, char *message, size_t size)
 	pthread_mutex_lock(&a->lock);
 	bool paused = !forced && !changed && is_paused_locked(a);
 	bool lately = clock_mono_ms() - a->loaded_ms < COMMAND_PAUSE_MS;
-	if (a->session.refresh && !changed)
+	if (a->session.refresh && !changed && !paused)
 		refresh = strdup(a->session.refresh);
 	pthread_mutex_unlock(&a->lock);
-	if (!paused && refresh)
-		r = try_login(a, refresh, &session, message, size);
 	if (paused)
 		return 0;
+	if (refresh)
+		r = try_login(a, refresh, &session, message, size);
 	if (r == -EACCES) {
 		if (refresh)
 			drop_refresh(a);
@@ -498,6 +498,11 @@ static int read_again(struct auth *a, bool forced)
 		note_refused(a, message);
 		return 0;
 	}
+	/*
+	 * What all calls that wait are told: -ENOENT of a login's address must not say of a record
+	 * that it is gone.
+	 */
+	r = call_transfer_errno(r);
 	note_trouble(a, r, message);
 	return r;
 }

@@ -802,7 +802,8 @@ static void on_waited(void *ctx, const struct call_reply *reply)
 
 	ret->error = reply->error;
 	ret->status = reply->status;
-	ret->json = json_incref((json_t *)reply->json);
+	/* No reference: jansson's counts are not made for two threads. */
+	ret->json = json_deep_copy(reply->json);
 	snprintf(ret->message, sizeof(ret->message), "%s", reply->message);
 	snprintf(ret->header, sizeof(ret->header), "%s", reply->header ? reply->header : "");
 	pthread_mutex_lock(&w->lock);

@@ -108,7 +108,7 @@ void call_set_trace_header(struct call *c,
  */
 int call_start(struct call *c, call_done *done, void *ctx);
 
-/* What call_wait() brings: a copy of the reply, @json a reference of its own. */
+/* What call_wait() brings: a copy of the reply, @json too. */
 struct call_waited {
 	int error, status;
 	json_t *json;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,13 +45,20 @@ static void change_reply(void *ctx, const struct call_reply *reply)
 {
 	struct change *one = ctx;
 	struct changes *all = one->all;
+	char message[CALL_MESSAGE_MAX] = "";
 	bool look;
 	int error;
 
 	et_note_reply(all->p, reply);
 	enum remote_outcome outcome = et_judge(reply, all->verb, 1, 0, &error, &look);
-	et_change_set(one->item, outcome, error,
-		      outcome == REMOTE_DONE || outcome == REMOTE_GONE ? "" : reply->message);
+	if (error == -EPERM)
+		snprintf(message, sizeof(message),
+			 "this server cannot change %s (405): do it in Enterprise Tester, then "
+			 "take it back here",
+			 one->c->name);
+	else if (outcome != REMOTE_DONE && outcome != REMOTE_GONE)
+		snprintf(message, sizeof(message), "%s", reply->message);
+	et_change_set(one->item, outcome, error, message);
 	if (outcome == REMOTE_DONE && all->verb == ET_REMOVE)
 		et_watch_touched(all->p, one->c, one->item->record,
 				 reply->date_s > 0 ? reply->date_s * CLOCK_NS_PER_S

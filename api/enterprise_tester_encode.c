@@ -58,7 +58,7 @@ char *et_disposition(enum options_multipart form, const char *name, uint64_t siz
 		r = asprintf(&out, "attachment; filename=%s; name=%s; size=%llu", quoted, quoted,
 			     (unsigned long long)size);
 	else
-		r = asprintf(&out, "form-data; name=\"fileupload\"; filename=%s", quoted);
+		r = asprintf(&out, "form-data; name=%s; filename=%s", quoted, quoted);
 	free(quoted);
 	return r < 0 ? NULL : out;
 }

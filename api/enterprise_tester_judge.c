@@ -84,6 +84,9 @@ enum remote_outcome et_judge(const struct call_reply *reply, enum et_verb verb, 
 	case 400:
 		*ret_error = large ? -EFBIG : -EINVAL;
 		break;
+	case 405: /* PATCH is documented of requirements only (section 7) */
+		*ret_error = verb == ET_PATCH ? -EPERM : -EIO;
+		break;
 	case 413:
 		*ret_error = -EFBIG;
 		break;

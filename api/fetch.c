@@ -10,6 +10,7 @@
  *	                                       byte: RENEW
  *
  *	LOG IN   auth_reload() is asked        another header: SEND; none: END
+ *	                                       cancelled: END, without waiting for it
  *
  *	RENEW    source->renew() is asked      same version: SEND from where it stopped
  *	                                       another: END -ESTALE
@@ -94,6 +95,7 @@ struct fetch {
 	unsigned sends,
 		running; /* running: the number of the send whose transfer is not done, 0 = none */
 	bool cancelled, paused;
+	bool waiting; /* for a login, which holds a reference; who clears it goes on */
 	enum transfer_class class;
 };
 
@@ -386,15 +388,37 @@ static void on_login(void *ctx, int result)
 {
 	struct fetch *f = ctx;
 
-	f->login = result;
-	if (pool_run(f->remote->pool, login_job, f) < 0)
-		fetch_end(f, -ENOMEM);
+	pthread_mutex_lock(&f->table->lock);
+	bool waiting = f->waiting;
+	f->waiting = false;
+	pthread_mutex_unlock(&f->table->lock);
+	if (waiting) {
+		f->login = result;
+		if (pool_run(f->remote->pool, login_job, f) < 0)
+			fetch_end(f, -ENOMEM);
+	}
+	fetch_unref(f);
+}
+
+static void cancel_job(void *ctx)
+{
+	fetch_end(ctx, -ECANCELED);
 }
 
 static void log_in(struct fetch *f)
 {
 	f->logged_in = true;
-	auth_reload(f->remote->auth, f->generation, on_login, f);
+	pthread_mutex_lock(&f->table->lock);
+	bool cancelled = f->cancelled;
+	if (!cancelled) {
+		f->waiting = true;
+		f->refs++;
+	}
+	pthread_mutex_unlock(&f->table->lock);
+	if (cancelled)
+		fetch_end(f, -ECANCELED);
+	else
+		auth_reload(f->remote->auth, f->generation, on_login, f);
 }
 
 /* Another way to ask for the same, if there is one that was not tried. */
@@ -437,7 +461,8 @@ static void after_refusal(struct fetch *f, int status)
 		fetch_renew(f, f->link == REMEMBERED || gone);
 		return;
 	}
-	log_error("read attachment %s: the storage answered with status %d", f->file.id, status);
+	log_line(f->source->unsure && (gone || status == 405) ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+		 "read attachment %s: the storage answered with status %d", f->file.id, status);
 	if (f->source->credential && status == 401) {
 		end_refused(f);
 		return;
@@ -658,6 +683,9 @@ void fetch_cancel(struct remote *r, uint64_t id)
 		f->cancelled = true;
 		if (f->transfer)
 			call_gate_apply(r, transfer_cancel, f->transfer);
+		/* A login may take long, and goes on for others. */
+		if (f->waiting && pool_run(r->pool, cancel_job, f) == 0)
+			f->waiting = false;
 	}
 	pthread_mutex_unlock(&t->lock);
 }

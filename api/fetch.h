@@ -28,6 +28,7 @@ struct fetch_source {
 	const char *accept;   /* the whole line, "Accept: ..."; NULL = none */
 	/* An answer 400 or 403 with these words in its first bytes (any case) counts as 401. */
 	const char *refusal_words;
+	bool unsure; /* whether there are bytes: that there are none is no error in the log */
 	/*
 	 * Whether an answer's bytes can be the file's, by its head, before any is used. @total: the
 	 * size of the whole by the answer, -1 = not told. 0, or the error to end with: -ESTALE (of

@@ -107,7 +107,9 @@ struct rillsoft_listing {
 	bool all;     /* it was asked for without a selector */
 	struct rillsoft_doc *docs; /* in order of id, each once */
 	size_t n;
-	struct rillsoft_given *given; /* rillsoft.lock: who has seen it */
+	/* rillsoft.lock: what it was asked for (bits of rillsoft_need), and who has seen it */
+	unsigned needs;
+	struct rillsoft_given *given;
 };
 
 /*
@@ -235,9 +237,10 @@ int rillsoft_login(struct remote *r, const char *user, const char *secret, const
 /* listing, see rillsoft_listing.c */
 enum rillsoft_need {
 	RILLSOFT_FRESH, /* asked for after this call */
-	RILLSOFT_TREE,	/* at most 2 s old, newer than our writes, not seen by this op */
+	RILLSOFT_TREE,	/* at most 2 s old, newer than our writes, and see rillsoft_listing.c */
 	RILLSOFT_POLL,	/* the same */
 	RILLSOFT_KNOWN, /* what is known; at most 90 s old */
+	RILLSOFT_OFFER, /* not for want: a poll's, that the next tree may have */
 };
 /* Who waits for a listing; part of what he is. Untouched between want and done(). */
 struct rillsoft_wait {
@@ -260,8 +263,8 @@ void rillsoft_want(struct rillsoft *ris, struct rillsoft_wait *wait, enum transf
 		   void *ctx);
 /* From now on older listings do not tell what is there. */
 void rillsoft_note_write(struct rillsoft *ris);
-/* A poll saw no change in this: nobody will ask for the tree because of it. */
-void rillsoft_note_unchanged(struct rillsoft *ris, struct rillsoft_listing *l, const char *project);
+/* A poll saw a change in this: the tree that will be asked for may be it. */
+void rillsoft_offer(struct rillsoft *ris, struct rillsoft_listing *l, const char *project);
 void rillsoft_slots_free(struct rillsoft *ris);
 /* The project of a document that some listing holds; false = none does. */
 bool rillsoft_find_project(struct rillsoft *ris, const char *id, char out[RILLSOFT_ID_SIZE]);

@@ -182,6 +182,22 @@ static const struct fetch_source attachment = {
 	.renew = renew_attachment,
 };
 
+/* The first byte, to learn the size. Where there is none, nothing can be read (R-18). */
+static const struct fetch_source attachment_size = {
+	.endpoint = "GET attachment",
+	.credential = true,
+	.accept = "Accept: */*",
+	.unsure = true,
+	.judge = judge_attachment,
+};
+
+static const struct fetch_source *choose_source(bool flat, uint64_t off, uint64_t len)
+{
+	if (!flat)
+		return &document;
+	return off == 0 && len == 1 ? &attachment_size : &attachment;
+}
+
 int rillsoft_fetch(struct remote *r, enum transfer_class class, const struct remote_file *file,
 		   const char *collection, uint64_t off, uint64_t len, int64_t deadline_mono_ms,
 		   const struct remote_fetch_sink *sink, uint64_t *ret_id)
@@ -199,7 +215,7 @@ int rillsoft_fetch(struct remote *r, enum transfer_class class, const struct rem
 	at.url = rillsoft_url(ris, flat ? RILLSOFT_ATTACHMENT : RILLSOFT_DOWNLOAD, &ids);
 	if (!at.url)
 		return -ENOMEM;
-	int error = fetch_start(r, flat ? &attachment : &document, class, &at, false, off, len,
+	int error = fetch_start(r, choose_source(flat, off, len), class, &at, false, off, len,
 				deadline_mono_ms, sink, ret_id);
 	free(at.url);
 	return error;

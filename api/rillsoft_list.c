@@ -213,8 +213,8 @@ static void on_poll(void *ctx, int error, struct rillsoft_listing *l, const char
 		snprintf(cursor, sizeof(cursor), "1;%016" PRIx64,
 			 rillsoft_hash_listing(l, poll->project));
 	bool changed = error == 0 && strcmp(cursor, poll->cursor) != 0;
-	if (error == 0 && l && !changed)
-		rillsoft_note_unchanged(poll->ris, l, poll->project);
+	if (changed && l)
+		rillsoft_offer(poll->ris, l, poll->project);
 	poll->done(poll->ctx, error, changed, error == 0 ? cursor : NULL);
 	free(poll);
 }

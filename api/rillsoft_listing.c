@@ -11,7 +11,9 @@
  *
  * There is such a slot for each project, or one for all where the server ignores the selector, which
  * shows in its answers: documents of other projects. Then one answer serves all projects it names, for
- * two seconds; each op sees it once for each project, so that whoever asks again gets another one.
+ * two seconds: one to a list_tree those of other projects, one to a poll the polls of others, and where
+ * a poll saw a change the list_tree that follows. Each sees it once for each project: whoever asks again
+ * wants to know what is there now.
  *
  * Requests and writes are numbered: an answer tells of a write if it was asked for after it.
  */
@@ -96,7 +98,10 @@ static bool will_do_locked(const struct rillsoft *ris, const struct rillsoft_lis
 		return false;
 	if (need == RILLSOFT_KNOWN)
 		return age_ms <= KNOWN_MS;
-	return age_ms <= SHARED_MS && l->seq > ris->write_seq && !is_given_locked(l, project, need);
+	if (age_ms > SHARED_MS || l->seq <= ris->write_seq || is_given_locked(l, project, need))
+		return false;
+	return (l->needs & 1u << need) != 0 ||
+	       (need == RILLSOFT_TREE && is_given_locked(l, project, RILLSOFT_OFFER));
 }
 
 static struct rillsoft_listing *find_listing_locked(struct rillsoft *ris, const char *project,
@@ -172,6 +177,21 @@ static void send_run(struct rillsoft_slot *s)
 		on_not_started(s);
 }
 
+/* Whether what the request under way brings will do, which began before this was asked. */
+static bool may_join_locked(const struct rillsoft_slot *s, const struct rillsoft_wait *wait)
+{
+	if (!s->running || wait->need == RILLSOFT_FRESH || s->seq <= s->ris->write_seq)
+		return false;
+	bool same = wait->need == RILLSOFT_KNOWN;
+	for (const struct rillsoft_wait *w = s->waits; w && wait->need != RILLSOFT_KNOWN;
+	     w = w->next) {
+		same |= w->need == wait->need;
+		if (w->need == wait->need && strcmp(w->project, wait->project) == 0)
+			return false;
+	}
+	return same;
+}
+
 /*
  * Add @wait to the request of its project's slot that is under way, where it may have what that
  * brings, or to the next one; the slot to be sent, or NULL.
@@ -184,7 +204,7 @@ static struct rillsoft_slot *enqueue_locked(struct rillsoft *ris, struct rillsof
 		wait->error = -ENOMEM;
 		return NULL;
 	}
-	if (s->running && wait->need != RILLSOFT_FRESH && s->seq > ris->write_seq) {
+	if (may_join_locked(s, wait)) {
 		wait->next = s->waits;
 		s->waits = wait;
 		return NULL;
@@ -221,8 +241,10 @@ static struct rillsoft_wait *sort_waits_locked(struct rillsoft_slot *s, struct r
 		struct rillsoft_wait **to = fits ? &ready : ret_again;
 		w->error = error;
 		w->listing = fits ? rillsoft_listing_ref(l) : NULL;
-		if (w->listing)
+		if (w->listing) {
+			l->needs |= 1u << w->need;
 			give_locked(l, w->project, w->need);
+		}
 		w->next = *to;
 		*to = w;
 	}
@@ -273,6 +295,7 @@ static void on_listing(void *ctx, const struct call_reply *reply)
 	struct rillsoft_slot *s = ctx;
 	struct rillsoft_listing *l = NULL;
 	const char *message = reply->message;
+	char words[CALL_MESSAGE_MAX];
 	int r = reply->error;
 
 	if (r == 0) {
@@ -280,10 +303,13 @@ static void on_listing(void *ctx, const struct call_reply *reply)
 		message = r == -EIO ? "the answer is not what Rillsoft sends: no list of documents"
 				    : message;
 	}
-	if (r == -ENOENT && (reply->status == 404 || reply->status == 410)) {
-		/* Also a wrong template; that a project is gone is for the list of projects to say. */
-		message = "the server finds no documents there; check client= and "
-			  "template_documents=";
+	if (reply->status == 400 || reply->status == 404 || reply->status == 410) {
+		/* That a project is gone is for the list of projects to say. */
+		snprintf(words, sizeof(words),
+			 "%.120s; the server may list documents elsewhere, or want another query: "
+			 "template_documents=",
+			 reply->message);
+		message = words;
 		r = -EIO;
 	}
 	if (r == -EOVERFLOW)
@@ -333,10 +359,10 @@ void rillsoft_note_write(struct rillsoft *ris)
 	pthread_mutex_unlock(&ris->lock);
 }
 
-void rillsoft_note_unchanged(struct rillsoft *ris, struct rillsoft_listing *l, const char *project)
+void rillsoft_offer(struct rillsoft *ris, struct rillsoft_listing *l, const char *project)
 {
 	pthread_mutex_lock(&ris->lock);
-	give_locked(l, project, RILLSOFT_TREE);
+	give_locked(l, project, RILLSOFT_OFFER);
 	pthread_mutex_unlock(&ris->lock);
 }
 

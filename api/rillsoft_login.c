@@ -51,36 +51,6 @@ const char *rillsoft_find_token(const json_t *root)
 	return text && strchr(text, '.') ? text : NULL;
 }
 
-static int digit_of(char c)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	const char *at = c != '\0' ? strchr(digits, c) : NULL;
-
-	return at ? (int)(at - digits) : -1;
-}
-
-/* base64url without padding; the number of bytes, -1 = it is none. @out has room for @len. */
-static ssize_t decode_base64url(const char *text, size_t len, unsigned char *out)
-{
-	uint32_t bits = 0;
-	unsigned have = 0;
-	ssize_t n = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		int digit = digit_of(text[i]);
-		if (digit < 0)
-			return -1;
-		bits = bits << 6 | (uint32_t)digit;
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			out[n++] = (unsigned char)(bits >> have);
-		}
-	}
-	return n;
-}
-
 /* A NumericDate may have a fraction. */
 static int64_t get_seconds(const json_t *claims, const char *key)
 {
@@ -92,25 +62,12 @@ static int64_t get_seconds(const json_t *claims, const char *key)
 
 bool rillsoft_decode_jwt(const char *token, int64_t *ret_exp_s, int64_t *ret_iat_s)
 {
-	const char *begin = strchr(token, '.');
-	const char *end = begin ? strchr(begin + 1, '.') : NULL;
-	size_t len = end ? (size_t)(end - begin - 1) : 0;
-
-	*ret_exp_s = *ret_iat_s = -1;
-	while (len > 0 && begin[len] == '=')
-		len--;
-	if (len == 0 || len > TOKEN_MAX)
-		return false;
-	unsigned char *text = malloc(len);
-	ssize_t n = text ? decode_base64url(begin + 1, len, text) : -1;
-	json_t *claims = n > 0 ? json_parse(text, (size_t)n, NULL, 0) : NULL;
+	json_t *claims = json_parse_jwt(token);
 	bool ok = json_is_object(claims);
-	if (ok) {
-		*ret_exp_s = get_seconds(claims, "exp");
-		*ret_iat_s = get_seconds(claims, "iat");
-	}
+
+	*ret_exp_s = ok ? get_seconds(claims, "exp") : -1;
+	*ret_iat_s = ok ? get_seconds(claims, "iat") : -1;
 	json_decref(claims);
-	free(text);
 	return ok;
 }
 

@@ -29,10 +29,13 @@
 
 #define MANY 100
 
+static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
+
 /* Who waits for calls. */
 struct wait {
 	_Atomic unsigned dones, good;
-	_Atomic int error, status;
+	/* of the last reply; last_lock while there are more to come */
+	int error, status;
 	char message[CALL_MESSAGE_MAX], header[256];
 };
 
@@ -40,10 +43,12 @@ static void on_reply(void *ctx, const struct call_reply *reply)
 {
 	struct wait *w = ctx;
 
+	pthread_mutex_lock(&last_lock);
 	w->error = reply->error;
 	w->status = reply->status;
 	snprintf(w->message, sizeof(w->message), "%s", reply->message);
 	snprintf(w->header, sizeof(w->header), "%s", reply->header ? reply->header : "");
+	pthread_mutex_unlock(&last_lock);
 	w->good += reply->error == 0;
 	w->dones++;
 }

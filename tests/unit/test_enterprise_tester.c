@@ -320,7 +320,7 @@ static void test_dispositions_are_written_as_section_5_shows(void **state)
 		{OPTIONS_MULTIPART_MIXED, "a\r\nX: y",
 		 "attachment; filename=\"a%0D%0AX: y\"; name=\"a%0D%0AX: y\"; size=3"},
 		{OPTIONS_MULTIPART_FORM, "notes.txt",
-		 "form-data; name=\"fileupload\"; filename=\"notes.txt\""},
+		 "form-data; name=\"notes.txt\"; filename=\"notes.txt\""},
 	};
 
 	(void)state;
@@ -383,6 +383,7 @@ static void test_statuses_mean_what_section_10_says(void **state)
 		{404, NULL, ET_UPLOAD, 1, 1, REMOTE_REFUSED, -EFBIG, true},
 		{404, NULL, ET_REMOVE, 1, 0, REMOTE_GONE, 0, false},
 		{404, NULL, ET_PATCH, 1, 0, REMOTE_GONE, -ENOENT, false},
+		{405, NULL, ET_PATCH, 1, 0, REMOTE_REFUSED, -EPERM, false},
 		{413, NULL, ET_UPLOAD, 1, 1, REMOTE_REFUSED, -EFBIG, false},
 		{415, NULL, ET_UPLOAD, 1, 1, REMOTE_REFUSED, -EIO, false},
 		{429, NULL, ET_UPLOAD, 1, 1, REMOTE_RETRY, -EBUSY, false},

@@ -173,7 +173,8 @@ static int check_content(struct fetch *f, const struct transfer_head *head, int6
 	}
 	if (f->begun && f->total >= 0 && *ret_total >= 0 && *ret_total != f->total)
 		return -ESTALE;
-	return f->source->judge ? f->source->judge(&f->file, head, *ret_total) : 0;
+	int r = f->source->judge ? f->source->judge(&f->file, head, *ret_total) : 0;
+	return r == 0 && f->source->recall ? f->source->recall(f->remote, &f->file, head) : r;
 }
 
 /* Tell the sink once where the stream begins. 0 or -ECANCELED. */

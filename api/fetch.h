@@ -38,6 +38,12 @@ struct fetch_source {
 	int (*judge)(const struct remote_file *file, const struct transfer_head *head,
 		     int64_t total);
 	/*
+	 * The same by what the client remembers of this version, after judge(): 0 or -ESTALE. NULL =
+	 * nothing.
+	 */
+	int (*recall)(struct remote *r, const struct remote_file *file,
+		      const struct transfer_head *head);
+	/*
 	 * A link that is another one than @bad (NULL = any); @fresh: from the server. NULL = links
 	 * last for ever.
 	 */

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,11 +22,20 @@
 
 #include "call.h"
 
-/* A command is not run more often than this, however many 401s come in, nor a refused login tried. */
+/*
+ * A command is not run more often than this, however many 401s come in, nor a login tried that was
+ * refused or whose token was. Another password in the file, or being told to, ends the pause.
+ */
 #define COMMAND_PAUSE_MS 10000
 
 /* A token is renewed so long before it expires, or in the last quarter of a short life. */
 #define EXPIRY_MARGIN_MS 30000
+
+/*
+ * And is used so long whatever it says: one that seems to expire at once (a clock is wrong) costs a
+ * login now and then, not every call.
+ */
+#define LIFE_MIN_MS 1000
 
 struct auth_wait {
 	struct auth_wait *next;
@@ -45,18 +55,22 @@ struct auth {
 
 	pthread_mutex_t lock; /* the fields below; no other lock is taken under it */
 	char *header;	      /* NULL = not logged in */
-	char *password;	      /* to log in with */
+	char *password;	      /* to log in with; only the reading thread changes it */
 	struct auth_login session;
 	int64_t renew_ms;    /* from when on the header is not given out any more; 0 = for ever */
 	int64_t refused_ms;  /* when the last login was refused, 0 = it was not */
+	int64_t login_ms;    /* when the last one was good, 0 = none was */
+	bool taken;	     /* the server took the token of that one at least once */
+	int64_t loaded_ms;   /* when the secret was read last */
 	unsigned generation; /* counts headers, from 1 */
 	int64_t reloaded_ms; /* when the last reading but the first ended, 0 = never */
+	bool forced;	     /* a reading is wished that no pause holds up */
 	bool reading;	     /* the thread reads or calls waiters */
 	bool joinable;	     /* there is a thread to join */
 	pthread_t thread;
-	struct auth_wait *waits;
+	struct auth_wait *waits, **last_wait;
 	enum remote_auth state;
-	char message[256];
+	char message[256], trouble[256]; /* trouble: what was in the way of the last login */
 };
 
 static void wipe_free(char *secret)
@@ -156,18 +170,24 @@ static void session_clear(struct auth_login *s)
 	*s = (struct auth_login){0};
 }
 
+/* Takes @header over; gives the one before, to be wiped. */
+static char *swap_header_locked(struct auth *a, char *header)
+{
+	char *old = a->header;
+
+	a->header = header;
+	a->generation++;
+	a->state = REMOTE_AUTH_UNKNOWN;
+	a->message[0] = '\0';
+	return old;
+}
+
 /* Takes @header over: 1 when it is another one. */
 static int set_header(struct auth *a, char *header)
 {
 	pthread_mutex_lock(&a->lock);
 	bool fresh = !a->header || strcmp(a->header, header) != 0;
-	char *old = fresh ? a->header : header;
-	if (fresh) {
-		a->header = header;
-		a->generation++;
-		a->state = REMOTE_AUTH_UNKNOWN;
-		a->message[0] = '\0';
-	}
+	char *old = fresh ? swap_header_locked(a, header) : header;
 	pthread_mutex_unlock(&a->lock);
 	wipe_free(old);
 	return fresh;
@@ -179,6 +199,9 @@ static int load(struct auth *a, char *message, size_t size)
 	char *secret = NULL;
 	int r = read_secret(a, &secret, message, size);
 
+	pthread_mutex_lock(&a->lock);
+	a->loaded_ms = clock_mono_ms();
+	pthread_mutex_unlock(&a->lock);
 	if (r < 0)
 		return r;
 	if (a->login) {
@@ -195,7 +218,11 @@ static int load(struct auth *a, char *message, size_t size)
 	return header ? set_header(a, header) : -ENOMEM;
 }
 
-/* What a login brought becomes the header: 1, or -ENOMEM. Takes @session over. */
+/*
+ * What a login brought becomes the header: 1, or -ENOMEM. Takes @session over. The generation counts
+ * up even when it is the token of before, as some servers give: who was refused with that one is not
+ * to log in once more.
+ */
 static int take_session(struct auth *a, struct auth_login *session)
 {
 	int64_t now = clock_mono_ms(), left = session->expires_mono_ms - now;
@@ -213,42 +240,111 @@ static int take_session(struct auth *a, struct auth_login *session)
 	struct auth_login old = a->session;
 	a->session = *session;
 	a->refused_ms = 0;
+	a->login_ms = now;
+	a->taken = false;
+	a->trouble[0] = '\0';
 	a->renew_ms = 0;
-	if (session->expires_mono_ms)
+	if (session->expires_mono_ms) {
 		a->renew_ms = session->expires_mono_ms -
 			      (left / 4 < EXPIRY_MARGIN_MS ? left / 4 : EXPIRY_MARGIN_MS);
+		if (a->renew_ms < now + LIFE_MIN_MS)
+			a->renew_ms = now + LIFE_MIN_MS;
+	}
+	char *old_header = swap_header_locked(a, header);
 	pthread_mutex_unlock(&a->lock);
 	session_clear(&old);
-	set_header(a, header);
+	wipe_free(old_header);
 	return 1;
 }
 
-/* With what the last login left, and where that is refused or nothing, with the password. */
-static int log_in(struct auth *a, char *message, size_t size)
+static bool is_due_locked(const struct auth *a)
+{
+	return !a->header || (a->renew_ms && clock_mono_ms() >= a->renew_ms);
+}
+
+/* The password, or the token it brought, was refused a moment ago. */
+static bool is_paused_locked(const struct auth *a)
+{
+	int64_t now = clock_mono_ms();
+
+	if (a->refused_ms && now - a->refused_ms < COMMAND_PAUSE_MS)
+		return true;
+	return a->login_ms && !a->taken && !is_due_locked(a) &&
+	       now - a->login_ms < COMMAND_PAUSE_MS;
+}
+
+/* Read the password again: true when it is another one. One that cannot be read stays as it was. */
+static bool reload_password(struct auth *a)
+{
+	char message[256] = "";
+	int r = load(a, message, sizeof(message));
+
+	if (r < 0 && r != -ECANCELED)
+		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
+	return r > 0;
+}
+
+static int try_login(struct auth *a, const char *refresh, struct auth_login *session, char *message,
+		     size_t size)
+{
+	int r = -ECANCELED;
+
+	message[0] = '\0';
+	if (!a->stop)
+		r = a->login(a->remote, a->user, a->password, refresh, &a->stop, session, message,
+			     size);
+	if (r == 0 && !session->token) {
+		snprintf(message, size, "the answer to the login holds no token");
+		r = -EIO;
+	}
+	if (r == 0 && refresh && !session->refresh)
+		session->refresh = strdup(refresh); /* good for the next time, too */
+	if (r < 0)
+		session_clear(session);
+	return r;
+}
+
+/* It was refused: not to be asked for again. */
+static void drop_refresh(struct auth *a)
+{
+	pthread_mutex_lock(&a->lock);
+	char *old = a->session.refresh;
+	a->session.refresh = NULL;
+	pthread_mutex_unlock(&a->lock);
+	wipe_free(old);
+}
+
+/*
+ * With what the last login left, and where that is refused or nothing, with the password. 1; 0: not
+ * tried, since it was refused a moment ago and the password is still the same; or an error.
+ */
+static int log_in(struct auth *a, bool forced, char *message, size_t size)
 {
 	struct auth_login session = {0};
-	char *refresh;
+	char *refresh = NULL;
 	int r = -EACCES;
 
+	/* it may have been changed since */
+	bool changed = (a->file || (a->command && forced)) && reload_password(a);
 	pthread_mutex_lock(&a->lock);
-	refresh = a->session.refresh ? strdup(a->session.refresh) : NULL;
+	bool paused = !forced && !changed && is_paused_locked(a);
+	bool lately = clock_mono_ms() - a->loaded_ms < COMMAND_PAUSE_MS;
+	if (a->session.refresh && !changed && !paused)
+		refresh = strdup(a->session.refresh);
 	pthread_mutex_unlock(&a->lock);
+	if (paused)
+		return 0;
 	if (refresh)
-		r = a->login(a->remote, a->user, a->password, refresh, &a->stop, &session, message,
-			     size);
-	wipe_free(refresh);
+		r = try_login(a, refresh, &session, message, size);
 	if (r == -EACCES) {
-		session_clear(&session);
-		/* it may have been changed since */
-		if (a->file || a->command)
-			load(a, message, size);
-		r = a->login(a->remote, a->user, a->password, NULL, &a->stop, &session, message,
-			     size);
+		if (refresh)
+			drop_refresh(a);
+		if (a->command && !a->file && !lately)
+			reload_password(a);
+		r = try_login(a, NULL, &session, message, size);
 	}
-	if (r == 0)
-		return take_session(a, &session);
-	session_clear(&session);
-	return r;
+	wipe_free(refresh);
+	return r == 0 ? take_session(a, &session) : r;
 }
 
 static bool copy_config(struct auth *a, const struct auth_config *c)
@@ -288,6 +384,7 @@ int auth_new(const struct auth_config *config, struct auth **ret_auth, char *mes
 	if (!a)
 		return -ENOMEM;
 	pthread_mutex_init(&a->lock, NULL);
+	a->last_wait = &a->waits;
 	a->state = REMOTE_AUTH_UNKNOWN;
 	if (copy_config(a, config))
 		r = load(a, message, size);
@@ -346,7 +443,7 @@ int auth_get_header(struct auth *a, char **ret_header, unsigned *ret_generation)
 	pthread_mutex_lock(&a->lock);
 	*ret_generation = a->generation;
 	*ret_header = NULL;
-	if (a->header && (!a->renew_ms || clock_mono_ms() < a->renew_ms)) {
+	if (!is_due_locked(a)) {
 		*ret_header = strdup(a->header);
 		r = *ret_header ? 0 : -ENOMEM;
 	}
@@ -354,26 +451,11 @@ int auth_get_header(struct auth *a, char **ret_header, unsigned *ret_generation)
 	return r;
 }
 
-/* The result for who waits, see auth_done. */
-static int read_again(struct auth *a)
+/* The password, and what the last login left, are no good. */
+static void note_refused(struct auth *a, const char *message)
 {
-	char message[256] = "", remedy[256], words[512];
-	int r = a->stop	   ? -ECANCELED
-		: a->login ? log_in(a, message, sizeof(message))
-			   : load(a, message, sizeof(message));
+	char remedy[256], words[512];
 
-	if (r > 0)
-		log_info("auth: %s", a->login ? "logged in" : "secret read again: another one");
-	if (r >= 0 || r == -ECANCELED)
-		return r;
-	if (!a->login) {
-		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
-		return 0;
-	}
-	if (r != -EACCES) {
-		log_errno(r, "auth: cannot log in as %s: %s", a->user, message);
-		return r;
-	}
 	pthread_mutex_lock(&a->lock);
 	a->refused_ms = clock_mono_ms();
 	pthread_mutex_unlock(&a->lock);
@@ -381,7 +463,48 @@ static int read_again(struct auth *a)
 	snprintf(words, sizeof(words), "the server refuses the %s of %s: %.100s; %.130s", a->what,
 		 a->user, message, remedy);
 	auth_note_failed(a, words);
-	return 0;
+}
+
+static void note_trouble(struct auth *a, int error, const char *message)
+{
+	char words[512];
+
+	snprintf(words, sizeof(words), "cannot log in as %.80s: %.160s", a->user,
+		 *message ? message : strerror(-error));
+	pthread_mutex_lock(&a->lock);
+	log_redact(words, a->trouble, sizeof(a->trouble));
+	pthread_mutex_unlock(&a->lock);
+	log_errno(error, "auth: %s", words);
+}
+
+/* The result for who waits, see auth_done. */
+static int read_again(struct auth *a, bool forced)
+{
+	char message[256] = "";
+	int r = a->login ? log_in(a, forced, message, sizeof(message))
+			 : load(a, message, sizeof(message));
+
+	if (r > 0)
+		log_info("auth: %s", a->login ? "logged in" : "secret read again: another one");
+	if (r >= 0)
+		return r;
+	if (a->stop)
+		return -ECANCELED;
+	if (!a->login) {
+		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
+		return 0;
+	}
+	if (r == -EACCES) {
+		note_refused(a, message);
+		return 0;
+	}
+	/*
+	 * What all calls that wait are told: -ENOENT of a login's address must not say of a record
+	 * that it is gone.
+	 */
+	r = call_transfer_errno(r);
+	note_trouble(a, r, message);
+	return r;
 }
 
 static void call_waits(struct auth_wait *waits, int result)
@@ -400,63 +523,113 @@ static void call_waits(struct auth_wait *waits, int result)
  */
 static bool may_read_locked(const struct auth *a)
 {
-	int64_t now = clock_mono_ms();
-
-	if (a->stop || (a->refused_ms && now - a->refused_ms < COMMAND_PAUSE_MS))
+	if (a->stop)
 		return false;
-	return a->login || !a->command || a->file || a->reloaded_ms == 0 ||
-	       now - a->reloaded_ms >= COMMAND_PAUSE_MS;
+	if (a->forced || a->file)
+		return true;
+	if (a->login)
+		return !is_paused_locked(a);
+	return !a->command || a->reloaded_ms == 0 ||
+	       clock_mono_ms() - a->reloaded_ms >= COMMAND_PAUSE_MS;
 }
 
 /* One reading for all who wait by its end; who comes later gets another one. */
 static void *reading_thread(void *arg)
 {
 	struct auth *a = arg;
-	bool go_on = true, may_read = true;
+	bool go_on = true;
 
+	pthread_setname_np(pthread_self(), "attachfs-auth");
 	while (go_on) {
-		int result = may_read ? read_again(a) : 0;
+		pthread_mutex_lock(&a->lock);
+		bool may_read = may_read_locked(a), forced = a->forced;
+		a->forced = false;
+		pthread_mutex_unlock(&a->lock);
+		int result = may_read ? read_again(a, forced) : a->stop ? -ECANCELED : 0;
 		pthread_mutex_lock(&a->lock);
 		if (may_read)
 			a->reloaded_ms = clock_mono_ms();
 		struct auth_wait *waits = a->waits;
 		a->waits = NULL;
+		a->last_wait = &a->waits;
 		pthread_mutex_unlock(&a->lock);
 		call_waits(waits, result);
 		pthread_mutex_lock(&a->lock);
-		go_on = a->reading = a->waits != NULL;
-		may_read = may_read_locked(a);
+		go_on = a->reading = a->waits || (a->forced && !a->stop);
 		pthread_mutex_unlock(&a->lock);
 	}
 	return NULL;
 }
 
-/* False: no thread; the lock is held. The thread before has finished but for its return. */
+/*
+ * False: no thread; the lock is held. The thread before has finished but for its return. Signals are
+ * for the program's own threads.
+ */
 static bool start_thread_locked(struct auth *a)
 {
+	sigset_t all, before;
+
 	if (a->joinable)
 		pthread_join(a->thread, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	a->joinable = pthread_create(&a->thread, NULL, reading_thread, a) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	a->reading = a->joinable;
 	return a->joinable;
 }
 
-void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx)
+/*
+ * What to tell at once who is not made to wait; the lock is held. That nothing could be done is no
+ * refusal.
+ */
+static int answer_locked(const struct auth *a, bool fresh)
+{
+	if (fresh)
+		return 1;
+	if (a->stop)
+		return -ECANCELED;
+	return a->login && may_read_locked(a) ? -ENOMEM : 0;
+}
+
+static void reload(struct auth *a, unsigned generation, bool forced, auth_done *done, void *ctx)
 {
 	struct auth_wait *w = calloc(1, sizeof(*w));
 
 	pthread_mutex_lock(&a->lock);
-	bool fresh = a->generation != generation && a->header;
+	bool fresh = !forced && a->generation != generation && a->header;
+	a->forced |= forced;
 	bool wait = w && !fresh && (a->reading || (may_read_locked(a) && start_thread_locked(a)));
+	int result = wait ? 0 : answer_locked(a, fresh);
 	if (wait) {
-		*w = (struct auth_wait){a->waits, done, ctx};
-		a->waits = w;
+		*w = (struct auth_wait){NULL, done, ctx};
+		*a->last_wait = w;
+		a->last_wait = &w->next;
 	}
 	pthread_mutex_unlock(&a->lock);
 	if (wait)
 		return;
 	free(w);
-	done(ctx, fresh);
+	done(ctx, result);
+}
+
+void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx)
+{
+	reload(a, generation, false, done, ctx);
+}
+
+void auth_note_taken(struct auth *a, unsigned generation)
+{
+	pthread_mutex_lock(&a->lock);
+	a->taken |= generation == a->generation;
+	pthread_mutex_unlock(&a->lock);
+}
+
+void auth_describe_trouble(struct auth *a, char *out, size_t size)
+{
+	pthread_mutex_lock(&a->lock);
+	snprintf(out, size, "%s", a->trouble);
+	pthread_mutex_unlock(&a->lock);
 }
 
 void auth_note_good(struct auth *a)
@@ -475,7 +648,7 @@ void auth_note_failed(struct auth *a, const char *message)
 	pthread_mutex_lock(&a->lock);
 	bool was_bad = a->state == REMOTE_AUTH_FAILED;
 	a->state = REMOTE_AUTH_FAILED;
-	snprintf(a->message, sizeof(a->message), "%s", message);
+	log_redact(message, a->message, sizeof(a->message));
 	pthread_mutex_unlock(&a->lock);
 	if (!was_bad)
 		log_error("auth: %s", message);
@@ -512,9 +685,5 @@ static void reload_done(void *ctx, int result)
 
 void remote_reload_credentials(struct remote *r)
 {
-	pthread_mutex_lock(&r->auth->lock);
-	unsigned generation = r->auth->generation;
-	r->auth->refused_ms = 0;
-	pthread_mutex_unlock(&r->auth->lock);
-	auth_reload(r->auth, generation, reload_done, NULL);
+	reload(r->auth, 0, true, reload_done, NULL);
 }

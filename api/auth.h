@@ -25,8 +25,9 @@ struct auth;
 
 /* What a login brought. The strings are malloc()ed, and wiped when they are not needed any more. */
 struct auth_login {
-	char *token;		 /* follows the prefix in the header line */
-	char *refresh;		 /* for the next login instead of the password; NULL = none */
+	char *token; /* follows the prefix in the header line */
+	/* for the next login instead of the password; NULL = none, or still the one it took */
+	char *refresh;
 	int64_t expires_mono_ms; /* clock_mono_ms() from when on the token is no good; 0 = not told */
 };
 
@@ -48,8 +49,9 @@ struct auth_config {
 	/*
 	 * Not NULL: the secret is @user's password (@user is not for Basic then), and this trades
 	 * it for a token. @refresh: what the last login left for that, NULL = use the password.
-	 * Called on the reading thread, waits for the network, gives up when *@stop. 0; -EACCES:
-	 * refused, with @message; or the error on the way.
+	 * Called on the reading thread, waits for the network by call_wait() of *plain* calls (any
+	 * other would wait for this very login), gives up when *@stop. 0; -EACCES: refused, with
+	 * @message; or the error on the way.
 	 */
 	int (*login)(struct remote *r, const char *user, const char *secret, const char *refresh,
 		     const _Atomic bool *stop, struct auth_login *ret, char *message, size_t size);
@@ -91,7 +93,7 @@ void auth_free_header(char *header);
  * The header of @generation was refused (or there is none): read the secret again, or log in, unless
  * somebody has done so since. done() is called once, at once or on the reading thread, and must only
  * pass on. @result: 1 = there is another header now; 0 = there is none, the secret is refused; or
- * the error that was in the way of a login.
+ * the error that was in the way of a login (-ECANCELED: auth_stop()).
  */
 typedef void auth_done(void *ctx, int result);
 void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx);
@@ -99,6 +101,12 @@ void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx
 /* What a call learned: credentials are good; or they are not, with a line for a person. */
 void auth_note_good(struct auth *a);
 void auth_note_failed(struct auth *a, const char *message);
+
+/* The server took the header of @generation: it answered with something else than 401. */
+void auth_note_taken(struct auth *a, unsigned generation);
+
+/* What was in the way of the last login, for who was told an error; "" = nothing. */
+void auth_describe_trouble(struct auth *a, char *out, size_t size);
 
 /* "put a new API key into FILE": what to do about a refused secret, to finish a message with. */
 void auth_describe_remedy(const struct auth *a, char *out, size_t size);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +35,22 @@ char *base_dup_host(const char *url)
 	return strndup(begin, (size_t)(end - begin));
 }
 
+/* As the engine sees it: a name like 127.example.org is anybody's. */
 bool base_is_loopback(const char *host)
 {
-	return strncmp(host, "127.", 4) == 0 || strcasecmp(host, "localhost") == 0 ||
-	       strcmp(host, "::1") == 0;
+	struct in_addr v4;
+
+	if (strcasecmp(host, "localhost") == 0 || strcmp(host, "::1") == 0)
+		return true;
+	return inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
+}
+
+static bool has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return true;
+	return false;
 }
 
 int base_parse(const char *text, const char *example, struct base *ret, char *message, size_t size)
@@ -46,7 +59,7 @@ int base_parse(const char *text, const char *example, struct base *ret, char *me
 	const char *path = text ? base_find_path(text) : NULL;
 	size_t len = text ? strlen(text) : 0;
 
-	if (!path || strpbrk(text, " \t\r\n?#@")) {
+	if (!path || has_control(text) || strpbrk(text, " ?#@") || strstr(text, "://:")) {
 		snprintf(message, size, "the server's address must be like %s", example);
 		return -EINVAL;
 	}

@@ -40,7 +40,7 @@ struct call_gate {
 struct call {
 	struct remote *remote;
 	enum transfer_class class;
-	const char *method, *scope, *trace_header;
+	const char *method, *scope, *trace_header, *refusal_words;
 	char *url, *endpoint;
 	char *headers[HEADERS_MAX + 1];
 	size_t n_headers;
@@ -69,7 +69,7 @@ struct call {
 	char trace[64], header[256];
 	bool html;
 	struct transfer_result result;
-	uint64_t *ret_transfer; /* of call_wait() */
+	uint64_t *ret_transfer; /* of call_wait(): written within the gate */
 };
 
 struct call_gate *call_gate_new(void)
@@ -123,10 +123,28 @@ void call_gate_set_class(struct remote *r, uint64_t id, enum transfer_class clas
 	pthread_rwlock_unlock(&r->gate->lock);
 }
 
+/* A plain call is a login perhaps: passwords go, tokens come. */
+static void wipe(struct call *c)
+{
+	for (size_t i = 0; i < c->n_headers; i++)
+		explicit_bzero(c->headers[i], strlen(c->headers[i]));
+	for (size_t i = 0; i < c->n_parts; i++)
+		if (c->parts[i].data)
+			explicit_bzero((void *)c->parts[i].data, c->parts[i].len);
+	if (c->url)
+		explicit_bzero(c->url, strlen(c->url));
+	if (c->body)
+		explicit_bzero(c->body, c->body_len);
+	if (c->answer)
+		explicit_bzero(c->answer, c->answer_size);
+}
+
 static void call_free(struct call *c)
 {
 	if (!c)
 		return;
+	if (c->plain)
+		wipe(c);
 	for (size_t i = 0; i < c->n_headers; i++)
 		free(c->headers[i]);
 	for (size_t i = 0; i < c->n_parts; i++) {
@@ -299,6 +317,12 @@ void call_set_login_page(struct call *c)
 		c->login_page = true;
 }
 
+void call_set_refusal_words(struct call *c, const char *words)
+{
+	if (c)
+		c->refusal_words = words;
+}
+
 void call_want_headers(struct call *c, const char *const *names)
 {
 	if (c)
@@ -382,6 +406,33 @@ static const char *first_detail(const json_t *errors)
 	return NULL;
 }
 
+/*
+ * What Rillsoft adds to its message under "details", in any type (R-3): the first text in it, not too
+ * deep.
+ */
+static const char *find_text(const json_t *value, unsigned depth)
+{
+	const char *text = NULL, *key;
+	json_t *member;
+	size_t i;
+
+	if (json_is_string(value))
+		return *json_string_value(value) != '\0' ? json_string_value(value) : NULL;
+	if (depth == 0)
+		return NULL;
+	json_array_foreach((json_t *)value, i, member)
+	{
+		if ((text = find_text(member, depth - 1)))
+			return text;
+	}
+	json_object_foreach((json_t *)value, key, member)
+	{
+		if ((text = find_text(member, depth - 1)))
+			return text;
+	}
+	return NULL;
+}
+
 static void words_of_json(const json_t *json, char *out, size_t size)
 {
 	static const char *const keys[] = {"message", "Message", "error_description", "error",
@@ -393,7 +444,8 @@ static void words_of_json(const json_t *json, char *out, size_t size)
 	for (size_t i = 0; !text && i < sizeof(keys) / sizeof(keys[0]); i++)
 		text = json_get_text(from, keys[i]);
 	const json_t *errors = json_get_object(from, "errors");
-	const char *detail = errors ? first_detail(errors) : NULL;
+	const char *detail =
+		errors ? first_detail(errors) : find_text(json_object_get(json, "details"), 4);
 	if (text && detail && strncmp(text, detail, strlen(detail)) != 0)
 		snprintf(out, size, "%s: %s", text, detail);
 	else if (text || detail)
@@ -409,6 +461,8 @@ static void words_of_html(const char *body, size_t len, char *out, size_t size)
 	if (end)
 		snprintf(out, size, "%.*s", (int)(end - title - 7 < 200 ? end - title - 7 : 200),
 			 title + 7);
+	else if (len <= 200 && !memchr(body, '<', len) && !memchr(body, '{', len))
+		snprintf(out, size, "%.*s", (int)len, body); /* or it is the words alone */
 }
 
 /* One line of printable text. */
@@ -478,9 +532,15 @@ static bool on_data(void *ctx, const void *data, size_t len)
 		size_t size = c->answer_size ? 2 * c->answer_size : 16384;
 		while (size - c->answer_len < len)
 			size *= 2;
-		char *grown = realloc(c->answer, size);
+		/* No realloc(): it would leave what is to be wiped. */
+		char *grown = malloc(size);
 		if (!grown)
 			return false;
+		if (c->answer_len > 0)
+			memcpy(grown, c->answer, c->answer_len);
+		if (c->answer && c->plain)
+			explicit_bzero(c->answer, c->answer_size);
+		free(c->answer);
 		c->answer = grown;
 		c->answer_size = size;
 	}
@@ -538,7 +598,9 @@ static void describe_failure(struct call *c, struct call_reply *reply, const cha
 	}
 	if (c->refused) {
 		reply->error = -EACCES;
-		remote_get_auth(c->remote, message);
+		if (remote_get_auth(c->remote, message) != REMOTE_AUTH_FAILED)
+			snprintf(message, CALL_MESSAGE_MAX,
+				 "not logged in: no token lasts long enough to be used");
 		return;
 	}
 	if (c->result.error < 0) {
@@ -576,6 +638,8 @@ static void conclude(struct call *c)
 		.rate_remaining = c->rate_remaining,
 		.date_s = c->date_s,
 		.header = c->header[0] ? c->header : NULL,
+		.body = c->answer_len ? c->answer : NULL,
+		.body_len = c->answer_len,
 	};
 	json_t *json = NULL;
 
@@ -583,6 +647,8 @@ static void conclude(struct call *c)
 		json = json_parse(c->answer, c->answer_len, parse_error, sizeof(parse_error));
 	reply.json = json;
 	describe_failure(c, &reply, parse_error, message);
+	if (reply.status != 0 && reply.status != 401 && !c->plain)
+		auth_note_taken(c->remote->auth, c->generation);
 	if (reply.error == 0 && !c->plain)
 		auth_note_good(c->remote->auth);
 	finish(c, &reply);
@@ -619,8 +685,11 @@ static void on_reload(void *ctx, int result)
 {
 	struct call *c = ctx;
 
-	if (result < 0)
+	if (result < 0) {
 		c->result = (struct transfer_result){.error = result};
+		auth_describe_trouble(c->remote->auth, c->result.message,
+				      sizeof(c->result.message));
+	}
 	c->refused = result == 0 && c->result.status == 0;
 	run_on_pool(c, result > 0 ? resend_job : conclude_job);
 }
@@ -635,6 +704,19 @@ static bool is_login_page(const struct call *c)
 	return c->result.error == 0 && c->result.status == 200 && c->html;
 }
 
+/* Where others say 401, some servers say another status, and why. */
+static bool is_refusal(const struct call *c)
+{
+	size_t n = c->refusal_words ? strlen(c->refusal_words) : 0;
+
+	if (n == 0 || c->result.error != 0 || (c->result.status != 400 && c->result.status != 403))
+		return false;
+	for (size_t i = 0; i + n <= c->answer_len; i++)
+		if (strncasecmp(c->answer + i, c->refusal_words, n) == 0)
+			return true;
+	return false;
+}
+
 static void on_done(void *ctx, const struct transfer_result *result)
 {
 	struct call *c = ctx;
@@ -642,6 +724,8 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	c->result = *result;
 	if (is_login_page(c))
 		c->result = (struct transfer_result){.status = 401, .sent = true};
+	if (is_refusal(c))
+		c->result.status = 401;
 	if (c->result.error == 0 && c->result.status == 401 && !c->retried && !c->plain) {
 		c->retried = true;
 		auth_reload(c->remote->auth, c->generation, on_reload, c);
@@ -718,7 +802,8 @@ static void on_waited(void *ctx, const struct call_reply *reply)
 
 	ret->error = reply->error;
 	ret->status = reply->status;
-	ret->json = json_incref((json_t *)reply->json);
+	/* No reference: jansson's counts are not made for two threads. */
+	ret->json = json_deep_copy(reply->json);
 	snprintf(ret->message, sizeof(ret->message), "%s", reply->message);
 	snprintf(ret->header, sizeof(ret->header), "%s", reply->header ? reply->header : "");
 	pthread_mutex_lock(&w->lock);
@@ -727,18 +812,38 @@ static void on_waited(void *ctx, const struct call_reply *reply)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/*
+ * As the writer of the gate: nobody sends meanwhile, which is when the id is written (again, after a
+ * 401).
+ */
+static void cancel_waited(struct remote *r, const uint64_t *transfer)
+{
+	pthread_rwlock_wrlock(&r->gate->lock);
+	if (!r->gate->closed && *transfer)
+		transfer_cancel(r->engine, *transfer);
+	pthread_rwlock_unlock(&r->gate->lock);
+}
+
 int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 {
 	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ret};
 	struct remote *r = c ? c->remote : NULL;
 	uint64_t transfer = 0;
+	int error = -ECANCELED;
 
 	*ret = (struct call_waited){0};
 	if (c)
 		c->ret_transfer = &transfer;
-	ret->error = call_start(c, on_waited, &w);
-	if (ret->error < 0)
-		return ret->error;
+	if (stop && *stop)
+		call_free(c);
+	else
+		error = call_start(c, on_waited, &w);
+	if (error < 0) {
+		ret->error = error;
+		snprintf(ret->message, sizeof(ret->message), "%s", strerror(-error));
+		return error;
+	}
+	/* From here on the reply may have filled *ret in. */
 	pthread_mutex_lock(&w.lock);
 	while (!w.there) {
 		struct timespec until;
@@ -748,7 +853,7 @@ int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 		until.tv_nsec %= 1000000000;
 		pthread_cond_timedwait(&w.came, &w.lock, &until);
 		if (stop && *stop && !w.there)
-			call_gate_apply(r, transfer_cancel, transfer);
+			cancel_waited(r, &transfer);
 	}
 	pthread_mutex_unlock(&w.lock);
 	return ret->error;

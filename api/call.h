@@ -54,6 +54,9 @@ struct call_reply {
 	int64_t rate_limit, rate_remaining; /* -1 = not told */
 	int64_t date_s;			    /* the server's clock, -1 = not told */
 	const char *header;		    /* of call_want_headers(); NULL = none of them came */
+	/* The answer as it came, for those that are no JSON. Borrowed; NULL = none. */
+	const char *body;
+	size_t body_len;
 };
 typedef void call_done(void *ctx, const struct call_reply *reply);
 
@@ -78,13 +81,19 @@ void call_add_file_as(struct call *c, const char *disposition, const char *conte
 void call_set_multipart_type(struct call *c, const char *type); /* static; default: form-data */
 /* A body that is no JSON; @type is static. */
 void call_set_body(struct call *c, const char *type, const char *body, size_t len);
-void call_set_plain(struct call *c); /* goes without the credential, and knows no 401 */
+/* Goes without the credential, and knows no 401: a login. What it sent and got is wiped. */
+void call_set_plain(struct call *c);
 /* Success is success without JSON, too; then the reply's json is NULL. */
 void call_set_any_answer(struct call *c);
 /*
  * A redirect of a write, and an HTML page with status 200, are a login page: they count as 401.
  */
 void call_set_login_page(struct call *c);
+/*
+ * Static: an answer 400 or 403 with these words in it (any case) is about the credential, too, and
+ * counts as 401.
+ */
+void call_set_refusal_words(struct call *c, const char *words);
 /* Static, ends with NULL: the first of these headers that the answer has is reply->header. */
 void call_want_headers(struct call *c, const char *const *names);
 void call_set_idempotent(struct call *c, bool idempotent);	  /* default: false */
@@ -99,7 +108,7 @@ void call_set_trace_header(struct call *c,
  */
 int call_start(struct call *c, call_done *done, void *ctx);
 
-/* What call_wait() brings: a copy of the reply, @json a reference of its own. */
+/* What call_wait() brings: a copy of the reply, @json too. */
 struct call_waited {
 	int error, status;
 	json_t *json;
@@ -117,8 +126,8 @@ int call_status_errno(int status);
 
 /*
  * Pure: what the body of an error says, for a person: error.message (or error_description, message,
- * Message, error) and the first of error.errors; the title of an HTML page; else "". Redacted, at
- * most @size - 1 bytes, one line.
+ * Message, error) and the first of error.errors, or of details; the title of an HTML page; else "".
+ * Redacted, at most @size - 1 bytes, one line.
  */
 void call_find_words(const json_t *json, const char *body, size_t len, char *out, size_t size);
 

@@ -10,6 +10,7 @@
  *	                                       byte: RENEW
  *
  *	LOG IN   auth_reload() is asked        another header: SEND; none: END
+ *	                                       cancelled: END, without waiting for it
  *
  *	RENEW    source->renew() is asked      same version: SEND from where it stopped
  *	                                       another: END -ESTALE
@@ -73,6 +74,8 @@ struct fetch {
 	enum { AS_GIVEN, REMEMBERED, FRESH } link; /* of the url; since the last byte */
 	unsigned resumes, fruitless;
 	bool logged_in;	     /* again, since the last byte */
+	int login;	     /* what came of that, see auth_done */
+	bool switched;	     /* to another source */
 	unsigned generation; /* of the credential sent */
 	int64_t total;
 	char etag[128];
@@ -84,6 +87,7 @@ struct fetch {
 	uint64_t answer_end; /* UINT64_MAX = not told */
 	uint64_t began_at;
 	size_t error_bytes;
+	char error_words[512]; /* the first of them, as text */
 
 	/* lock: */
 	unsigned refs;	   /* one is the machine's own */
@@ -91,6 +95,7 @@ struct fetch {
 	unsigned sends,
 		running; /* running: the number of the send whose transfer is not done, 0 = none */
 	bool cancelled, paused;
+	bool waiting; /* for a login, which holds a reference; who clears it goes on */
 	enum transfer_class class;
 };
 
@@ -221,6 +226,9 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	const char *bytes = data;
 
 	if (!f->good) {
+		if (f->error_bytes < sizeof(f->error_words) - 1)
+			snprintf(f->error_words + f->error_bytes,
+				 sizeof(f->error_words) - f->error_bytes, "%.*s", (int)len, bytes);
 		f->error_bytes += len;
 		return f->error_bytes <= ERROR_BODY_MAX;
 	}
@@ -308,6 +316,11 @@ static void after_content(struct fetch *f, const struct transfer_result *result)
 		fetch_end(f, 0);
 		return;
 	}
+	/* Nobody told the size before, but an answer to its end does; no range makes it longer. */
+	if (whole && f->answer_end == UINT64_MAX && f->total < 0) {
+		fetch_end(f, f->at < f->position ? -ESTALE : 0);
+		return;
+	}
 	if (result->error == -ECANCELED) {
 		fetch_end(f, -ECANCELED); /* the mount ends: nobody waits for the rest */
 		return;
@@ -333,9 +346,9 @@ static void resend_job(void *ctx)
 	fetch_send_or_end(ctx);
 }
 
-static void refused_job(void *ctx)
+/* The credential is no good and there is no other. */
+static void end_refused(struct fetch *f)
 {
-	struct fetch *f = ctx;
 	char message[256], remedy[200];
 	enum remote_auth state = remote_get_auth(f->remote, message);
 
@@ -348,25 +361,91 @@ static void refused_job(void *ctx)
 	fetch_end(f, -EACCES);
 }
 
+static bool is_cancelled(struct fetch *f)
+{
+	pthread_mutex_lock(&f->table->lock);
+	bool cancelled = f->cancelled;
+	pthread_mutex_unlock(&f->table->lock);
+	return cancelled;
+}
+
+static void login_job(void *ctx)
+{
+	struct fetch *f = ctx;
+
+	if (is_cancelled(f))
+		fetch_end(f, -ECANCELED);
+	else if (f->login > 0)
+		fetch_send_or_end(f);
+	else if (f->login < 0)
+		fetch_end(f, f->login);
+	else
+		end_refused(f);
+}
+
 /* After a login: on the reading thread, which must only pass on. */
 static void on_login(void *ctx, int result)
 {
 	struct fetch *f = ctx;
 
-	if (result < 0)
-		fetch_end(f, call_transfer_errno(result));
-	else if (pool_run(f->remote->pool, result > 0 ? resend_job : refused_job, f) < 0)
-		fetch_end(f, -ENOMEM);
+	pthread_mutex_lock(&f->table->lock);
+	bool waiting = f->waiting;
+	f->waiting = false;
+	pthread_mutex_unlock(&f->table->lock);
+	if (waiting) {
+		f->login = result;
+		if (pool_run(f->remote->pool, login_job, f) < 0)
+			fetch_end(f, -ENOMEM);
+	}
+	fetch_unref(f);
+}
+
+static void cancel_job(void *ctx)
+{
+	fetch_end(ctx, -ECANCELED);
 }
 
 static void log_in(struct fetch *f)
 {
 	f->logged_in = true;
-	auth_reload(f->remote->auth, f->generation, on_login, f);
+	pthread_mutex_lock(&f->table->lock);
+	bool cancelled = f->cancelled;
+	if (!cancelled) {
+		f->waiting = true;
+		f->refs++;
+	}
+	pthread_mutex_unlock(&f->table->lock);
+	if (cancelled)
+		fetch_end(f, -ECANCELED);
+	else
+		auth_reload(f->remote->auth, f->generation, on_login, f);
+}
+
+/* Another way to ask for the same, if there is one that was not tried. */
+static bool switch_source(struct fetch *f, int status)
+{
+	const struct fetch_source *other =
+		f->source->instead && !f->switched ? f->source->instead(f->remote, status) : NULL;
+
+	if (!other)
+		return false;
+	f->switched = true;
+	f->source = other;
+	fetch_send_or_end(f);
+	return true;
+}
+
+/* Where others say 401, some servers say another status, and why. */
+static bool is_about_credential(const struct fetch *f, int status)
+{
+	return f->source->refusal_words && (status == 400 || status == 403) &&
+	       strcasestr(f->error_words, f->source->refusal_words);
 }
 
 static void after_refusal(struct fetch *f, int status)
 {
+	if (is_about_credential(f, status))
+		status = 401;
 	bool renewable = f->source->renew && (status == 400 || status == 401 || status == 403 ||
 					      status == 404 || status == 410);
 	bool gone = status == 404 || status == 410;
@@ -375,18 +454,33 @@ static void after_refusal(struct fetch *f, int status)
 		log_in(f);
 		return;
 	}
+	if (switch_source(f, status))
+		return;
 	if (renewable && f->link != FRESH) {
 		/* Memory knows links, not whether the file is still there. */
 		fetch_renew(f, f->link == REMEMBERED || gone);
 		return;
 	}
-	log_error("read attachment %s: the storage answered with status %d", f->file.id, status);
+	log_line(f->source->unsure && (gone || status == 405) ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+		 "read attachment %s: the storage answered with status %d", f->file.id, status);
+	if (f->source->credential && status == 401) {
+		end_refused(f);
+		return;
+	}
 	/*
 	 * Where links are renewed the file is there, as that has just said: its bytes are not, which
 	 * is not the same as gone.
 	 */
 	fetch_end(f,
 		  (gone && f->source->renew) || status == 400 ? -EIO : call_status_errno(status));
+}
+
+static void after_login_page(struct fetch *f)
+{
+	if (f->logged_in)
+		end_refused(f);
+	else
+		log_in(f);
 }
 
 static void on_done(void *ctx, const struct transfer_result *result)
@@ -398,13 +492,16 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	f->transfer = 0;
 	bool cancelled = f->cancelled;
 	pthread_mutex_unlock(&f->table->lock);
+	if (f->source->credential && result->status != 0 && result->status != 401 &&
+	    f->verdict != -EACCES)
+		auth_note_taken(f->remote->auth, f->generation);
 	if (f->verdict == -EIO)
 		log_error("read attachment %s: the storage sent other bytes than asked",
 			  f->file.id);
 	if (cancelled)
 		fetch_end(f, -ECANCELED);
-	else if (f->verdict == -EACCES && f->source->credential && !f->logged_in)
-		log_in(f);
+	else if (f->verdict == -EACCES && f->source->credential)
+		after_login_page(f);
 	else if (f->verdict != 0)
 		fetch_end(f, f->verdict == 1 ? 0 : f->verdict);
 	else if (f->good)
@@ -493,6 +590,7 @@ static int fetch_send(struct fetch *f)
 	f->answer_end = UINT64_MAX;
 	f->at = f->began_at = f->position;
 	f->error_bytes = 0;
+	memset(f->error_words, 0, sizeof(f->error_words));
 	if (r == 0)
 		r = call_gate_start(f->remote, &spec, &transfer);
 	auth_free_header(credential);
@@ -585,6 +683,9 @@ void fetch_cancel(struct remote *r, uint64_t id)
 		f->cancelled = true;
 		if (f->transfer)
 			call_gate_apply(r, transfer_cancel, f->transfer);
+		/* A login may take long, and goes on for others. */
+		if (f->waiting && pool_run(r->pool, cancel_job, f) == 0)
+			f->waiting = false;
 	}
 	pthread_mutex_unlock(&t->lock);
 }

@@ -25,7 +25,10 @@ typedef void fetch_renewed(void *ctx, int error, const struct remote_file *now, 
 struct fetch_source {
 	const char *endpoint; /* what it is counted under: "GET blob" */
 	bool credential;      /* sent along, to the engine's origin only */
-	const char *accept;   /* NULL = no Accept header */
+	const char *accept;   /* the whole line, "Accept: ..."; NULL = none */
+	/* An answer 400 or 403 with these words in its first bytes (any case) counts as 401. */
+	const char *refusal_words;
+	bool unsure; /* whether there are bytes: that there are none is no error in the log */
 	/*
 	 * Whether an answer's bytes can be the file's, by its head, before any is used. @total: the
 	 * size of the whole by the answer, -1 = not told. 0, or the error to end with: -ESTALE (of
@@ -40,6 +43,12 @@ struct fetch_source {
 	 */
 	void (*renew)(struct remote *r, enum transfer_class class, const char *id, const char *bad,
 		      bool fresh, int64_t deadline_mono_ms, fetch_renewed *done, void *ctx);
+	/*
+	 * The server answered with an error @status: another source that the same link may be asked
+	 * by (without the credential, say), or NULL. Asked once in a fetch, on the transfer thread,
+	 * after a login was of no use. NULL = there is no other way.
+	 */
+	const struct fetch_source *(*instead)(struct remote *r, int status);
 };
 
 /* The downloads under way of one client. NULL without memory. */

@@ -64,14 +64,14 @@ bool json_is_uuid(const char *id)
 {
 	bool nil = true;
 
-	for (size_t i = 0; i < 36; i++) {
+	for (size_t i = 0; id && i < 36; i++) {
 		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
 
 		if (dash ? id[i] != '-' : !isxdigit((unsigned char)id[i]))
 			return false;
 		nil = nil && (dash || id[i] == '0');
 	}
-	return id[36] == '\0' && !nil;
+	return id && id[36] == '\0' && !nil;
 }
 
 const char *json_get_uuid(const json_t *object, const char *key)

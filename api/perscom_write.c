@@ -131,8 +131,16 @@ static void upload_reply(void *ctx, const struct call_reply *reply)
 	set_outcome(item, outcome, error, outcome == REMOTE_DONE ? "" : reply->message);
 	if (outcome == REMOTE_DONE)
 		judge_answer(u, item, reply->json);
-	if (!is_orphan(one, reply->json) || !delete_orphan(one))
-		item_end(one);
+	if (is_orphan(one, reply->json)) {
+		if (delete_orphan(one))
+			return;
+		log_error("perscom: attachment %s of '%s' belongs to nobody (P-16) and is not "
+			  "deleted",
+			  item->file.id, item->name);
+		remote_file_clear(&item->file);
+		set_outcome(item, REMOTE_UNKNOWN, -ECANCELED, "the record is gone from the server");
+	}
+	item_end(one);
 }
 
 static void add_content(struct call *call, const struct remote_change *item)

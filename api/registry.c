@@ -12,6 +12,8 @@
 #include "enterprise_tester.h"
 #include "fetch.h"
 #include "perscom.h"
+#include "servicemax.h"
+#include "rillsoft.h"
 
 typedef int client_new(const struct options *options, struct engine *engine, struct pool *pool,
 		       struct remote **ret_remote, char *message, size_t size);
@@ -21,7 +23,9 @@ static const struct {
 	client_new *create;
 } clients[] = {
 	{OPTIONS_SYSTEM_PERSCOM, perscom_new},
+	{OPTIONS_SYSTEM_SERVICEMAX, servicemax_new},
 	{OPTIONS_SYSTEM_ENTERPRISE_TESTER, enterprise_tester_new},
+	{OPTIONS_SYSTEM_RILLSOFT, rillsoft_new},
 };
 
 int remote_new(const struct options *options, struct engine *engine, struct pool *pool,

@@ -254,11 +254,12 @@ static void listing_over(struct watch *w, int error, const char *message)
 	struct refresh *refresh;
 	bool again;
 
-	if (error)
-		log_warning("list %s: %s%s%s", watch_words(w), strerror(-error),
-			    message && *message ? ": " : "", message ? message : "");
 	tree_lock(m->tree);
 	target = watched_locked(w);
+	/* that the server is not reachable is said once, elsewhere */
+	if (error && !(w->validated && error == -EHOSTDOWN))
+		log_warning("list %s: %s%s%s", watch_words(w), strerror(-error),
+			    message && *message ? ": " : "", message ? message : "");
 	w->validated = true;
 	if (!error)
 		take_cursor_locked(w);

@@ -181,6 +181,8 @@ const struct row options_rows[] = {
 	PATH("log_file", log_file, "log there instead of to standard error"),
 	FLAG("foreground", foreground, "stay in the foreground, as -f"),
 
+	STRING("template_documents", template_documents, "TEMPLATE",
+	       "Rillsoft: path and query of the list of documents"),
 	STRING("template_download", template_download, "TEMPLATE", "Rillsoft: path of a download"),
 	STRING("template_delete", template_delete, "TEMPLATE", "Rillsoft: path of a deletion"),
 	STRING("template_folders", template_folders, "TEMPLATE",

@@ -229,6 +229,7 @@ struct todo {
 	struct batch *batches[256];
 	size_t n_batches;
 	uint64_t looks[64], fetches[64];
+	uint64_t first_look; /* the number of looks[0] */
 	size_t n_looks, n_fetches;
 	bool again;
 };
@@ -262,8 +263,15 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 	if (todo->n_looks == sizeof(todo->looks) / sizeof(todo->looks[0]))
 		return;
 	todo->looks[todo->n_looks++] = sync_look_record(first);
-	for (size_t i = call->first; i < call->first + call->n; i++)
-		mark_busy(s, v->nodes[p->entries[i].item]);
+	s->last_look++;
+	if (todo->n_looks == 1)
+		todo->first_look = s->last_look;
+	for (size_t i = call->first; i < call->first + call->n; i++) {
+		struct node *n = v->nodes[p->entries[i].item];
+
+		mark_busy(s, n);
+		n->look = s->last_look;
+	}
 }
 
 /* More would only wait in the engine's queue; where a call carries many files, 16 full ones. */
@@ -319,7 +327,7 @@ static void do_todo(struct sync *s, struct todo *todo)
 		todo->n_batches = 0;
 	}
 	for (size_t i = 0; i < todo->n_looks; i++)
-		sync_look(s, todo->looks[i]);
+		sync_look(s, todo->looks[i], todo->first_look + i);
 	for (size_t i = 0; i < todo->n_fetches; i++)
 		sync_fetch(s, todo->fetches[i]);
 	for (size_t i = 0; i < todo->n_batches; i++)

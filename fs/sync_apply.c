@@ -415,7 +415,9 @@ static void apply_unknown(struct batch *b, size_t i, struct node *n)
 		look_first(b->sync, n, LEDGER_FLIGHT_REMOVE);
 		return;
 	}
-	if (b->kind == PLAN_REPLACE)
+	if (b->kind == PLAN_REMOVE)
+		n->flight = LEDGER_FLIGHT_REMOVE;
+	else if (b->kind == PLAN_REPLACE)
 		n->flight = LEDGER_FLIGHT_REPLACE;
 	else if (b->kind == PLAN_UPDATE)
 		n->flight = LEDGER_FLIGHT_UPDATE;

@@ -35,7 +35,7 @@ struct arrived {
 
 struct look {
 	struct sync *sync;
-	uint64_t record;
+	uint64_t record, number;
 	struct remote_file *files;
 	size_t n;
 	struct arrived *arrived;
@@ -104,13 +104,19 @@ static bool is_ours(struct tree *t, const struct node *n, const struct remote_fi
 	return is_young(n, f, CLOCK_SLACK_NS);
 }
 
-/* Another create on its way, or of unknown outcome, to the same place. */
-static struct node *find_rival(const struct tree *t, const struct node *n)
+/*
+ * Another create on its way, or of unknown outcome, to the same place: the next one behind @from in
+ * the sync list, NULL = from its beginning.
+ */
+static struct node *find_rival(const struct tree *t, const struct node *n, struct node *from)
 {
 	struct flight sent, other;
 
+	if (n->flight != LEDGER_FLIGHT_CREATE)
+		return NULL;
 	node_get_flight(n, &sent);
-	for (struct node *o = t->sync_first; o && sent.name; o = o->sync_next) {
+	for (struct node *o = from ? from->sync_next : t->sync_first; o && sent.name;
+	     o = o->sync_next) {
 		if (o == n || o->flight != LEDGER_FLIGHT_CREATE)
 			continue;
 		node_get_flight(o, &other);
@@ -124,18 +130,15 @@ static struct node *find_rival(const struct tree *t, const struct node *n)
  * Two creates went to the same place, and each may find what the other left: neither is sure then of
  * the bytes, and what one that is gone finds is not removed before the other has sent its own again.
  */
-static void doubt_rivals(struct look *l, struct node *n)
+static void doubt_rivals(struct tree *t, struct node *n)
 {
-	struct sync *s = l->sync;
-	struct node *rival = n->flight == LEDGER_FLIGHT_CREATE ? find_rival(s->m->tree, n) : NULL;
-
-	if (!rival)
-		return;
-	if (n->gone && !rival->gone && !n->after)
-		n->after = rival->id;
-	node_doubt_flight(n);
-	node_doubt_flight(rival);
-	tree_put_locked(s->m->tree, rival);
+	for (struct node *o = find_rival(t, n, NULL); o; o = find_rival(t, n, o)) {
+		if (n->gone && !o->gone && !n->after)
+			n->after = o->id;
+		node_doubt_flight(n);
+		node_doubt_flight(o);
+		tree_put_locked(t, o);
+	}
 }
 
 /* *@ret_sure: its bytes are those that were sent. */
@@ -232,9 +235,10 @@ static void resolve_remove(struct look *l, struct node *n)
 /* What is there may be the rival's, who will know, or who still wants it. */
 static bool must_wait(const struct tree *t, const struct node *n)
 {
-	const struct node *rival = n->flight == LEDGER_FLIGHT_CREATE ? find_rival(t, n) : NULL;
-
-	return rival && (!rival->unknown || (n->gone && !rival->gone));
+	for (struct node *o = find_rival(t, n, NULL); o; o = find_rival(t, n, o))
+		if (!o->unknown || (n->gone && !o->gone))
+			return true;
+	return false;
 }
 
 static void resolve(struct look *l, struct node *n, int error)
@@ -257,7 +261,7 @@ static void resolve_all(struct look *l, bool gone, int error)
 
 	for (struct node *n = t->sync_first; n; n = next) {
 		next = n->sync_next;
-		if (!n->unknown || !n->busy || n->gone != gone || sync_look_record(n) != l->record)
+		if (!n->unknown || !n->busy || n->gone != gone || n->look != l->number)
 			continue;
 		resolve(l, n, error);
 		tree_changed_locked(t, n);
@@ -301,8 +305,8 @@ static void look_done(void *ctx, int error, const char *message)
 	tree_lock(t);
 	ledger_group_begin(t->ledger);
 	for (struct node *n = t->sync_first; n && !error; n = n->sync_next)
-		if (n->unknown && n->busy && sync_look_record(n) == l->record)
-			doubt_rivals(l, n);
+		if (n->unknown && n->busy && n->look == l->number)
+			doubt_rivals(t, n);
 	/* those still wanted choose first: what the gone ones find is removed */
 	resolve_all(l, false, error);
 	resolve_all(l, true, error);
@@ -314,11 +318,11 @@ static void look_done(void *ctx, int error, const char *message)
 }
 
 /* Without memory to look: later. */
-static void give_up_look(struct sync *s, uint64_t record)
+static void give_up_look(struct sync *s, uint64_t number)
 {
 	tree_lock(s->m->tree);
 	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		if (n->unknown && n->busy && sync_look_record(n) == record) {
+		if (n->unknown && n->busy && n->look == number) {
 			sync_landed_locked(s, n);
 			sync_back_off_locked(s, n);
 		}
@@ -326,7 +330,7 @@ static void give_up_look(struct sync *s, uint64_t record)
 	sync_wake(s);
 }
 
-void sync_look(struct sync *s, uint64_t record)
+void sync_look(struct sync *s, uint64_t record, uint64_t number)
 {
 	struct remote *r = s->m->remote;
 	struct look *l = calloc(1, sizeof(*l));
@@ -336,11 +340,12 @@ void sync_look(struct sync *s, uint64_t record)
 	int ret = -ENOENT;
 
 	if (!l) {
-		give_up_look(s, record);
+		give_up_look(s, number);
 		return;
 	}
 	l->sync = s;
 	l->record = record;
+	l->number = number;
 	tree_lock(s->m->tree);
 	dir = tree_find_locked(s->m->tree, record);
 	top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;

@@ -36,13 +36,14 @@ struct sync {
 	unsigned in_flight;	   /* tree->lock: nodes busy with a call */
 	uint64_t done, bytes_sent; /* tree->lock */
 	uint64_t next_token;	   /* tree->lock */
+	uint64_t last_look;	   /* tree->lock */
 	uint32_t random;
 };
 
 /* What is remembered of one item of a call until its outcome. */
 struct sent {
 	uint64_t node;
-	/* an earlier REPLACE or UPDATE of unknown outcome, which only an acknowledgement settles */
+	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
 	bool in_place; /* upload: the server has it at this very place already */
 	int lost;      /* upload: the bytes are not here (any more): negative errno */
@@ -98,7 +99,8 @@ void batch_upload(struct batch *b);
 /* Local steps of a plan. tree->lock held. */
 void sync_forget_locked(struct sync *s, struct node *n);
 int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost);
-void sync_look(struct sync *s, uint64_t record);
+/* For the nodes whose node->look is @number. */
+void sync_look(struct sync *s, uint64_t record, uint64_t number);
 void sync_fetch(struct sync *s, uint64_t node);
 
 /* The remote has answered for all items of @b. Takes @b. */

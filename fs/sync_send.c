@@ -181,20 +181,18 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 
 /*
  * An update can be sent twice, unless the user has taken it back before anybody knew whether it was
- * done. A removal can, unless it goes by a name that may be another file's by then.
+ * done. So can a removal, unless it goes by a name that may be another file's by then; but an
+ * identity that is taken over meanwhile may not be there any more.
  */
 static void fill_change(struct batch *b, struct node *n)
 {
-	const struct remote_caps *caps = &b->sync->m->remote->caps;
 	struct flight f = {.record = n->known.record, .size = -1};
 
-	if (b->kind == PLAN_UPDATE)
-		n->flight = LEDGER_FLIGHT_UPDATE;
-	else if (b->kind == PLAN_REMOVE && caps->names_unique &&
-		 node_set_flight(n, ++b->sync->next_token, &f))
-		n->flight = LEDGER_FLIGHT_REMOVE;
-	else
+	if (b->kind != PLAN_UPDATE && b->kind != PLAN_REMOVE)
 		return;
+	if (b->kind == PLAN_REMOVE && b->sync->m->remote->caps.names_unique)
+		node_set_flight(n, ++b->sync->next_token, &f);
+	n->flight = b->kind == PLAN_UPDATE ? LEDGER_FLIGHT_UPDATE : LEDGER_FLIGHT_REMOVE;
 	n->flight_since_ns = clock_real_ns();
 	tree_put_locked(b->sync->m->tree, n);
 }

@@ -26,8 +26,8 @@ static bool is_unchanged(const struct batch *b, size_t i)
 	struct node *n;
 	bool same;
 
-	/* after an unknown outcome the server's bytes may be others than those we know of */
-	if (!sent->in_place || sent->doubt == LEDGER_FLIGHT_REPLACE || !sent->content ||
+	/* after an unknown outcome the server may have other bytes than we know of, or none */
+	if (!sent->in_place || sent->doubt != LEDGER_FLIGHT_NONE || !sent->content ||
 	    !content_hash(sent->content, ours))
 		return false;
 	tree_lock(m->tree);

@@ -454,7 +454,7 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 	       node_set_string(&n->known_fields, row->rfields);
 }
 
-static void load_numbers(struct node *n, const struct ledger_node *row)
+static void load_numbers(const struct tree *t, struct node *n, const struct ledger_node *row)
 {
 	struct known *k = &n->known;
 
@@ -485,10 +485,11 @@ static void load_numbers(struct node *n, const struct ledger_node *row)
 	n->listed_ns = row->listed_ns;
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
-	n->unknown = row->flight == LEDGER_FLIGHT_CREATE || row->flight == LEDGER_FLIGHT_REMOVE;
+	n->unknown = row->flight == LEDGER_FLIGHT_CREATE ||
+		     (row->flight == LEDGER_FLIGHT_REMOVE && t->caps->names_unique);
 	/*
-	 * a replace or an update can simply be sent again; until then what the server shows may be
-	 * ours, and is no news
+	 * the others can simply be sent again; until then what the server shows may be ours, and is
+	 * no news
 	 */
 	n->flight = row->flight;
 }
@@ -515,7 +516,7 @@ static int load_node(void *ctx, const struct ledger_node *row)
 	n = alloc_node(t, (enum node_kind)row->kind, row->id);
 	if (!n || !load_strings(n, row))
 		return -ENOMEM;
-	load_numbers(n, row);
+	load_numbers(t, n, row);
 	if (n->known.rid)
 		tree_hash_rid_locked(t, n);
 	if (row->id >= t->next_id)

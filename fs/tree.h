@@ -101,8 +101,8 @@ struct node {
 
 	/*
 	 * between: the call that is on its way. Without busy: one whose outcome is not known;
-	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), REPLACE and
-	 * UPDATE are sent once more
+	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), the others
+	 * are sent once more
 	 */
 	enum ledger_flight flight;
 	int64_t flight_since_ns;
@@ -112,6 +112,7 @@ struct node {
 	char *message;
 	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
 	bool unknown;	 /* outcome of the call that `flight` says unknown: look first */
+	uint64_t look;	 /* busy and unknown: the number of the listing that will tell */
 	bool size_asked; /* a probe is on its way */
 	unsigned tries;
 	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */

@@ -62,13 +62,22 @@ static int rename_ours(struct tree *t, struct node *n)
 
 /*
  * The server's bytes are others now, and the user has changed them too: both are kept. Ours goes on
- * as a new file under a conflict name; a new node takes the server's.
+ * as a new file, under a conflict name unless the user has moved it away; a new node takes the
+ * server's.
  */
-int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *n, struct known *k)
+int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
+			      struct known *k)
 {
-	struct node *dir = n->parent;
-	int r = rename_ours(t, n);
+	char base[NAMES_MAX + 1];
+	int r = 0;
 
+	node_known_shown(t, k, base);
+	if (n->parent == dir && (node_name_matches(t, n) || !strcmp(n->shown, base)))
+		r = rename_ours(t, n);
+	else
+		log_warning(
+			"conflict: '%s' was changed here, and on the server: ours is a new file",
+			n->shown);
 	tree_part_locked(t, n);
 	return r < 0 ? r : tree_new_file_locked(t, mark, dir, k);
 }

@@ -27,8 +27,12 @@ void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record);
 
 /* tree_conflict.c */
 
-/* Changed here and there: ours goes on under a conflict name, a new node takes @k. 0, -ENOMEM. */
-int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *n, struct known *k);
+/*
+ * Changed here and there: ours goes on as a new file, a new node in @dir takes @k, the server's.
+ * 0, -ENOMEM.
+ */
+int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
+			      struct known *k);
 /*
  * Names are unique, and @k of another client has one that the user wants for a file of his: his
  * would overwrite it, and gets a conflict name.

@@ -319,7 +319,7 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
-		return tree_part_conflict_locked(t, mark, n, k);
+		return tree_part_conflict_locked(t, mark, dir, n, k);
 	k->filler = !version && was->filler;
 	if (!version && k->size < 0)
 		k->size = was->size;

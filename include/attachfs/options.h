@@ -88,6 +88,7 @@ struct options {
 	char *fuse_options; /* the rest of the generic mount options, comma-separated, to hand to libfuse; NULL = none */
 
 	/* paths a vendor has not documented (url templates), NULL = the reference's default */
+	char *template_documents;
 	char *template_download;
 	char *template_delete;
 	char *template_folders;

@@ -307,7 +307,7 @@ RILLSOFT = System(
     remove={"port": "api", "method": "DELETE", "match": "/dms/projects/", "count": -1},
 )
 
-SYSTEMS = (PERSCOM,)
+SYSTEMS = (PERSCOM, SERVICEMAX, ENTERPRISE_TESTER, RILLSOFT)
 
 EXTENSION = re.compile(r"(?<=.)\.[0-9A-Za-z_-]{1,16}$", re.S)
 

@@ -29,9 +29,16 @@ def said(workload: str, system) -> str:
     return row[head.index(TITLES[system.name])]
 
 
-def counted(m) -> str:
+def assert_at_most(m, words: str) -> None:
+    """
+    No more than README says; not many fewer either, or it says too much. How many files go in one
+    call depends on how their contents come in.
+    """
     calls, downloads = sum(m.emulator.calls().values()), len(m.emulator.downloads())
-    return f"{calls} + {downloads} downloads" if downloads else str(calls)
+    numbers = [int(n) for n in re.findall(r"\d+", words)] + [0]
+    told = f"{calls} calls, {downloads} downloads: {m.emulator.calls()}"
+    assert calls <= numbers[0] and downloads <= numbers[1], f"{told}; README: {words}"
+    assert calls >= 0.5 * numbers[0] and downloads >= 0.5 * numbers[1], f"{told}; README: {words}"
 
 
 def hundred(drive, **options):
@@ -48,7 +55,7 @@ def test_listing_1000_records_of_10_attachments(drive, system):
     records = os.listdir(m / "users")
     assert len(records) == 1000
     assert all(len(os.listdir(m / "users" / r)) == 10 for r in records[::100])
-    assert counted(m) == said("list 1,000 records of 10 attachments", system), m.emulator.calls()
+    assert_at_most(m, said("list 1,000 records of 10 attachments", system))
     m.same_at_end = False
 
 
@@ -59,7 +66,7 @@ def test_uploading_100_files_to_one_record(drive, system):
     for name, data in numbered(100).items():
         (m / "users/Ada" / name).write_bytes(data)
     m.sync()
-    assert counted(m) == said("upload 100 files to one record", system), m.emulator.calls()
+    assert_at_most(m, said("upload 100 files to one record", system))
 
 
 def test_renaming_100_files(drive, system):
@@ -67,7 +74,7 @@ def test_renaming_100_files(drive, system):
     for i in range(100):
         os.rename(m / f"users/Ada/file-{i:04}.txt", m / f"users/Ada/renamed-{i:04}.txt")
     m.sync()
-    assert counted(m) == said("rename 100 files", system), m.emulator.calls()
+    assert_at_most(m, said("rename 100 files", system))
 
 
 def test_deleting_100_files(drive, system):
@@ -75,7 +82,7 @@ def test_deleting_100_files(drive, system):
     for i in range(100):
         os.unlink(m / f"users/Ada/file-{i:04}.txt")
     m.sync()
-    assert counted(m) == said("delete 100 files", system), m.emulator.calls()
+    assert_at_most(m, said("delete 100 files", system))
 
 
 def test_an_idle_hour(drive, system):

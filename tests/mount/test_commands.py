@@ -16,6 +16,7 @@ import time
 import pytest
 
 from harness import (
+    PERSCOM,
     SLOW,
     binary,
     clean_environment,
@@ -26,6 +27,12 @@ from harness import (
     run,
     wait_until,
 )
+
+
+@pytest.fixture
+def system():
+    """What the commands do with a mount is the same for all servers."""
+    return PERSCOM
 
 
 @pytest.fixture

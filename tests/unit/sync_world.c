@@ -185,12 +185,17 @@ static void others_replace(struct world *w, struct world_file *f)
 	world_add(w, f->record, name, WORLD_THEIRS + ++w->next_content);
 }
 
+/* They do not touch what we ourselves do not know to be there: it would be nobody's then. */
 void world_others_act(struct world *w)
 {
 	static const char *const names[] = {"a", "b", "c", "theirs"};
 	struct world_file *f = w->n_files ? &w->files[world_pick(w, (uint32_t)w->n_files)] : NULL;
 	unsigned record = 1 + world_pick(w, WORLD_RECORDS);
 	const char *name = names[world_pick(w, 4)];
+
+	/* without sizes in lists nothing tells a file of theirs from an unknown upload of ours */
+	if (!w->caps.sizes_listed)
+		name = "theirs";
 
 	switch (world_pick(w, 4)) {
 	case 0:
@@ -204,13 +209,13 @@ void world_others_act(struct world *w)
 		}
 		break;
 	case 2:
-		if (f && f->there && w->caps.rename_in_place) {
+		if (f && f->there && f->acknowledged && w->caps.rename_in_place) {
 			snprintf(f->name, sizeof(f->name), "%s", name);
 			snprintf(f->filename, sizeof(f->filename), "%s", name);
 		}
 		break;
 	default:
-		if (f && f->there)
+		if (f && f->there && f->acknowledged)
 			others_replace(w, f);
 		break;
 	}

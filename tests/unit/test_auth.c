@@ -85,6 +85,7 @@ struct again {
 	pthread_cond_t cond;
 	int calls;
 	bool fresh;
+	int result;
 };
 
 static void again_done(void *ctx, int result)
@@ -94,13 +95,14 @@ static void again_done(void *ctx, int result)
 	pthread_mutex_lock(&w->lock);
 	w->calls++;
 	w->fresh = result > 0;
+	w->result = result;
 	pthread_cond_signal(&w->cond);
 	pthread_mutex_unlock(&w->lock);
 }
 
 static bool read_again(struct auth *a, unsigned generation)
 {
-	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false};
+	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false, 0};
 
 	auth_reload(a, generation, again_done, &w);
 	pthread_mutex_lock(&w.lock);
@@ -322,7 +324,7 @@ static void test_a_command_is_not_run_for_every_refusal(void **state)
 static void test_stopping_gives_up_a_reading_and_calls_its_waiters(void **state)
 {
 	struct auth_config config = bearer();
-	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, true};
+	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, true, 0};
 	char command[256], message[256];
 	unsigned generation;
 	struct auth *a;
@@ -383,6 +385,413 @@ static void test_secrets_never_reach_the_log(void **state)
 	auth_free(a);
 }
 
+/* Logging in, with a login() that stands here. */
+
+static struct {
+	_Atomic unsigned calls, refreshed, logouts;
+	_Atomic bool hang;
+	_Atomic int result; /* of a login with the password */
+	_Atomic int refresh_result;
+	_Atomic int life_ms;
+	bool same_token, no_token, no_refresh;
+	char password[64], refresh[64], logged_out[64];
+} fake;
+
+static int fake_login(struct remote *r, const char *user, const char *secret, const char *refresh,
+		      const _Atomic bool *stop, struct auth_login *ret, char *message, size_t size)
+{
+	unsigned number = ++fake.calls;
+
+	(void)r;
+	assert_string_equal(user, "ada");
+	snprintf(fake.password, sizeof(fake.password), "%s", secret);
+	snprintf(fake.refresh, sizeof(fake.refresh), "%s", refresh ? refresh : "");
+	fake.refreshed += refresh != NULL;
+	while (fake.hang && !*stop)
+		usleep(1000);
+	if (*stop)
+		return -ECANCELED;
+	int result = refresh ? fake.refresh_result : fake.result;
+	if (result < 0) {
+		snprintf(message, size, "the words of the server");
+		return result;
+	}
+	if (fake.no_token)
+		return 0;
+	if (asprintf(&ret->token, "fake-token-%04u", fake.same_token ? 1 : number) < 0)
+		return -ENOMEM;
+	if (!fake.no_refresh && asprintf(&ret->refresh, "fake-refresh-%04u", number) < 0)
+		return -ENOMEM;
+	if (fake.life_ms)
+		ret->expires_mono_ms = clock_mono_ms() + fake.life_ms;
+	return 0;
+}
+
+static void fake_logout(struct remote *r, const struct auth_login *login)
+{
+	(void)r;
+	fake.logouts++;
+	snprintf(fake.logged_out, sizeof(fake.logged_out), "%s", login->token);
+}
+
+/* The password is in the file. */
+static struct auth *new_login(void)
+{
+	struct auth_config config = bearer();
+	char message[256];
+	struct auth *a;
+
+	memset(&fake, 0, sizeof(fake));
+	write_token("password-one", 0600);
+	config.file = file;
+	config.what = "password";
+	config.option_file = "password_file";
+	config.user = "ada";
+	config.login = fake_login;
+	config.logout = fake_logout;
+	assert_int_equal(auth_new(&config, &a, message, sizeof(message)), 0);
+	return a;
+}
+
+/* The result of a reload of the header there is. */
+static int log_in_again(struct auth *a)
+{
+	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false, 0};
+	unsigned generation;
+	char *header;
+
+	auth_get_header(a, &header, &generation);
+	auth_free_header(header);
+	auth_reload(a, generation, again_done, &w);
+	pthread_mutex_lock(&w.lock);
+	while (w.calls == 0)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return w.result;
+}
+
+static void assert_no_header(struct auth *a)
+{
+	unsigned generation;
+	char *header;
+
+	assert_int_equal(auth_get_header(a, &header, &generation), -EAGAIN);
+	assert_null(header);
+}
+
+/* As a call does that the server answered. */
+static void take(struct auth *a)
+{
+	unsigned generation;
+
+	auth_free_header(header_of(a, &generation));
+	auth_note_taken(a, generation);
+}
+
+static void test_a_login_comes_before_the_first_header(void **state)
+{
+	char line[128];
+
+	(void)state;
+	struct auth *a = new_login();
+	assert_no_header(a);
+	assert_int_equal(fake.calls, 0);
+	assert_int_equal(log_in_again(a), 1);
+	assert_string_equal(fake.password, "password-one");
+	assert_header(a, "Authorization: Bearer fake-token-0001");
+	log_redact("password-one fake-token-0001 fake-refresh-0001", line, sizeof(line));
+	assert_null(strstr(line, "-one"));
+	assert_null(strstr(line, "0001"));
+	auth_stop(a);
+	assert_int_equal(fake.logouts, 1);
+	assert_string_equal(fake.logged_out, "fake-token-0001");
+	auth_free(a);
+	assert_int_equal(fake.logouts, 1);
+}
+
+static void test_who_never_logged_in_is_not_logged_out(void **state)
+{
+	(void)state;
+	struct auth *a = new_login();
+	auth_free(a);
+	assert_int_equal(fake.logouts, 0);
+}
+
+static void *wait_for_login(void *arg)
+{
+	return log_in_again(arg) == 1 ? arg : NULL;
+}
+
+static void test_a_hundred_threads_cost_one_login(void **state)
+{
+	pthread_t threads[100];
+
+	(void)state;
+	struct auth *a = new_login();
+	fake.hang = true;
+	for (size_t i = 0; i < 100; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, wait_for_login, a), 0);
+	usleep(200000);
+	fake.hang = false;
+	for (size_t i = 0; i < 100; i++) {
+		void *result;
+		pthread_join(threads[i], &result);
+		assert_non_null(result);
+	}
+	/* A thread that was late looked when the token was there already, and had it refused. */
+	assert_in_range(fake.calls, 1, 2);
+	auth_free(a);
+}
+
+static void test_an_expired_token_is_renewed_by_what_the_login_left(void **state)
+{
+	(void)state;
+	struct auth *a = new_login();
+	fake.life_ms = 1200;
+	assert_int_equal(log_in_again(a), 1);
+	assert_header(a, "Authorization: Bearer fake-token-0001");
+	usleep(1100000); /* a little before its end */
+	assert_no_header(a);
+	fake.life_ms = 0;
+	fake.no_refresh = true;
+	assert_int_equal(log_in_again(a), 1);
+	assert_string_equal(fake.refresh, "fake-refresh-0001");
+	assert_header(a, "Authorization: Bearer fake-token-0002");
+	/* No new one came: the old one stays. */
+	take(a);
+	assert_int_equal(log_in_again(a), 1);
+	assert_string_equal(fake.refresh, "fake-refresh-0001");
+	assert_int_equal(fake.calls, 3);
+	auth_free(a);
+}
+
+static void test_a_refused_refresh_is_followed_by_the_password_and_forgotten(void **state)
+{
+	(void)state;
+	struct auth *a = new_login();
+	assert_int_equal(log_in_again(a), 1);
+	take(a);
+	fake.refresh_result = -EACCES;
+	fake.no_refresh = true;
+	assert_int_equal(log_in_again(a), 1);
+	assert_int_equal(fake.calls, 3);
+	assert_int_equal(fake.refreshed, 1);
+	take(a);
+	assert_int_equal(log_in_again(a), 1);
+	assert_int_equal(fake.calls, 4);
+	assert_int_equal(fake.refreshed, 1);
+	auth_free(a);
+}
+
+static void test_a_refresh_that_is_not_answered_keeps_the_password_at_home(void **state)
+{
+	char words[256];
+
+	(void)state;
+	struct auth *a = new_login();
+	assert_int_equal(log_in_again(a), 1);
+	take(a);
+	fake.refresh_result = -EHOSTDOWN;
+	assert_int_equal(log_in_again(a), -EHOSTDOWN);
+	assert_int_equal(fake.calls, 2);
+	auth_describe_trouble(a, words, sizeof(words));
+	assert_non_null(strstr(words, "the words of the server"));
+	fake.refresh_result = 0;
+	assert_int_equal(log_in_again(a), 1);
+	auth_describe_trouble(a, words, sizeof(words));
+	assert_string_equal(words, "");
+	auth_free(a);
+}
+
+static void test_a_refused_password_is_left_alone_for_a_while(void **state)
+{
+	struct remote r = {0};
+	char message[256];
+
+	(void)state;
+	struct auth *a = r.auth = new_login();
+	fake.result = -EACCES;
+	for (int i = 0; i < 30; i++)
+		assert_int_equal(log_in_again(a), 0);
+	assert_int_equal(fake.calls, 1);
+	assert_int_equal(remote_get_auth(&r, message), REMOTE_AUTH_FAILED);
+	assert_non_null(strstr(message, "the words of the server"));
+	assert_non_null(strstr(message, file));
+	/* A changed file is honoured at once, good or bad. */
+	write_token("password-two", 0600);
+	assert_int_equal(log_in_again(a), 0);
+	assert_int_equal(fake.calls, 2);
+	assert_string_equal(fake.password, "password-two");
+	/* A file that cannot be read changes nothing. */
+	unlink(file);
+	assert_int_equal(log_in_again(a), 0);
+	assert_int_equal(fake.calls, 2);
+	fake.result = 0;
+	write_token("password-three", 0600);
+	assert_int_equal(log_in_again(a), 1);
+	assert_string_equal(fake.password, "password-three");
+	assert_int_equal(remote_get_auth(&r, message), REMOTE_AUTH_UNKNOWN);
+	auth_free(a);
+}
+
+static void await_calls(unsigned n)
+{
+	int64_t until = clock_mono_ms() + 10000;
+
+	while (fake.calls < n) {
+		assert_true(clock_mono_ms() < until);
+		usleep(1000);
+	}
+}
+
+static void test_being_told_to_reload_is_never_lost(void **state)
+{
+	struct remote r = {0};
+
+	(void)state;
+	struct auth *a = r.auth = new_login();
+	fake.result = -EACCES;
+	assert_int_equal(log_in_again(a), 0);
+	remote_reload_credentials(&r);
+	await_calls(2);
+	/* Told while another login is under way with the old password. */
+	fake.hang = true;
+	remote_reload_credentials(&r);
+	await_calls(3);
+	write_token("password-new", 0600);
+	remote_reload_credentials(&r);
+	fake.hang = false;
+	await_calls(4);
+	assert_int_equal(log_in_again(a), 0);
+	assert_string_equal(fake.password, "password-new");
+	auth_free(a);
+}
+
+static void test_a_token_that_is_never_taken_is_not_replaced_all_the_time(void **state)
+{
+	(void)state;
+	struct auth *a = new_login();
+	assert_int_equal(log_in_again(a), 1);
+	for (int i = 0; i < 30; i++)
+		assert_int_equal(log_in_again(a), 0);
+	assert_int_equal(fake.calls, 1);
+	/* Once it was taken, it has been good and is no more. */
+	take(a);
+	assert_int_equal(log_in_again(a), 1);
+	assert_int_equal(fake.calls, 2);
+	auth_free(a);
+}
+
+static void test_the_same_token_again_counts_as_another(void **state)
+{
+	unsigned first, second;
+
+	(void)state;
+	struct auth *a = new_login();
+	fake.same_token = true;
+	assert_int_equal(log_in_again(a), 1);
+	auth_free_header(header_of(a, &first));
+	take(a);
+	assert_int_equal(log_in_again(a), 1);
+	auth_free_header(header_of(a, &second));
+	assert_int_not_equal(first, second);
+	/* Who comes late with the first needs no login. */
+	assert_true(read_again(a, first));
+	assert_int_equal(fake.calls, 2);
+	auth_free(a);
+}
+
+static void test_a_token_that_expires_at_once_is_used_for_a_moment(void **state)
+{
+	(void)state;
+	struct auth *a = new_login();
+	fake.life_ms = -5000;
+	assert_int_equal(log_in_again(a), 1);
+	assert_header(a, "Authorization: Bearer fake-token-0001");
+	auth_free(a);
+}
+
+static void test_a_login_without_a_token_is_an_error(void **state)
+{
+	(void)state;
+	struct auth *a = new_login();
+	fake.no_token = true;
+	assert_int_equal(log_in_again(a), -EIO);
+	assert_no_header(a);
+	auth_free(a);
+}
+
+static void test_an_error_of_the_login_says_nothing_of_records(void **state)
+{
+	static const struct {
+		int of_login, told;
+	} rows[] = {
+		{-ENOENT, -EIO},	  {-EINVAL, -EIO},	    {-EBUSY, -EIO},
+		{-EHOSTDOWN, -EHOSTDOWN}, {-ETIMEDOUT, -ETIMEDOUT}, {-ENOMEM, -ENOMEM},
+	};
+
+	(void)state;
+	struct auth *a = new_login();
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		fake.result = rows[i].of_login;
+		assert_int_equal(log_in_again(a), rows[i].told);
+	}
+	auth_free(a);
+}
+
+static void test_stopping_amid_a_login_is_no_refusal(void **state)
+{
+	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, true, 0};
+	struct remote r = {0};
+	char message[256];
+
+	(void)state;
+	struct auth *a = r.auth = new_login();
+	fake.hang = true;
+	for (int i = 0; i < 10; i++)
+		auth_reload(a, 0, again_done, &w);
+	await_calls(1);
+	int64_t before = clock_mono_ms();
+	auth_stop(a);
+	assert_true(clock_mono_ms() - before < 1000);
+	assert_int_equal(w.calls, 10);
+	assert_int_equal(w.result, -ECANCELED);
+	auth_reload(a, 0, again_done, &w);
+	assert_int_equal(w.calls, 11);
+	assert_int_equal(w.result, -ECANCELED);
+	assert_int_equal(remote_get_auth(&r, message), REMOTE_AUTH_UNKNOWN);
+	assert_int_equal(fake.calls, 1);
+	assert_int_equal(fake.logouts, 0);
+	auth_free(a);
+}
+
+static void *reload_much(void *arg)
+{
+	for (int i = 0; i < 200; i++)
+		log_in_again(arg);
+	return NULL;
+}
+
+static void test_stopping_at_any_moment_calls_all_who_wait(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		struct auth *a = new_login();
+		struct remote r = {.auth = a};
+		pthread_t threads[4];
+
+		fake.result = i % 2 ? -EACCES : 0;
+		for (size_t j = 0; j < 4; j++)
+			pthread_create(&threads[j], NULL, reload_much, a);
+		remote_reload_credentials(&r);
+		usleep((useconds_t)(300 * i));
+		auth_stop(a);
+		for (size_t j = 0; j < 4; j++)
+			pthread_join(threads[j], NULL);
+		auth_free(a);
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, make_directory, remove_directory)
 
 int main(void)
@@ -404,6 +813,21 @@ int main(void)
 		T(test_stopping_gives_up_a_reading_and_calls_its_waiters),
 		T(test_a_refused_key_makes_the_state_failed_until_it_is_good_again),
 		T(test_secrets_never_reach_the_log),
+		T(test_a_login_comes_before_the_first_header),
+		T(test_who_never_logged_in_is_not_logged_out),
+		T(test_a_hundred_threads_cost_one_login),
+		T(test_an_expired_token_is_renewed_by_what_the_login_left),
+		T(test_a_refused_refresh_is_followed_by_the_password_and_forgotten),
+		T(test_a_refresh_that_is_not_answered_keeps_the_password_at_home),
+		T(test_a_refused_password_is_left_alone_for_a_while),
+		T(test_being_told_to_reload_is_never_lost),
+		T(test_a_token_that_is_never_taken_is_not_replaced_all_the_time),
+		T(test_the_same_token_again_counts_as_another),
+		T(test_a_token_that_expires_at_once_is_used_for_a_moment),
+		T(test_a_login_without_a_token_is_an_error),
+		T(test_an_error_of_the_login_says_nothing_of_records),
+		T(test_stopping_amid_a_login_is_no_refusal),
+		T(test_stopping_at_any_moment_calls_all_who_wait),
 	};
 
 	log_open("/dev/null", LOG_LEVEL_DEBUG);

@@ -81,7 +81,7 @@ struct seen {
 	size_t count;
 	uint64_t last;
 	struct ledger_node node;
-	char shown[64], message[64];
+	char shown[64], message[64], fields[64];
 	struct ledger_content content;
 	char key[64], ranges[64], hashes[64];
 	char xattrs[256];
@@ -97,6 +97,8 @@ static int see_node(void *ctx, const struct ledger_node *n)
 	s->node = *n;
 	snprintf(s->shown, sizeof s->shown, "%s", n->shown ? n->shown : "(null)");
 	snprintf(s->message, sizeof s->message, "%s", n->message ? n->message : "(null)");
+	snprintf(s->fields, sizeof s->fields, "%s %s", n->fields ? n->fields : "(null)",
+		 n->rfields ? n->rfields : "(null)");
 	return 0;
 }
 
@@ -163,7 +165,9 @@ static void test_a_node_comes_back_as_it_was_put(void **state)
 				.after = 11,
 				.error = -EIO,
 				.message = "no",
-				.listed_ns = 12};
+				.listed_ns = 12,
+				.fields = "{\"a\":1}",
+				.rfields = "{}"};
 
 	(void)state;
 	assert_int_equal(ledger_put_node(l, &n), 0);
@@ -173,6 +177,7 @@ static void test_a_node_comes_back_as_it_was_put(void **state)
 	assert_int_equal(seen.count, 1);
 	assert_string_equal(seen.shown, "ä b");
 	assert_string_equal(seen.message, "no");
+	assert_string_equal(seen.fields, "{\"a\":1} {}");
 	assert_null(seen.node.rfilename);
 	/* Everything but the pointers. */
 #define SAME(field) assert_true(seen.node.field == n.field)
@@ -372,6 +377,37 @@ static void test_what_is_no_ledger_is_refused_and_left_alone(void **state)
 	sqlite3_exec(db, "PRAGMA user_version=1000", NULL, NULL, NULL);
 	sqlite3_close(db);
 	assert_int_equal(ledger_open(path, &l, message, sizeof message), -EPROTONOSUPPORT);
+}
+
+static void test_a_ledger_of_the_first_version_is_upgraded(void **state)
+{
+	struct ledger *l = open_ledger();
+	struct ledger_node n = node(7, "old");
+	struct seen seen = {0};
+	sqlite3 *db;
+
+	(void)state;
+	assert_int_equal(ledger_put_node(l, &n), 0);
+	ledger_close(l);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db,
+				      "ALTER TABLE node DROP COLUMN fields;"
+				      "ALTER TABLE node DROP COLUMN rfields;"
+				      "PRAGMA user_version=1",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(db);
+	for (int i = 0; i < 2; i++) {
+		l = open_ledger();
+		seen = (struct seen){0};
+		assert_int_equal(ledger_each_node(l, see_node, &seen), 0);
+		assert_int_equal(seen.count, 1);
+		assert_string_equal(seen.shown, "old");
+		assert_string_equal(seen.fields, i ? "{} (null)" : "(null) (null)");
+		n.fields = "{}";
+		assert_int_equal(ledger_put_node(l, &n), 0);
+		ledger_close(l);
+	}
 }
 
 static int end_walk(void *ctx, const struct ledger_node *n)
@@ -786,6 +822,7 @@ int main(void)
 		TEST(test_the_highest_node_id_outlives_its_node),
 		TEST(test_files_are_private_and_one_daemon_has_them),
 		TEST(test_what_is_no_ledger_is_refused_and_left_alone),
+		TEST(test_a_ledger_of_the_first_version_is_upgraded),
 		TEST(test_a_walk_ends_when_told_and_may_put),
 		TEST(test_the_thread_commits_and_syncs_by_itself),
 		TEST(test_many_rows_are_one_sync),

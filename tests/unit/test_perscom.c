@@ -1164,6 +1164,85 @@ static void test_a_replacement_is_uploaded_under_name_or_token(void **state)
 	remote_file_clear(&items[0].file);
 }
 
+#define CREATE_URL "https://api.perscom.io/v2/attachments?include=model"
+
+static struct remote_change creation(const char *name)
+{
+	struct remote_change item = change(NULL, name);
+
+	item.collection = "users";
+	item.record = "12";
+	item.filler = true;
+	return item;
+}
+
+static const char owned_json[] =
+	"{\"data\":{\"id\":78,\"name\":\"a\",\"path\":\"p\",\"model\":{\"id\":12}}}";
+static const char orphan_json[] =
+	"{\"data\":{\"id\":77,\"name\":\"a\",\"path\":\"p\",\"model\":null}}";
+
+static void test_a_file_that_became_nobodys_is_deleted_and_the_record_gone(void **state)
+{
+	static const struct {
+		int status;
+		const char *body;
+	} rows[] = {{200, "{\"data\":{\"id\":77}}"}, {404, "{}"}, {500, "{}"}, {403, "{}"}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct remote_change items[] = {creation("a"), creation("b")};
+		int done = 0;
+		assert_int_equal(remote->ops->create(remote, TRANSFER_WRITEBACK, items, 2,
+						     count_done, &done),
+				 0);
+		struct sent *first = next_sent("POST", CREATE_URL);
+		struct sent *second = next_sent("POST", CREATE_URL);
+		answer(first, 201, orphan_json);
+		answer(second, 201, owned_json);
+		assert_int_equal(done, 0);
+		answer(next_sent("DELETE", "https://api.perscom.io/v2/attachments/77"),
+		       rows[i].status, rows[i].body);
+		assert_int_equal(done, 1);
+		assert_int_equal(items[0].outcome, REMOTE_REFUSED);
+		assert_int_equal(items[0].error, -ENOENT);
+		assert_null(items[0].file.id);
+		assert_int_equal(items[1].outcome, REMOTE_DONE);
+		assert_string_equal(items[1].file.id, "78");
+		remote_file_clear(&items[1].file);
+	}
+}
+
+static void test_an_orphan_that_cannot_be_deleted_any_more_is_no_success(void **state)
+{
+	struct remote_change item = creation("a");
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(
+		remote->ops->create(remote, TRANSFER_WRITEBACK, &item, 1, count_done, &done), 0);
+	struct sent *s = next_sent("POST", CREATE_URL);
+	world.refuse = -ECANCELED; /* the mount ends */
+	answer(s, 201, orphan_json);
+	assert_int_equal(done, 1);
+	assert_int_equal(item.outcome, REMOTE_UNKNOWN);
+	assert_null(item.file.id);
+}
+
+static void test_a_server_that_does_not_tell_the_owner_made_no_orphan(void **state)
+{
+	struct remote_change item = creation("a");
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(
+		remote->ops->create(remote, TRANSFER_WRITEBACK, &item, 1, count_done, &done), 0);
+	answer(next_sent("POST", CREATE_URL), 201,
+	       "{\"data\":{\"id\":77,\"name\":\"a\",\"path\":\"p\"}}");
+	assert_int_equal(done, 1);
+	assert_int_equal(item.outcome, REMOTE_DONE);
+	remote_file_clear(&item.file);
+}
+
 #define IDS_SEARCH(ids)                                                                            \
 	"{\"filters\":[{\"field\":\"id\",\"operator\":\"in\",\"value\":[" ids "]}],"               \
 	"\"sort\":[{\"field\":\"id\",\"direction\":\"asc\"}]}"
@@ -1606,6 +1685,9 @@ int main(void)
 		CALL_TEST(test_a_batch_of_one_has_the_outcomes_of_one),
 		CALL_TEST(test_an_item_that_never_left_is_not_done),
 		CALL_TEST(test_a_replacement_is_uploaded_under_name_or_token),
+		CALL_TEST(test_a_file_that_became_nobodys_is_deleted_and_the_record_gone),
+		CALL_TEST(test_an_orphan_that_cannot_be_deleted_any_more_is_no_success),
+		CALL_TEST(test_a_server_that_does_not_tell_the_owner_made_no_orphan),
 		CALL_TEST(test_a_burst_of_deletes_is_verified_once),
 		CALL_TEST(test_a_row_that_was_kept_is_refused_and_the_next_delete_verified),
 		CALL_TEST(test_a_verification_that_fails_proves_nothing),

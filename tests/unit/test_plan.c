@@ -568,6 +568,28 @@ static void test_records_are_renamed_in_batches_of_one_collection(void **state)
 	EXPECT(&servicemax, items, "");
 }
 
+static void test_fields_of_records_go_with_their_names(void **state)
+{
+	struct plan_item items[] = {moved(1, "Live fire", "Dry fire"), remote(2, "x"),
+				    remote(3, "y"), remote(4, "same")};
+	struct remote_caps caps = perscom;
+
+	(void)state;
+	for (size_t k = 0; k < COUNT(items); k++)
+		items[k].is_record = true;
+	for (size_t k = 0; k < 3; k++)
+		items[k].fields_differ = true;
+	caps.set_fields = true;
+	EXPECT(&caps, items, "records 1=Dry fire 2 3");
+	caps.rename_records = false;
+	EXPECT(&caps, items, "records 1 2 3");
+	items[1].name_settled = false;
+	items[2].parked = true;
+	EXPECT(&caps, items, "records 1");
+	caps.set_fields = false;
+	EXPECT(&caps, items, "");
+}
+
 /* ---- one plan: order among names ---- */
 
 static void test_a_swap_is_one_batch_where_names_may_repeat(void **state)
@@ -1047,6 +1069,7 @@ int main(void)
 		cmocka_unit_test(test_immutable_files_are_created_anew),
 		cmocka_unit_test(test_moves_the_server_cannot_do_are_uploads),
 		cmocka_unit_test(test_records_are_renamed_in_batches_of_one_collection),
+		cmocka_unit_test(test_fields_of_records_go_with_their_names),
 		cmocka_unit_test(test_a_swap_is_one_batch_where_names_may_repeat),
 		cmocka_unit_test(test_a_chain_goes_last_first_where_names_are_unique),
 		cmocka_unit_test(test_a_swap_goes_through_a_temporary_name_where_names_are_unique),

@@ -69,7 +69,8 @@ static void check_node(struct daemon *d, const struct node *n, unsigned record)
 		world_breach(w, "'%s' is not on the server", n->shown);
 	else if (f->record != record || !node_name_matches(d->mount.tree, n) ||
 		 strcmp(f->name, n->known.name))
-		world_breach(w, "'%s' is called '%s' there", n->shown, f->name);
+		world_breach(w, "r%u/'%s', known as '%s', is r%u/'%s' there (flight %d)", record,
+			     n->shown, n->known.name, f->record, f->name, (int)n->flight);
 	else if (strncmp(f->name, ".attachfs-", 10) == 0 ||
 		 (w->kind == WORLD_PERSCOM && strncmp(f->filename, "attachfs-", 9) == 0))
 		world_breach(w, "'%s' kept a temporary name: '%s' '%s'", n->shown, f->name,

@@ -21,7 +21,6 @@ static void rillsoft_free(struct remote *r)
 	struct rillsoft *ris = (struct rillsoft *)r;
 
 	rillsoft_slots_free(ris);
-	rillsoft_rewrites_free(ris);
 	for (size_t i = 0; i < ris->n_attachments; i++)
 		free(ris->attachments[i]);
 	free(ris->attachments);

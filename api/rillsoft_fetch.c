@@ -83,16 +83,15 @@ static void on_renewal(void *ctx, int error, struct rillsoft_listing *l, const c
 {
 	struct renewal *renewal = ctx;
 	const struct rillsoft_doc *doc = l ? rillsoft_find_doc(l, renewal->id) : NULL;
-	struct remote_file now = {.id = renewal->id, .url = renewal->url};
+	char version[RILLSOFT_VERSION_SIZE] = "";
+	struct remote_file now = {.id = renewal->id, .url = renewal->url, .version = version};
 
 	(void)message;
 	if (error == 0 && !doc)
 		error = -ENOENT;
-	now.version = doc ? rillsoft_dup_version(renewal->ris, doc) : NULL;
-	if (error == 0 && !now.version)
-		error = -ENOMEM;
+	if (doc)
+		rillsoft_version(doc, version);
 	renewal->done(renewal->ctx, error, &now, false);
-	free(now.version);
 	free(renewal->url);
 	free(renewal);
 }

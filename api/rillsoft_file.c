@@ -2,89 +2,29 @@
 
 /*
  * Documents as files. A version is made of what the list tells: id, size and createdAt. A replacement
- * by others that leaves all three alone cannot be seen (section 11); one of ours is counted here, so
- * that it is seen while we run. The count ends with the client: then such a content is read once more.
- * Versions do not expire by age: one that did would make a foreign change of every edit that waits to
- * be sent.
+ * that leaves all three alone cannot be seen (section 11): one by others shows nowhere; after one of
+ * ours the new bytes are known here, under the old version.
+ *
+ * Counting our own replacements would tell them apart, but only until the end of the mount: the next
+ * one would find the count gone, take that for a change on the server, and part every edit that still
+ * waits to be sent from its file. Versions that expire by age would do the same.
  */
 
 #include "rillsoft.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-struct rillsoft_rewrite {
-	struct rillsoft_rewrite *next;
-	unsigned count;
-	char version[RILLSOFT_VERSION_SIZE];
-};
-
-static struct rillsoft_rewrite **find_rewrite_locked(struct rillsoft *ris, const char *version)
+bool rillsoft_make_file(const struct rillsoft_doc *doc, struct remote_file *f)
 {
-	unsigned bucket = 0;
-
-	for (const char *p = version; *p != '\0'; p++)
-		bucket = bucket * 31 + (unsigned char)*p;
-	struct rillsoft_rewrite **w = &ris->rewrites[bucket % RILLSOFT_REWRITES];
-	while (*w && strcmp((*w)->version, version) != 0)
-		w = &(*w)->next;
-	return w;
-}
-
-char *rillsoft_dup_version(struct rillsoft *ris, const struct rillsoft_doc *doc)
-{
-	char version[RILLSOFT_VERSION_SIZE], *text = NULL;
-	unsigned count = 0;
-
-	rillsoft_version(doc, version);
-	pthread_mutex_lock(&ris->lock);
-	const struct rillsoft_rewrite *w = *find_rewrite_locked(ris, version);
-	if (w)
-		count = w->count;
-	pthread_mutex_unlock(&ris->lock);
-	if (count == 0)
-		return strdup(version);
-	return asprintf(&text, "%s.%u", version, count) < 0 ? NULL : text;
-}
-
-void rillsoft_note_rewrite(struct rillsoft *ris, const struct rillsoft_doc *doc)
-{
-	struct rillsoft_rewrite *fresh = calloc(1, sizeof(*fresh));
 	char version[RILLSOFT_VERSION_SIZE];
 
 	rillsoft_version(doc, version);
-	pthread_mutex_lock(&ris->lock);
-	struct rillsoft_rewrite **w = find_rewrite_locked(ris, version);
-	if (!*w && fresh) {
-		memcpy(fresh->version, version, sizeof(version));
-		*w = fresh;
-		fresh = NULL;
-	}
-	if (*w)
-		(*w)->count++;
-	pthread_mutex_unlock(&ris->lock);
-	free(fresh);
-}
-
-void rillsoft_rewrites_free(struct rillsoft *ris)
-{
-	for (size_t i = 0; i < RILLSOFT_REWRITES; i++)
-		while (ris->rewrites[i]) {
-			struct rillsoft_rewrite *next = ris->rewrites[i]->next;
-			free(ris->rewrites[i]);
-			ris->rewrites[i] = next;
-		}
-}
-
-bool rillsoft_make_file(struct rillsoft *ris, const struct rillsoft_doc *doc, struct remote_file *f)
-{
 	*f = (struct remote_file){
 		.id = strdup(doc->id),
 		.record = strdup(doc->parent),
 		.name = strdup(doc->name),
 		.raw_name = strdup(doc->name),
-		.version = rillsoft_dup_version(ris, doc),
+		.version = strdup(version),
 		.size = doc->size,
 		/* There is no modified time anywhere. */
 		.mtime_ns = doc->created_ns,

@@ -59,6 +59,8 @@ void rillsoft_job_end(struct rillsoft_job *job, enum remote_outcome outcome, int
 	va_start(args, format);
 	vsnprintf(item->message, sizeof(item->message), format, args);
 	va_end(args);
+	if (job->verb == RILLSOFT_CREATES)
+		rillsoft_create_leave(job, outcome);
 	release(job);
 }
 
@@ -78,7 +80,7 @@ void rillsoft_job_judge(struct rillsoft_job *job, const struct call_reply *reply
 
 void rillsoft_job_succeed(struct rillsoft_job *job, const struct rillsoft_doc *doc)
 {
-	if (rillsoft_make_file(job->ris, doc, &job->item->file))
+	if (rillsoft_make_file(doc, &job->item->file))
 		rillsoft_job_end(job, REMOTE_DONE, 0, "%s", "");
 	else
 		rillsoft_job_end(job, job->verb == RILLSOFT_CREATES ? REMOTE_UNKNOWN : REMOTE_RETRY,

@@ -74,6 +74,10 @@ static const char *find_hint(const struct rillsoft_job *job, int status)
 		return "; it may be too large, or want another project= or portfolio=";
 	if (status == 400 && upload)
 		return " (it may be larger than the client's settings on the server allow)";
+	if (status == 409)
+		return "; it may be locked, or another document there may have that name";
+	if (status == 423)
+		return "; it is locked, or may not be changed";
 	if (status == 405 && update && !rillsoft_is_attachments(job->item->collection))
 		return "; try another method_override=";
 	return "";

@@ -430,6 +430,9 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 {
 	struct remote_change *c = &b->items[i];
 
+	/* `attachfs pending` says what is in the way of what is tried again and again */
+	if (c->outcome != REMOTE_DONE && c->message[0])
+		node_set_string(&n->message, c->message);
 	switch (c->outcome) {
 	case REMOTE_DONE:
 		apply_done(b, i, n);

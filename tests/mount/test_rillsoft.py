@@ -256,8 +256,9 @@ def test_r13_times_as_good_as_they_come(drive, created_at, unit):
 # ---- logging in ----
 
 
-@pytest.mark.parametrize("login_refused", ["401", "403", "400"])
-@pytest.mark.parametrize("error_details", ["string", "object", "array"])
+@pytest.mark.parametrize(
+    "login_refused, error_details", [("401", "string"), ("403", "object"), ("400", "array")]
+)
 def test_a_wrong_password_is_said_whatever_the_server_answers(drive, login_refused, error_details):
     m = drive(
         toggles={"login_refused": login_refused, "error_details": error_details},
@@ -272,8 +273,9 @@ def test_a_wrong_password_is_said_whatever_the_server_answers(drive, login_refus
     assert counted(m, "POST /api/v1/login") <= 2, "a password is not tried until the account locks"
 
 
-@pytest.mark.parametrize("token_form", ["exp", "no-exp", "opaque"])
-@pytest.mark.parametrize("expired_details", ["other", "same"])
+@pytest.mark.parametrize(
+    "token_form, expired_details", [("exp", "other"), ("no-exp", "same"), ("opaque", "other")]
+)
 def test_a_token_that_ends_while_idle_is_one_login(drive, token_form, expired_details):
     m = drive(
         toggles={"token_form": token_form, "expired_details": expired_details, "ttl": 600},
@@ -399,7 +401,7 @@ def listed(path):
         return None
 
 
-@pytest.mark.parametrize("error_details", ["string", "object", "array"])
+@pytest.mark.parametrize("error_details", ["object"])
 def test_without_the_right_to_read_nothing_is_listed(drive, error_details):
     m = drive(toggles={"denied": "read", "error_details": error_details}, poll=0)
     m.allow_errors(r"40\d|denied|EACCES|refuse|right")
@@ -409,8 +411,9 @@ def test_without_the_right_to_read_nothing_is_listed(drive, error_details):
     assert "Read documents" in m.log() and "Insufficient permissions" in m.log()
 
 
-@pytest.mark.parametrize("error_details", ["string", "object", "array"])
-@pytest.mark.parametrize("denied", ["create", "change", "delete"])
+@pytest.mark.parametrize(
+    "denied, error_details", [("create", "string"), ("change", "object"), ("delete", "array")]
+)
 def test_without_a_right_to_write_it_is_parked_with_words(drive, denied, error_details):
     m = drive(toggles={"denied": denied, "error_details": error_details}, poll=0)
     m.allow_errors(WORDS)
@@ -596,6 +599,7 @@ def test_a_server_that_hangs_up_on_what_is_too_large_is_not_hammered(drive, path
     wait_until(lambda: counted(m, uploads) >= 1, "the first try")
     time.sleep(2)
     assert counted(m, uploads) <= 6
+    assert "connection" in pending(m)
     (m / "users/Nobody/small.bin").write_bytes(b"small")  # others are not held up by it
     wait_until(lambda: "users/Nobody/small.bin" in m.emulator.files(), "the small file")
     assert (m / "users/Grace Hopper/readme").read_bytes()
@@ -931,8 +935,8 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("status, number, message, details", REFUSALS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_seeds_errors_reach_the_user(drive, status, number, message, details, shape):
+def test_the_seeds_errors_reach_the_user(drive, status, number, message, details):
+    shape = {400: "array", 403: "object"}.get(status, "string")
     m = seed(drive, settle=0)
     body = {
         "status": "error",
@@ -967,4 +971,4 @@ def test_the_seeds_errors_reach_the_user(drive, status, number, message, details
 
 
 def pending(m) -> str:
-    return (m.path / ".attachfs/pending").read_text() + m.log()
+    return (m.path / ".attachfs/pending").read_text()

@@ -623,8 +623,12 @@ class Emulator:
         return self.ask_json("GET", "/requests/summary")
 
     def uploads(self) -> int:
-        """How many times bytes were sent, fillers not told from contents."""
-        return self.count(f"{self.system.creates}|{self.system.replaces}")
+        """How many calls brought bytes, fillers not told from contents."""
+        endpoints = re.compile(f"{self.system.creates}|{self.system.replaces}")
+        return sum(
+            endpoints.fullmatch(r["endpoint"]) is not None and r["files"] != 0
+            for r in self.requests()
+        )
 
     def downloads(self) -> list:
         """Requests for bytes, of more than the one that tells a size."""

@@ -184,6 +184,23 @@ class System:
     upload: dict = field(default_factory=dict)  # creates and replacements
     list: dict = field(default_factory=dict)  # of a collection, or of a record
     remove: dict = field(default_factory=dict)
+    writes: dict = field(default_factory=dict)  # uploads, changes and removals of files
+    # goes before a rule of `writes`: what is only asked
+    reads: dict = field(
+        default_factory=lambda: {
+            "port": "api",
+            "method": "GET",
+            "match": "",
+            "count": -1,
+            "latency_ms": 0,
+        }
+    )
+    # an error body; %s: the words, as JSON
+    error_body: str = '{"error": {"message": %s, "type": "ValidationException"}}'
+
+    def refusal(self, message: str) -> str:
+        """A server's error body."""
+        return self.error_body % json.dumps(message)
 
     def source(self, api: str) -> str:
         return f"{self.name}:{api}"
@@ -226,6 +243,14 @@ PERSCOM = System(
     upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
     list={"port": "api", "match": "search", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
+    writes={"port": "api", "match": "/v2/attachments", "count": -1},
+    reads={
+        "port": "api",
+        "method": "POST",
+        "match": "/v2/attachments/search",
+        "count": -1,
+        "latency_ms": 0,
+    },
 )
 
 SERVICEMAX = System(
@@ -252,6 +277,8 @@ SERVICEMAX = System(
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "/v2/", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/attachments", "count": -1},
+    writes={"port": "api", "match": "/attachment", "count": -1},
+    error_body='{"type": "validation_error", "message": %s}',
 )
 
 ENTERPRISE_TESTER = System(
@@ -279,6 +306,8 @@ ENTERPRISE_TESTER = System(
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "s", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/attachment/", "count": -1},
+    writes={"port": "api", "match": "/attachment", "count": -1},
+    error_body='{"Message": %s}',
 )
 
 RILLSOFT = System(
@@ -305,6 +334,8 @@ RILLSOFT = System(
     upload={"port": "api", "method": "POST", "match": "/dms/projects/", "count": -1},
     list={"port": "api", "method": "GET", "match": "/dms/documents", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/dms/projects/", "count": -1},
+    writes={"port": "api", "match": "/dms/projects/", "count": -1},
+    error_body='{"status": "error", "message": "Bad Request", "details": %s}',
 )
 
 SYSTEMS = (PERSCOM, SERVICEMAX, ENTERPRISE_TESTER, RILLSOFT)
@@ -588,6 +619,14 @@ class Emulator:
             for name, a in files.items()
         }
 
+    def folder(self, record: str) -> dict:
+        """Name -> attachment of one record, without what only keeps it in the lists."""
+        return {
+            p[len(record) + 1 :]: a
+            for p, a in self.files().items()
+            if p.startswith(record + "/") and not p.endswith("/" + KEEP)
+        }
+
     def file(self, path: str) -> dict:
         files = self.files()
         assert path in files, f"the server has no {path}, but {sorted(files)}"
@@ -649,9 +688,10 @@ class Emulator:
     def heal(self) -> None:
         self.faults(latency_ms=0)
 
-    def struck(self) -> int:
-        """How often the fault rules have struck."""
-        return sum(r["struck"] for r in self.ask_json("GET", "/faults")["rules"])
+    def struck(self, rule: Optional[int] = None) -> int:
+        """How often the fault rules, or the one of that number, have struck."""
+        counts = [r["struck"] for r in self.ask_json("GET", "/faults")["rules"]]
+        return sum(counts) if rule is None else counts[rule]
 
     def toggle(self, **values) -> None:
         self.ask("POST", "/set", values)
@@ -971,6 +1011,10 @@ class Mount:
             self / relative, f"user.attachfs.{name}", follow_symlinks=False
         ).decode()
 
+    def names(self, folder: str) -> list:
+        """What a directory lists, sorted, without what only keeps it in the server's lists."""
+        return sorted(n for n in os.listdir(self / folder) if n != KEEP)
+
     def tree(self) -> dict:
         return {self.system.logical_path(p): data for p, data in read_tree(self.path).items()}
 
@@ -1023,6 +1067,8 @@ class Mount:
             ), f"unexpected error in the log: {line}"
         for token in {self.emulator.token, self.token_file.read_text().strip()} - {""}:
             assert token not in said + self.log(), "the token is in the log"
+        if self.system.password:
+            assert self.system.password not in said + self.log(), "the password is in the log"
         check_cache(self.cache, self.killed)
 
     def _allowed(self, line: str) -> bool:

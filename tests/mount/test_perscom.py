@@ -139,6 +139,22 @@ def test_p12_deletes_go_out_as_batches_with_ids_in_the_body(drive):
     assert deletes[0]["request_bytes"] >= len('{"resources":[1,2,3]}')
 
 
+def test_p13_a_delete_the_storage_refuses_is_noticed(drive):
+    """The server says 200 and keeps the row: asked again, or told and asked on demand."""
+    m = drive(toggles={"delete_storage_failure": "on"}, poll=0)
+    m.allow_errors("delet|remove|refused|parked|still|kept")
+    os.unlink(m / "users/Ada Byron/notes.txt")
+    wait_until(
+        lambda: [r for r in m.emulator.requests(port="api") if r["method"] == "DELETE"], "the call"
+    )
+    wait_until(lambda: not m.idle() or m.status()["failed"], "the deletion to be known as not done")
+    assert "users/Ada Byron/notes.txt" in m.emulator.files()
+    m.emulator.toggle(delete_storage_failure="off")
+    m.command("retry", ok=None)
+    m.sync()
+    assert "users/Ada Byron/notes.txt" not in m.emulator.files()
+
+
 @pytest.mark.parametrize(
     "name",
     [

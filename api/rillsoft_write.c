@@ -67,13 +67,15 @@ void rillsoft_job_end(struct rillsoft_job *job, enum remote_outcome outcome, int
 void rillsoft_job_judge(struct rillsoft_job *job, const struct call_reply *reply)
 {
 	bool upload = job->verb == RILLSOFT_CREATES || job->verb == RILLSOFT_REPLACES;
+	bool update = (job->verb == RILLSOFT_UPDATES || job->verb == RILLSOFT_REPLACES) &&
+		      !rillsoft_is_attachments(job->item->collection);
 	const char *hint = "";
 	int error;
 	enum remote_outcome outcome = rillsoft_judge(reply, job->verb, &error);
 
 	if (reply->status == 400 && upload)
 		hint = " (it may be larger than the client's settings on the server allow)";
-	else if (reply->status == 405 && !upload && job->verb != RILLSOFT_REMOVES)
+	else if (reply->status == 405 && update)
 		hint = "; try another method_override=";
 	rillsoft_job_end(job, outcome, error, "%.160s%s", reply->message, hint);
 }

@@ -437,32 +437,20 @@ void sync_each(struct sync *s, bool parked,
 	tree_unlock(s->m->tree);
 }
 
-/*
- * Where a new version is a new file, the old one beside it: others take that for the file until it
- * is gone. One that will not go is not waited for.
- */
-static struct node *old_version(struct sync *s, const struct node *n)
+/* What @n was on the server before is to be removed yet: where contents are immutable, both are there. */
+static bool leaves_something(struct sync *s, const struct node *n)
 {
-	if (s->m->remote->caps.replace_keeps_id)
-		return NULL;
-	for (struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
-		if (g->gone && g->after == n->id && g->known.rid && !g->error && !g->tries)
-			return g;
-	return NULL;
+	for (const struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
+		if (g->gone && g->after == n->id && g->known.rid && !g->error)
+			return true;
+	return false;
 }
 
 bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
 {
 	*ret_error = 0;
-	if (!node_differs(s->m->tree, n)) {
-		struct node *old = old_version(s, n);
-
-		if (!old)
-			return true;
-		old->name_ms = 0;
-		sync_wake(s);
-		return false;
-	}
+	if (!node_differs(s->m->tree, n) && !leaves_something(s, n))
+		return true;
 	if (n->error) {
 		*ret_error = n->error;
 		return true;

@@ -70,7 +70,7 @@ void sync_each(struct sync *s, bool parked,
 
 /*
  * One node, at once: write=through, fsync=remote. tree->lock held; true = it is on the server
- * already, and no older version beside it; *@ret_error < 0: parked.
+ * already, *@ret_error < 0: parked.
  */
 bool sync_node_locked(struct sync *s, struct node *n, int *ret_error);
 

@@ -506,6 +506,14 @@ static void batch_reset(struct batch *b)
 	}
 }
 
+/* Refused for what it is, not for being in a batch with another. */
+static bool is_own_refusal(const struct batch *b, const struct remote_change *c)
+{
+	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
+	return c->outcome != REMOTE_REFUSED || c->error == -EIO ||
+	       (b->kind == PLAN_UPDATE && c->error == -ENOENT);
+}
+
 /* One bad entry refuses all of a batch: halve it until it stands alone. The nodes stay busy. */
 static bool bisect(struct batch *b)
 {
@@ -513,9 +521,8 @@ static bool bisect(struct batch *b)
 
 	if (b->n < 2 || b->items[0].outcome != REMOTE_REFUSED)
 		return false;
-	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
 	for (size_t i = 0; i < b->n; i++)
-		if (b->items[i].outcome != REMOTE_REFUSED || b->items[i].error == -EIO)
+		if (is_own_refusal(b, &b->items[i]))
 			return false;
 	right = batch_split(b, b->n / 2, b->n - b->n / 2);
 	if (!right)

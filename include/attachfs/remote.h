@@ -121,6 +121,13 @@ struct remote_change {
 	/* update, replace, remove: the name the server has it under (raw_name); NULL = not told */
 	const char *known_name;
 	/*
+	 * update with `move`: where the server has it now, and under which second name
+	 * (raw_filename), for a client that must put it back; NULL = not told
+	 */
+	const char *known_collection;
+	const char *known_record;
+	const char *known_filename;
+	/*
 	 * replace: the version believed there, to see that the bytes really changed (P-2); or NULL
 	 */
 	const char *version;
@@ -293,6 +300,9 @@ struct remote_ops {
 	 * when each has its outcome; done()'s own error is 0 unless the call as a whole never left.
 	 * Never retried by the client when the outcome is unknown. All are write-back class unless
 	 * @class says otherwise.
+	 *
+	 * A create in, or a move to, a record that is gone from the server is REFUSED with -ENOENT
+	 * and leaves nothing there; what was to be moved is where it was.
 	 *
 	 * update and remove bisect nothing: one bad entry may refuse all (section 9); the caller
 	 * splits. Where the server names the bad entries, only they are refused. An update of

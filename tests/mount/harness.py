@@ -187,6 +187,23 @@ class System:
     upload: dict = field(default_factory=dict)  # creates and replacements
     list: dict = field(default_factory=dict)  # of a collection, or of a record
     remove: dict = field(default_factory=dict)
+    writes: dict = field(default_factory=dict)  # uploads, changes and removals of files
+    # goes before a rule of `writes`: what is only asked
+    reads: dict = field(
+        default_factory=lambda: {
+            "port": "api",
+            "method": "GET",
+            "match": "",
+            "count": -1,
+            "latency_ms": 0,
+        }
+    )
+    # an error body; %s: the words, as JSON
+    error_body: str = '{"error": {"message": %s, "type": "ValidationException"}}'
+
+    def refusal(self, message: str) -> str:
+        """A server's error body."""
+        return self.error_body % json.dumps(message)
 
     @property
     def far_record(self) -> str:
@@ -247,6 +264,14 @@ PERSCOM = System(
     upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
     list={"port": "api", "match": "search", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
+    writes={"port": "api", "match": "/v2/attachments", "count": -1},
+    reads={
+        "port": "api",
+        "method": "POST",
+        "match": "/v2/attachments/search",
+        "count": -1,
+        "latency_ms": 0,
+    },
 )
 
 SERVICEMAX = System(
@@ -276,6 +301,8 @@ SERVICEMAX = System(
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "/v2/", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/attachments", "count": -1},
+    writes={"port": "api", "match": "/attachment", "count": -1},
+    error_body='{"type": "validation_error", "message": %s}',
 )
 
 ENTERPRISE_TESTER = System(
@@ -303,6 +330,8 @@ ENTERPRISE_TESTER = System(
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "s", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/attachment/", "count": -1},
+    writes={"port": "api", "match": "/attachment", "count": -1},
+    error_body='{"Message": %s}',
 )
 
 RILLSOFT = System(
@@ -329,6 +358,8 @@ RILLSOFT = System(
     upload={"port": "api", "method": "POST", "match": "/dms/projects/", "count": -1},
     list={"port": "api", "method": "GET", "match": "/dms/documents", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/dms/projects/", "count": -1},
+    writes={"port": "api", "match": "/dms/projects/", "count": -1},
+    error_body='{"status": "error", "message": "Bad Request", "details": %s}',
 )
 
 SYSTEMS = (PERSCOM, SERVICEMAX, ENTERPRISE_TESTER, RILLSOFT)
@@ -695,9 +726,10 @@ class Emulator:
     def heal(self) -> None:
         self.faults(latency_ms=0)
 
-    def struck(self) -> int:
-        """How often the fault rules have struck."""
-        return sum(r["struck"] for r in self.ask_json("GET", "/faults")["rules"])
+    def struck(self, rule: Optional[int] = None) -> int:
+        """How often the fault rules, or the one of that number, have struck."""
+        counts = [r["struck"] for r in self.ask_json("GET", "/faults")["rules"]]
+        return sum(counts) if rule is None else counts[rule]
 
     def toggle(self, **values) -> None:
         self.ask("POST", "/set", values)
@@ -1073,6 +1105,8 @@ class Mount:
             ), f"unexpected error in the log: {line}"
         for token in {self.emulator.token, self.token_file.read_text().strip()} - {""}:
             assert token not in said + self.log(), "the token is in the log"
+        if self.system.password:
+            assert self.system.password not in said + self.log(), "the password is in the log"
         check_cache(self.cache, self.killed)
 
     def _allowed(self, line: str) -> bool:

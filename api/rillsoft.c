@@ -99,6 +99,7 @@ static const struct remote_ops rillsoft_ops = {
 	.update = rillsoft_update,
 	.remove = rillsoft_remove,
 	.record_json = rillsoft_record_json,
+	.recall = rillsoft_recall,
 };
 
 static const struct remote_caps rillsoft_caps = {

@@ -270,12 +270,14 @@ void rillsoft_slots_free(struct rillsoft *ris);
 bool rillsoft_find_project(struct rillsoft *ris, const char *id, char out[RILLSOFT_ID_SIZE]);
 
 /*
- * The version for others: with a count of the times that we have replaced it without a trace in
- * what the server tells. A copy; NULL without memory.
+ * The version for others: with a count of the times that we have replaced it, which may have left
+ * no trace in what the server tells. A copy; NULL without memory.
  */
 char *rillsoft_dup_version(struct rillsoft *ris, const struct rillsoft_doc *doc);
 /* Its contents are others now. */
 void rillsoft_note_rewrite(struct rillsoft *ris, const struct rillsoft_doc *doc);
+/* remote_ops.recall */
+void rillsoft_recall(struct remote *r, const char *id, const char *version);
 void rillsoft_rewrites_free(struct rillsoft *ris);
 /* As remote.h has it. False without memory (then *@f is cleared). */
 bool rillsoft_make_file(struct rillsoft *ris, const struct rillsoft_doc *doc,

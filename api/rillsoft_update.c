@@ -139,9 +139,8 @@ static void on_updated(void *ctx, const struct call_reply *reply)
 	snprintf(job->message, sizeof(job->message), "%s", reply->message);
 	if (done && job->verb == RILLSOFT_UPDATES && job->with_file)
 		job->ris->file_required = true;
-	/* Of the same size it may be the same to all appearances. */
-	if (done && job->verb == RILLSOFT_REPLACES && job->with_file &&
-	    job->doc->size == (int64_t)job->size)
+	/* It may be the same to all appearances, or as it once was. */
+	if (done && job->verb == RILLSOFT_REPLACES && job->with_file)
 		rillsoft_note_rewrite(job->ris, job->doc);
 	if (done) {
 		rillsoft_job_want(job, RILLSOFT_FRESH, on_verified);

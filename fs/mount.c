@@ -185,6 +185,8 @@ static int open_tree(struct mount *m, char *message, size_t size)
 	m->tree->root->uid = m->tree->uid;
 	m->tree->root->gid = m->tree->gid;
 	r = tree_load(m->tree);
+	if (!r && m->remote->ops->recall)
+		tree_each_version(m->tree, m->remote->ops->recall, m->remote);
 	if (!r && collections)
 		r = tree_set_collections(m->tree, collections);
 	if (!r)

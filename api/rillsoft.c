@@ -21,7 +21,6 @@ static void rillsoft_free(struct remote *r)
 	struct rillsoft *ris = (struct rillsoft *)r;
 
 	rillsoft_slots_free(ris);
-	rillsoft_rewrites_free(ris);
 	for (size_t i = 0; i < ris->n_attachments; i++)
 		free(ris->attachments[i]);
 	free(ris->attachments);
@@ -99,7 +98,6 @@ static const struct remote_ops rillsoft_ops = {
 	.update = rillsoft_update,
 	.remove = rillsoft_remove,
 	.record_json = rillsoft_record_json,
-	.recall = rillsoft_recall,
 };
 
 static const struct remote_caps rillsoft_caps = {

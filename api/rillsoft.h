@@ -180,9 +180,7 @@ bool rillsoft_is_tame(const char *name);
 /* the client */
 
 struct rillsoft_slot;
-struct rillsoft_rewrite;
-#define RILLSOFT_READING  256
-#define RILLSOFT_REWRITES 256
+#define RILLSOFT_READING 256
 
 struct rillsoft {
 	struct remote base;		   /* first */
@@ -207,9 +205,10 @@ struct rillsoft {
 	struct rillsoft_slot *slots;
 	bool shared; /* one reply serves all projects, as far as seen */
 	unsigned long seq, write_seq;
+	unsigned long doubt_seq;       /* older listings may lack what a create left */
+	struct rillsoft_job *creating; /* in order of arrival */
 	bool folder_known;
 	char main_folder[RILLSOFT_ID_SIZE]; /* "" = there is no list of folders */
-	struct rillsoft_rewrite *rewrites[RILLSOFT_REWRITES];
 	/* which project a document that is being read belongs to; by id */
 	struct {
 		char id[RILLSOFT_ID_SIZE], project[RILLSOFT_ID_SIZE];
@@ -269,19 +268,8 @@ void rillsoft_slots_free(struct rillsoft *ris);
 /* The project of a document that some listing holds; false = none does. */
 bool rillsoft_find_project(struct rillsoft *ris, const char *id, char out[RILLSOFT_ID_SIZE]);
 
-/*
- * The version for others: with a count of the times that we have replaced it, which may have left
- * no trace in what the server tells. A copy; NULL without memory.
- */
-char *rillsoft_dup_version(struct rillsoft *ris, const struct rillsoft_doc *doc);
-/* Its contents are others now. */
-void rillsoft_note_rewrite(struct rillsoft *ris, const struct rillsoft_doc *doc);
-/* remote_ops.recall */
-void rillsoft_recall(struct remote *r, const char *id, const char *version);
-void rillsoft_rewrites_free(struct rillsoft *ris);
 /* As remote.h has it. False without memory (then *@f is cleared). */
-bool rillsoft_make_file(struct rillsoft *ris, const struct rillsoft_doc *doc,
-			struct remote_file *f);
+bool rillsoft_make_file(const struct rillsoft_doc *doc, struct remote_file *f);
 bool rillsoft_make_attachment(const char *id, struct remote_file *f);
 
 /* writing */
@@ -306,6 +294,7 @@ struct rillsoft_job {
 	bool own_fd;	/* a download of ours, to be closed */
 	bool with_file; /* the bytes go along */
 	bool looked, retried, renamed;
+	struct rillsoft_job *next_creating; /* lock; see rillsoft_create.c */
 	/* of the download */
 	uint64_t arrived;
 	int error;
@@ -326,6 +315,8 @@ void rillsoft_job_keep(struct rillsoft_job *job, struct rillsoft_listing *l);
 
 /* How each begins; on the pool. The item is sound. */
 void rillsoft_create_begin(struct rillsoft_job *job);
+/* A create is about to end. */
+void rillsoft_create_leave(struct rillsoft_job *job, enum remote_outcome outcome);
 void rillsoft_update_begin(struct rillsoft_job *job);
 void rillsoft_attachment_begin(struct rillsoft_job *job);
 

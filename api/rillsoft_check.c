@@ -237,7 +237,7 @@ static void check_document(struct check *c)
 	if (!doc)
 		find(c, REMOTE_NOTE, "reading", "project %s has no document to try it with",
 		     c->project);
-	if (!doc || !rillsoft_make_file(c->ris, doc, &file)) {
+	if (!doc || !rillsoft_make_file(doc, &file)) {
 		check_attachment(c);
 		return;
 	}

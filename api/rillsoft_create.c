@@ -2,7 +2,8 @@
 
 /*
  * A new document: the answer to the upload says nothing of it (R-5), so it is what the list has more
- * afterwards than before. The folder is that of the element's other documents; else the main folder.
+ * afterwards than before. Of two documents of one name and element at a time nobody could tell which is
+ * which: the second waits until the first is listed. The folder is that of the element's other documents; else the main folder.
  */
 
 #include "rillsoft.h"
@@ -10,19 +11,21 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
+
+#include <attachfs/pool.h>
 
 static void send_create(struct rillsoft_job *job);
 
 static void judge_new(struct rillsoft_job *job, const struct rillsoft_doc *doc)
 {
-	struct rillsoft *ris = job->ris;
 	const struct remote_change *item = job->item;
 
 	if (!doc) {
 		rillsoft_job_end(job, REMOTE_UNKNOWN, -EIO,
 				 "the server took '%.80s', but does not list it", item->name);
 	} else if (doc->size >= 0 && (uint64_t)doc->size != item->size) {
-		rillsoft_make_file(ris, doc, &job->item->file);
+		rillsoft_make_file(doc, &job->item->file);
 		rillsoft_job_end(job, REMOTE_REFUSED, -EIO,
 				 "the server took '%.80s', but kept %lld of its %llu bytes",
 				 item->name, (long long)doc->size, (unsigned long long)item->size);
@@ -187,7 +190,57 @@ static void on_known(void *ctx, int error, struct rillsoft_listing *l, const cha
 		ask_folders(job);
 }
 
+static void begin_create(void *ctx)
+{
+	rillsoft_job_want(ctx, RILLSOFT_KNOWN, on_known);
+}
+
+static bool is_alike(const struct rillsoft_job *a, const struct rillsoft_job *b)
+{
+	return strcmp(a->item->name, b->item->name) == 0 &&
+	       strcasecmp(a->item->record, b->item->record) == 0 &&
+	       strcmp(a->item->collection, b->item->collection) == 0;
+}
+
+/* The first after @from that would make what @job makes. */
+static struct rillsoft_job *find_alike_locked(struct rillsoft_job *from,
+					      const struct rillsoft_job *job)
+{
+	while (from && !is_alike(from, job))
+		from = from->next_creating;
+	return from;
+}
+
 void rillsoft_create_begin(struct rillsoft_job *job)
 {
-	rillsoft_job_want(job, RILLSOFT_KNOWN, on_known);
+	struct rillsoft *ris = job->ris;
+	struct rillsoft_job **end = &ris->creating;
+
+	pthread_mutex_lock(&ris->lock);
+	bool waits = find_alike_locked(ris->creating, job) != NULL;
+	while (*end)
+		end = &(*end)->next_creating;
+	*end = job;
+	pthread_mutex_unlock(&ris->lock);
+	if (!waits)
+		begin_create(job);
+}
+
+void rillsoft_create_leave(struct rillsoft_job *job, enum remote_outcome outcome)
+{
+	struct rillsoft *ris = job->ris;
+	struct rillsoft_job **at = &ris->creating, *next = NULL;
+
+	pthread_mutex_lock(&ris->lock);
+	if (outcome == REMOTE_UNKNOWN)
+		ris->doubt_seq = ++ris->seq;
+	while (*at && *at != job)
+		at = &(*at)->next_creating;
+	if (*at) { /* else it was refused before it began */
+		*at = job->next_creating;
+		next = find_alike_locked(ris->creating, job);
+	}
+	pthread_mutex_unlock(&ris->lock);
+	if (next && pool_run(ris->base.pool, begin_create, next) < 0)
+		begin_create(next);
 }

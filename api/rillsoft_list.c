@@ -98,8 +98,7 @@ static int fill_page(struct list *list, const struct rillsoft_listing *l, struct
 		    (list->record[0] == '\0' || strcmp(l->docs[i].parent, list->record) == 0))
 			docs[n++] = &l->docs[i];
 	for (; ok && page->n_files < n; page->n_files += ok)
-		ok = rillsoft_make_file(list->ris, docs[page->n_files],
-					&page->files[page->n_files]);
+		ok = rillsoft_make_file(docs[page->n_files], &page->files[page->n_files]);
 	if (ok && list->record[0] == '\0') {
 		if (n > 1)
 			qsort(docs, n, sizeof(struct rillsoft_doc *), compare_parents);

@@ -97,7 +97,7 @@ static bool will_do_locked(const struct rillsoft *ris, const struct rillsoft_lis
 	if (need == RILLSOFT_FRESH || !rillsoft_covers(l, project))
 		return false;
 	if (need == RILLSOFT_KNOWN)
-		return age_ms <= KNOWN_MS;
+		return age_ms <= KNOWN_MS && l->seq > ris->doubt_seq;
 	if (age_ms > SHARED_MS || l->seq <= ris->write_seq || is_given_locked(l, project, need))
 		return false;
 	return (l->needs & 1u << need) != 0 ||
@@ -182,7 +182,7 @@ static bool may_join_locked(const struct rillsoft_slot *s, const struct rillsoft
 {
 	if (!s->running || wait->need == RILLSOFT_FRESH || s->seq <= s->ris->write_seq)
 		return false;
-	bool same = wait->need == RILLSOFT_KNOWN;
+	bool same = wait->need == RILLSOFT_KNOWN && s->seq > s->ris->doubt_seq;
 	for (const struct rillsoft_wait *w = s->waits; w && wait->need != RILLSOFT_KNOWN;
 	     w = w->next) {
 		same |= w->need == wait->need;

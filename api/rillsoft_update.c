@@ -44,7 +44,7 @@ static bool check_place(struct rillsoft_job *job, const struct rillsoft_doc *doc
 {
 	if (!moves(job) || strcasecmp(doc->parent, job->item->record) == 0)
 		return true;
-	rillsoft_make_file(job->ris, doc, &job->item->file);
+	rillsoft_make_file(doc, &job->item->file);
 	rillsoft_job_end(job, REMOTE_REFUSED, -EXDEV,
 			 "the server cannot change the element of a document (R-10)");
 	return false;
@@ -139,9 +139,6 @@ static void on_updated(void *ctx, const struct call_reply *reply)
 	snprintf(job->message, sizeof(job->message), "%s", reply->message);
 	if (done && job->verb == RILLSOFT_UPDATES && job->with_file)
 		job->ris->file_required = true;
-	/* It may be the same to all appearances, or as it once was. */
-	if (done && job->verb == RILLSOFT_REPLACES && job->with_file)
-		rillsoft_note_rewrite(job->ris, job->doc);
 	if (done) {
 		rillsoft_job_want(job, RILLSOFT_FRESH, on_verified);
 	} else if (reply->status == 400 && !job->with_file && job->fd >= 0) {
@@ -281,12 +278,12 @@ static void download(struct rillsoft_job *job)
 	job->own_fd = job->fd >= 0;
 	if (!job->own_fd)
 		error = job->fd;
-	file.version = rillsoft_dup_version(ris, doc);
+	char version[RILLSOFT_VERSION_SIZE];
+	rillsoft_version(doc, version);
+	file.version = version;
 	if (error == 0)
-		error = file.version ? rillsoft_fetch(&ris->base, job->class, &file,
-						      job->item->collection, 0, 0, 0, &sink, &id)
-				     : -ENOMEM;
-	free(file.version);
+		error = rillsoft_fetch(&ris->base, job->class, &file, job->item->collection, 0, 0,
+				       0, &sink, &id);
 	if (error < 0)
 		rillsoft_job_end(job, REMOTE_RETRY, error,
 				 "the server wants the contents of '%.80s' with its new name, and "

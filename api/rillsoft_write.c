@@ -59,26 +59,30 @@ void rillsoft_job_end(struct rillsoft_job *job, enum remote_outcome outcome, int
 	va_start(args, format);
 	vsnprintf(item->message, sizeof(item->message), format, args);
 	va_end(args);
+	if (job->verb == RILLSOFT_CREATES)
+		rillsoft_create_leave(job, outcome);
 	release(job);
 }
 
 void rillsoft_job_judge(struct rillsoft_job *job, const struct call_reply *reply)
 {
 	bool upload = job->verb == RILLSOFT_CREATES || job->verb == RILLSOFT_REPLACES;
+	bool update = (job->verb == RILLSOFT_UPDATES || job->verb == RILLSOFT_REPLACES) &&
+		      !rillsoft_is_attachments(job->item->collection);
 	const char *hint = "";
 	int error;
 	enum remote_outcome outcome = rillsoft_judge(reply, job->verb, &error);
 
 	if (reply->status == 400 && upload)
 		hint = " (it may be larger than the client's settings on the server allow)";
-	else if (reply->status == 405 && !upload && job->verb != RILLSOFT_REMOVES)
+	else if (reply->status == 405 && update)
 		hint = "; try another method_override=";
 	rillsoft_job_end(job, outcome, error, "%.160s%s", reply->message, hint);
 }
 
 void rillsoft_job_succeed(struct rillsoft_job *job, const struct rillsoft_doc *doc)
 {
-	if (rillsoft_make_file(job->ris, doc, &job->item->file))
+	if (rillsoft_make_file(doc, &job->item->file))
 		rillsoft_job_end(job, REMOTE_DONE, 0, "%s", "");
 	else
 		rillsoft_job_end(job, job->verb == RILLSOFT_CREATES ? REMOTE_UNKNOWN : REMOTE_RETRY,

@@ -133,6 +133,12 @@ char *servicemax_form(const char *const *pairs);
 char *servicemax_names(const char *const *names, size_t n);
 
 /*
+ * The Content-Disposition of a part under @filename, quoted as MIME has it: browsers write %22 for
+ * a '"', which servers that are no browser's keep as it is.
+ */
+char *servicemax_disposition(const char *filename);
+
+/*
  * Fields of a record that are asked for, the fewer the higher @level; NULL past the last. Not every
  * object has all, and not every server leaves out what there is not.
  */

@@ -264,9 +264,12 @@ int servicemax_check_name(const char *name, enum remote_deed deed)
 		return deed == REMOTE_REMOVES ? -EPERM : -EINVAL;
 	if (deed == REMOTE_REMOVES)
 		return 0;
-	/* No header of a part can carry them. */
+	/*
+	 * No header of a part can carry control characters; and of a path many servers keep what is
+	 * behind it, which would be a new version of another file.
+	 */
 	for (; *name != '\0'; name++)
-		if ((unsigned char)*name < 0x20 || *name == 0x7f)
+		if ((unsigned char)*name < 0x20 || *name == 0x7f || *name == '/' || *name == '\\')
 			return -EINVAL;
 	return 0;
 }

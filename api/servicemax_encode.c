@@ -59,6 +59,24 @@ char *servicemax_names(const char *const *names, size_t n)
 	return text;
 }
 
+char *servicemax_disposition(const char *filename)
+{
+	static const char head[] = "form-data; name=\"file\"; filename=\"";
+	char *text = malloc(sizeof(head) + 2 * strlen(filename) + 2), *to = text;
+
+	if (!text)
+		return NULL;
+	to += sprintf(to, "%s", head);
+	for (; *filename != '\0'; filename++) {
+		if (*filename == '"' || *filename == '\\')
+			*to++ = '\\';
+		*to++ = *filename;
+	}
+	*to++ = '"';
+	*to = '\0';
+	return text;
+}
+
 const char *servicemax_fields(unsigned level)
 {
 	static const char *const fields[] = {

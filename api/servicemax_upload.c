@@ -84,6 +84,20 @@ static const char *name_of(const struct upload *u, const struct remote_change *i
 	return item->name;
 }
 
+static void add_file(struct call *call, const char *name, const struct remote_change *item)
+{
+	if (!strpbrk(name, "\"\\")) {
+		call_add_file(call, "file", name, item->fd, item->size);
+		return;
+	}
+	char *disposition = servicemax_disposition(name);
+	if (disposition)
+		call_add_file_as(call, disposition, NULL, false, item->fd, item->size);
+	else
+		call_add_file(call, "file", name, item->fd, item->size);
+	free(disposition);
+}
+
 static struct call *make_post(struct servicemax_write *w)
 {
 	struct post *post = (struct post *)w;
@@ -98,8 +112,7 @@ static struct call *make_post(struct servicemax_write *w)
 					    replace ? "/v2/{object}/{uuid}/attachments?document_id"
 						    : "/v2/{object}/{uuid}/attachments");
 	for (size_t i = 0; i < post->n; i++)
-		call_add_file(call, "file", name_of(u, post->items[i]), post->items[i]->fd,
-			      post->items[i]->size);
+		add_file(call, name_of(u, post->items[i]), post->items[i]);
 	return call;
 }
 
@@ -266,8 +279,8 @@ static bool is_refused(struct upload *u, struct remote_change *items, size_t i)
 	int r = servicemax_check_name(items[i].name, REMOTE_CREATES);
 	if (r < 0) {
 		servicemax_settle(&items[i], REMOTE_REFUSED, r,
-				  "a name with a comma or control characters cannot be told to the "
-				  "server (S-13)");
+				  "a name with a comma, a slash, a backslash or control characters "
+				  "cannot be told to the server (S-13)");
 		return true;
 	}
 	for (size_t k = 0; k < i; k++) {

@@ -76,8 +76,8 @@ static const char *remedy(int error)
 {
 	switch (error) {
 	case -EACCES:
-		return "check the token: token_file=, token_command= or ATTACHFS_TOKEN, and its "
-		       "scopes";
+		return "check the credentials: token_file=, token_command= or ATTACHFS_TOKEN and the "
+		       "token's scopes, or user= with password_file= or ATTACHFS_PASSWORD";
 	case -EHOSTDOWN:
 		return "check the address, the network and proxy=";
 	case -ETIMEDOUT:

@@ -252,12 +252,14 @@ static void listing_over(struct watch *w, int error, const char *message)
 	struct mount *m = w->lister->m;
 	struct node *target;
 	struct refresh *refresh;
-	bool again;
+	bool again, vanished = error == -ENOENT && w->kind == WATCH_RECORD;
 
 	tree_lock(m->tree);
 	target = watched_locked(w);
+	if (vanished)
+		log_info("list %s: gone from the server", watch_words(w));
 	/* that the server is not reachable is said once, elsewhere */
-	if (error && !(w->validated && error == -EHOSTDOWN))
+	else if (error && !(w->validated && error == -EHOSTDOWN))
 		log_warning("list %s: %s%s%s", watch_words(w), strerror(-error),
 			    message && *message ? ": " : "", message ? message : "");
 	w->validated = true;
@@ -273,7 +275,8 @@ static void listing_over(struct watch *w, int error, const char *message)
 	w->refresh = NULL;
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
-	refresh_part_done(refresh, error);
+	/* that a record is gone is what was to be found out */
+	refresh_part_done(refresh, vanished ? 0 : error);
 	if (again)
 		start_listing(w, TRANSFER_REFRESH);
 }

@@ -475,6 +475,7 @@ static void apply_item(struct batch *b, size_t i, int error)
 
 	if (!n)
 		return;
+	b->sent[i].after = n->after;
 	sync_landed_locked(s, n);
 	n->flight = LEDGER_FLIGHT_NONE;
 	if (error) {
@@ -548,7 +549,10 @@ void sync_apply(struct batch *b, int error)
 		apply_item(b, i, error);
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
-	for (size_t i = 0; i < b->n; i++)
+	for (size_t i = 0; i < b->n; i++) {
 		sync_tell(s, b->sent[i].node);
+		if (b->sent[i].after)
+			sync_tell(s, b->sent[i].after);
+	}
 	batch_free(b);
 }

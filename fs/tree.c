@@ -621,18 +621,6 @@ int tree_load(struct tree *t)
 	return r;
 }
 
-void tree_each_version(struct tree *t,
-		       void (*each)(struct remote *r, const char *rid, const char *version),
-		       struct remote *r)
-{
-	tree_lock(t);
-	for (size_t i = 0; i < t->buckets; i++)
-		for (const struct node *n = t->by_id[i]; n; n = n->by_id_next)
-			if (n->kind == NODE_FILE && n->known.rid && n->known.version)
-				each(r, n->known.rid, n->known.version);
-	tree_unlock(t);
-}
-
 /* ---- the sync list ---- */
 
 bool node_differs(const struct tree *t, const struct node *n)

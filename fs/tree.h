@@ -178,10 +178,6 @@ void tree_free(struct tree *t);
 
 /* Fill from the ledger. 0 or -errno. */
 int tree_load(struct tree *t);
-/* Every file the server is known to have, with its version. */
-void tree_each_version(struct tree *t,
-		       void (*each)(struct remote *r, const char *rid, const char *version),
-		       struct remote *r);
 
 /* Make sure that the root holds exactly the collections of these ids (':'-separated). 0, -ENOMEM. */
 int tree_set_collections(struct tree *t, const char *collections);

@@ -325,13 +325,6 @@ struct remote_ops {
 	/* The record's fields as pretty JSON text with a final newline. */
 	int (*record_json)(struct remote *r, const char *collection, const char *record,
 			   remote_text_done *done, void *ctx);
-
-	/*
-	 * For every file known from an earlier mount, before anything else is asked: the version
-	 * that this client told of it then. For clients that make versions up from what they have
-	 * done: one told then must mean the same bytes now. Pure. NULL: versions are the server's.
-	 */
-	void (*recall)(struct remote *r, const char *id, const char *version);
 };
 
 /* Every client's first member. */

@@ -178,6 +178,9 @@ class System:
     create_min: int = 0
     create_max: int = 0
     batch_create: int = 1
+    removes_at_once: int = 1  # files in one call that removes
+    bad_in_names: str = ""  # characters of names the server cannot be told: EINVAL
+    bad_to_remove: str = ""  # of names that cannot be removed: EPERM
     # fault rules, to be completed with what shall happen: {**system.blob, "hang": True}
     api: dict = field(default_factory=lambda: {"port": "api", "match": "/v2/", "count": -1})
     blob: dict = field(default_factory=dict)  # downloads
@@ -201,6 +204,23 @@ class System:
     def refusal(self, message: str) -> str:
         """A server's error body."""
         return self.error_body % json.dumps(message)
+
+    @property
+    def far_record(self) -> str:
+        """A record that a user's files can be moved to: of another collection where that goes."""
+        return "events/Live fire" if self.move_between_collections else "users/Grace Hopper"
+
+    def calls_to_remove(self, files: int) -> int:
+        """The most calls that removing so many files of one record may cost."""
+        return 10 if self.removes_at_once > 1 else files + 10
+
+    def calls_to_rename(self, files: int) -> int:
+        """The most calls that renaming so many files, or moving them to a record, may cost."""
+        if self.batch_rename:
+            return 10
+        if self.rename_in_place:
+            return files + 10
+        return self.calls_to_remove(files) + 2 * files // self.batch_create
 
     def source(self, api: str) -> str:
         return f"{self.name}:{api}"
@@ -236,6 +256,7 @@ PERSCOM = System(
     replaces=r"POST /v2/attachments/\{id\}",
     removes=r"DELETE /v2/attachments(/.*)?",
     lists=r"POST /v2/\w+/search",
+    removes_at_once=500,
     batch_rename="PATCH /v2/attachments/batch",
     batch_remove="DELETE /v2/attachments/batch",
     batch_rename_record="PATCH /v2/events/batch",
@@ -273,6 +294,9 @@ SERVICEMAX = System(
     removes=r"DELETE /v2/\w+/\{id\}/attachments?",
     lists=r"GET /v2/\w+(/attachments)?",
     batch_create=20,
+    removes_at_once=100,
+    bad_in_names=",/\\",
+    bad_to_remove=",",
     blob={"port": "api", "method": "GET", "match": "/document/", "count": -1},
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "/v2/", "count": -1},
@@ -662,8 +686,12 @@ class Emulator:
         return self.ask_json("GET", "/requests/summary")
 
     def uploads(self) -> int:
-        """How many times bytes were sent, fillers not told from contents."""
-        return self.count(f"{self.system.creates}|{self.system.replaces}")
+        """How many calls brought bytes, fillers not told from contents."""
+        endpoints = re.compile(f"{self.system.creates}|{self.system.replaces}")
+        return sum(
+            endpoints.fullmatch(r["endpoint"]) is not None and r["files"] != 0
+            for r in self.requests()
+        )
 
     def downloads(self) -> list:
         """Requests for bytes, of more than the one that tells a size."""
@@ -676,6 +704,16 @@ class Emulator:
 
     def reset(self) -> None:
         self.ask("POST", "/requests/reset", {})
+
+    def removes_come_last(self) -> None:
+        """Nothing was removed before all that was uploaded was acknowledged (POST, then DELETE)."""
+        uploads = f"{self.system.creates}|{self.system.replaces}"
+        log = self.requests()
+        ended = [
+            r["t_ms"] + r["duration_ms"] for r in log if re.fullmatch(uploads, r["endpoint"])
+        ]
+        removes = [r["t_ms"] for r in log if re.fullmatch(self.system.removes, r["endpoint"])]
+        assert not ended or not removes or max(ended) <= min(removes) + 1, log
 
     # breaking and healing
 

@@ -302,6 +302,10 @@ static void test_names_with_commas_cannot_be_made_nor_deleted(void **state)
 	assert_int_equal(servicemax_check_name("a,b", REMOTE_REMOVES), -EPERM);
 	assert_int_equal(servicemax_check_name("a,b", REMOTE_REPLACES), 0);
 	assert_int_equal(servicemax_check_name("a\nb", REMOTE_CREATES), -EINVAL);
+	/* What is behind a path is another file's name. */
+	assert_int_equal(servicemax_check_name("a/b", REMOTE_CREATES), -EINVAL);
+	assert_int_equal(servicemax_check_name("a\\b", REMOTE_RENAMES), -EINVAL);
+	assert_int_equal(servicemax_check_name("a\\b", REMOTE_REMOVES), 0);
 	assert_int_equal(servicemax_check_name("a b;\xc3\xa4\".txt", REMOTE_CREATES), 0);
 }
 
@@ -642,9 +646,11 @@ int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint
 		if (strncmp(*h, "X-CSRF-Token: ", 14) == 0)
 			s->csrf = strdup(*h + 14);
 	for (size_t i = 0; i < spec->n_parts; i++) {
-		assert_string_equal(spec->parts[i].name, "file");
+		const struct transfer_part *part = &spec->parts[i];
+		if (!part->disposition)
+			assert_string_equal(part->name, "file");
 		snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s|",
-			 spec->parts[i].filename);
+			 part->disposition ? part->disposition : part->filename);
 	}
 	s->filenames = strdup(names);
 	if (ret_id)
@@ -1290,6 +1296,21 @@ static void test_names_that_cannot_go_out_do_not(void **state)
 	assert_int_equal(done, 2);
 }
 
+static void test_quotes_in_names_are_quoted_as_mime_has_it(void **state)
+{
+	struct remote_change item = change(NULL, "a \"b\".txt");
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(create(&item, 1, &done), 0);
+	struct sent *s = next_sent("POST", POST_URL);
+	assert_string_equal(s->filenames,
+			    "form-data; name=\"file\"; filename=\"a \\\"b\\\".txt\"|");
+	answer(s, 200, "[" FILE_JSON(F1, V1, "a \\\"b\\\".txt", "314") "]");
+	assert_int_equal(item.outcome, REMOTE_DONE);
+	clear_items(&item, 1);
+}
+
 static void test_large_files_do_not_share_a_post(void **state)
 {
 	struct remote_change items[] = {change(NULL, "a"), change(NULL, "b"), change(NULL, "c")};
@@ -1865,6 +1886,7 @@ int main(void)
 		CALL_TEST(test_an_upload_without_an_answer_is_unknown),
 		CALL_TEST(test_one_bad_file_of_many_is_found_by_sending_each),
 		CALL_TEST(test_names_that_cannot_go_out_do_not),
+		CALL_TEST(test_quotes_in_names_are_quoted_as_mime_has_it),
 		CALL_TEST(test_large_files_do_not_share_a_post),
 		CALL_TEST(test_a_replacement_goes_to_the_document_under_its_name),
 		CALL_TEST(test_many_deletions_are_one_call_by_name),

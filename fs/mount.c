@@ -463,8 +463,9 @@ void mount_free(struct mount *m)
 	if (m->remote)
 		remote_shutdown(m->remote);
 	engine_free(m->engine);
-	pool_free(m->disk_pool);
-	pool_free(m->pool);
+	/* jobs of the one may queue for the other */
+	pool_stop(m->disk_pool);
+	pool_stop(m->pool);
 	notifier_free(m->notifier);
 	sync_free(m->sync);
 	lister_free(m->lister);
@@ -473,6 +474,8 @@ void mount_free(struct mount *m)
 	if (m->session)
 		fuse_session_destroy(m->session);
 	remote_free(m->remote);
+	pool_free(m->disk_pool);
+	pool_free(m->pool);
 	tree_free(m->tree);
 	calls_free(m->calls);
 	content_store_close(m->store);

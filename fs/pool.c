@@ -28,7 +28,8 @@ struct pool {
 	struct job *first;  /* lock */
 	struct job **last;  /* lock: where the next job is linked */
 	bool stopping;	    /* lock */
-	unsigned n_threads; /* written by pool_new() only */
+	unsigned n_running; /* lock: threads that will look at the queue again */
+	unsigned n_threads; /* to join; written by pool_new() and pool_stop() only */
 	pthread_t threads[];
 };
 
@@ -45,6 +46,8 @@ static struct job *pool_take(struct pool *pool)
 		pool->first = job->next;
 		if (!pool->first)
 			pool->last = &pool->first;
+	} else {
+		pool->n_running--;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return job;
@@ -75,6 +78,9 @@ static int pool_start_threads(struct pool *pool, unsigned threads)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (; pool->n_threads < threads; pool->n_threads++) {
+		pthread_mutex_lock(&pool->lock);
+		pool->n_running++;
+		pthread_mutex_unlock(&pool->lock);
 		r = -pthread_create(&pool->threads[pool->n_threads], NULL, pool_thread, pool);
 		if (r < 0)
 			break;
@@ -105,7 +111,7 @@ int pool_new(unsigned threads, struct pool **ret_pool)
 	return 0;
 }
 
-void pool_free(struct pool *pool)
+void pool_stop(struct pool *pool)
 {
 	if (!pool)
 		return;
@@ -116,6 +122,14 @@ void pool_free(struct pool *pool)
 	/* A job may still queue others: its own thread looks at the queue again before it ends. */
 	for (unsigned i = 0; i < pool->n_threads; i++)
 		pthread_join(pool->threads[i], NULL);
+	pool->n_threads = 0;
+}
+
+void pool_free(struct pool *pool)
+{
+	if (!pool)
+		return;
+	pool_stop(pool);
 	pthread_cond_destroy(&pool->wake);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
@@ -129,9 +143,14 @@ int pool_run(struct pool *pool, void (*job)(void *ctx), void *ctx)
 		return -ENOMEM;
 	*new = (struct job){.run = job, .ctx = ctx};
 	pthread_mutex_lock(&pool->lock);
-	*pool->last = new;
-	pool->last = &new->next;
-	pthread_cond_signal(&pool->wake);
+	bool ended = pool->n_running == 0;
+	if (!ended) {
+		*pool->last = new;
+		pool->last = &new->next;
+		pthread_cond_signal(&pool->wake);
+	}
 	pthread_mutex_unlock(&pool->lock);
-	return 0;
+	if (ended)
+		free(new);
+	return ended ? -ECANCELED : 0;
 }

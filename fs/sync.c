@@ -461,10 +461,19 @@ void sync_each(struct sync *s, bool parked,
 	tree_unlock(s->m->tree);
 }
 
+/* What @n was on the server before is to be removed yet: where contents are immutable, both are there. */
+static bool leaves_something(struct sync *s, const struct node *n)
+{
+	for (const struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
+		if (g->gone && g->after == n->id && g->known.rid && !g->error)
+			return true;
+	return false;
+}
+
 bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
 {
 	*ret_error = 0;
-	if (!node_differs(s->m->tree, n))
+	if (!node_differs(s->m->tree, n) && !leaves_something(s, n))
 		return true;
 	if (n->error) {
 		*ret_error = n->error;

@@ -485,6 +485,7 @@ static void apply_item(struct batch *b, size_t i, int error)
 
 	if (!n)
 		return;
+	b->sent[i].after = n->after;
 	sync_landed_locked(s, n);
 	n->flight = LEDGER_FLIGHT_NONE;
 	if (error) {
@@ -515,6 +516,14 @@ static void batch_reset(struct batch *b)
 	}
 }
 
+/* Refused for what it is, not for being in a batch with another. */
+static bool is_own_refusal(const struct batch *b, const struct remote_change *c)
+{
+	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
+	return c->outcome != REMOTE_REFUSED || c->error == -EIO ||
+	       (b->kind == PLAN_UPDATE && c->error == -ENOENT);
+}
+
 /* One bad entry refuses all of a batch: halve it until it stands alone. The nodes stay busy. */
 static bool bisect(struct batch *b)
 {
@@ -522,9 +531,8 @@ static bool bisect(struct batch *b)
 
 	if (b->n < 2 || b->items[0].outcome != REMOTE_REFUSED)
 		return false;
-	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
 	for (size_t i = 0; i < b->n; i++)
-		if (b->items[i].outcome != REMOTE_REFUSED || b->items[i].error == -EIO)
+		if (is_own_refusal(b, &b->items[i]))
 			return false;
 	right = batch_split(b, b->n / 2, b->n - b->n / 2);
 	if (!right)
@@ -551,7 +559,10 @@ void sync_apply(struct batch *b, int error)
 		apply_item(b, i, error);
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
-	for (size_t i = 0; i < b->n; i++)
+	for (size_t i = 0; i < b->n; i++) {
 		sync_tell(s, b->sent[i].node);
+		if (b->sent[i].after)
+			sync_tell(s, b->sent[i].after);
+	}
 	batch_free(b);
 }

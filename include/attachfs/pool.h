@@ -14,10 +14,16 @@ struct pool;
 /* @threads >= 1. 0 or -errno of pthread_create. */
 int pool_new(unsigned threads, struct pool **ret_pool);
 
-/* Runs what is queued to its end, joins the threads, frees. NULL is fine. Not from a job. */
+/*
+ * Runs what is queued to its end and joins the threads; pool_run() is refused from then on. NULL is
+ * fine, and so is a second time. Not from a job.
+ */
+void pool_stop(struct pool *pool);
+
+/* Stops it if need be, and frees. NULL is fine. */
 void pool_free(struct pool *pool);
 
-/* Never blocks, any thread (a job too). 0 or -ENOMEM. */
+/* Never blocks, any thread (a job too). 0, -ENOMEM, or -ECANCELED: the pool has ended. */
 int pool_run(struct pool *pool, void (*job)(void *ctx), void *ctx);
 
 #endif

@@ -220,3 +220,11 @@ def test_a_requirement_can_be_renamed_and_an_incident_says_why_not(drive):
     m.sync(ok=False)
     m.check_at_end = False  # what is parked stays, and umount says so
     assert "cannot change incidents" in (m / ".attachfs/failed").read_text()
+
+
+def test_write_through_returns_when_the_old_file_is_gone_too(drive):
+    m = drive(write="through", poll=0)
+    for i in range(5):
+        (m / "users/Ada Byron/notes.txt").write_bytes(b"round %d\n" % i)
+        here = [a for a in m.emulator.attachments() if a["name"] == "notes.txt"]
+        assert [m.emulator.blob(a["id"]) for a in here] == [b"round %d\n" % i]

@@ -21,7 +21,7 @@
 #define BACK_OFF_FIRST_MS 500
 #define BACK_OFF_MOST_MS  60000
 /* -EBUSY (locked, or its name is taken by what is just being renamed) may pass by itself. */
-#define BUSY_TRIES 3
+#define BUSY_TRIES 2
 
 void sync_tell(struct sync *s, uint64_t node)
 {

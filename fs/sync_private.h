@@ -64,7 +64,8 @@ void sync_view_clear(struct sync_view *v);
 /* What is remembered of one item of a call until its outcome. */
 struct sent {
 	uint64_t node;
-	uint64_t after; /* a removal, told to this one too: whose earlier identity it is; 0 = none */
+	uint64_t
+		after; /* a removal, told to this one too: whose earlier identity it is; 0 = none */
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
 	bool in_place; /* upload: the server has it at this very place already */

@@ -468,6 +468,45 @@ static void test_one_refused_file_does_not_keep_the_others(void **state)
 	end(&d);
 }
 
+static struct world_wish *find_wish(struct world *w, const char *name)
+{
+	for (size_t i = 0; i < w->n_wishes; i++)
+		if (w->wishes[i].live && !strcmp(w->wishes[i].name, name))
+			return &w->wishes[i];
+	fail_msg("no wish is called %s", name);
+	return NULL;
+}
+
+static void test_what_waits_for_a_refused_file_does_not_hold_up_who_waits(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_ET);
+	struct sync_counts c;
+	uint64_t mark;
+
+	(void)state;
+	w->refused = "a";
+	user_delete(&d, find_wish(w, "a"));
+	user_create(&d, 1, "a");
+	mark = sync_mark(d.mount.sync);
+	assert_false(sync_passed(d.mount.sync, mark, &c));
+	for (unsigned i = 0; i < 4; i++) {
+		sync_flush(d.mount.sync);
+		daemon_sync(&d);
+		server_finish(d.server);
+		daemon_quiet(&d);
+	}
+	daemon_sync(&d);
+	/* The old one is not removed before the new one is there. */
+	assert_true(sync_passed(d.mount.sync, mark, &c));
+	assert_int_equal(c.failed, 1);
+	assert_int_equal(c.deletes, 1);
+	w->refused = NULL;
+	sync_retry(d.mount.sync, 0);
+	assert_false(sync_passed(d.mount.sync, mark, &c));
+	end(&d);
+}
+
 static void test_a_name_that_is_gone_does_not_keep_the_others_from_being_removed(void **state)
 {
 	struct daemon d;
@@ -556,6 +595,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_files_of_a_record_go_in_one_call),
 		cmocka_unit_test(test_one_refused_file_does_not_keep_the_others),
+		cmocka_unit_test(test_what_waits_for_a_refused_file_does_not_hold_up_who_waits),
 		cmocka_unit_test(
 			test_a_name_that_is_gone_does_not_keep_the_others_from_being_removed),
 		cmocka_unit_test(test_a_rename_where_there_is_none_uploads_once_and_keeps_the_node),

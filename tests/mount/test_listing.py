@@ -310,12 +310,12 @@ def test_by_id_follows_a_rename(drive, system):
 
 def test_record_json_reads(drive, system):
     m = drive()
-    name, ident = system.record_fields
+    names, ident = system.record_fields
     for record in ("users/Ada Byron", "events/Live fire"):
         text = (m / record / ".record.json").read_text()
         fields = json.loads(text)
         fields = fields.get("data", fields)
-        assert fields[name] == record.split("/")[1]
+        assert [fields[n] for n in names if n in fields] == [record.split("/")[1]]
         assert str(fields[ident]) == str(m.emulator.record(*record.split("/"))["remote_id"])
         assert text.endswith("\n")
     assert run("cat", m / "events/Live fire/.record.json").stdout == text
@@ -333,7 +333,8 @@ def test_xattrs_tell_what_is_behind_a_file(drive):
     assert m.xattr(path, "state") == "cached"
     wait_until(lambda: has_xattr(m / path, "user.attachfs.xxh128"), "the hash to be computed")
     assert len(m.xattr(path, "xxh128")) == 32
-    assert m.xattr(path, "url").startswith("http://")
+    if m.system.addresses:
+        assert m.xattr(path, "url").startswith("http://")
     listed = os.listxattr(m / path)
     for name in ("id", "version", "state"):
         assert f"user.attachfs.{name}" in listed

@@ -313,5 +313,6 @@ def test_addresses_in_the_log_have_no_query(drive, scratch, system):
     run("cp", "-r", m / "users", scratch)
     assert "X-Amz-Signature=" not in m.log()
     assert not re.search(r"https?://[^\s\"']*\?", m.log())
-    if "user.attachfs.url" in os.listxattr(m / "users/Ada Byron/notes.txt"):
-        assert "?" not in m.xattr("users/Ada Byron/notes.txt", "url")
+    if system.addresses:
+        url = m.xattr("users/Ada Byron/notes.txt", "url")
+        assert "?" not in url.removesuffix("?<redacted>")

@@ -237,6 +237,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	tree_swap_known_locked(t, n, ghost);
 	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
+	ghost->change = n->change; /* still the same change, for those that wait for it */
 }
 
 static void created(struct batch *b, size_t i, struct node *n)

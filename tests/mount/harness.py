@@ -165,6 +165,7 @@ class System:
     say_collections: bool = False  # collections= must be given
     options: tuple = ()  # (name, value) of what a mount needs besides
     password: Optional[str] = None  # logs in with it instead of a token
+    page_is_login: bool = False  # an HTML page instead of an answer means bad credentials
     # endpoints of the request log, whole, as regular expressions
     downloads: str = r"\w+ blob"
     logins: str = r"(?!)"
@@ -319,6 +320,7 @@ ENTERPRISE_TESTER = System(
     options=(("user", "mount"),),
     say_collections=True,
     password="secret",
+    page_is_login=True,
     downloads=r"GET /EnterpriseTester/api/attachment/\{id\}/contents",
     creates=r"POST /EnterpriseTester/api/\w+/\{id\}/attachments",
     replaces=r"(?!)",

@@ -954,7 +954,8 @@ class Mount:
     def said(self) -> str:
         """What the daemon wrote: standard output and error, then the log's end."""
         log = self.log()
-        return self.output.read_text(errors="replace")[-3000:] + "\n--- log ---\n" + log[-6000:]
+        output = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return output[-3000:] + "\n--- log ---\n" + log[-6000:]
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

@@ -20,6 +20,8 @@
 
 #define BACK_OFF_FIRST_MS 500
 #define BACK_OFF_MOST_MS  60000
+/* -EBUSY (locked, or its name is taken by what is just being renamed) may pass by itself. */
+#define BUSY_TRIES 3
 
 void sync_tell(struct sync *s, uint64_t node)
 {
@@ -436,6 +438,11 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		apply_gone(b, n, c);
 		break;
 	case REMOTE_REFUSED:
+		if (c->error == -EBUSY && n->tries < BUSY_TRIES) {
+			log_debug("sync: '%s' again soon: %s", n->shown, c->message);
+			sync_back_off_locked(b->sync, n);
+			break;
+		}
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(b->sync, n, c->error, c->message);

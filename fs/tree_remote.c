@@ -65,7 +65,7 @@ void tree_forget_tombstones(struct tree *t)
 	}
 }
 
-static bool is_buried(const struct tree *t, const char *rid, uint64_t mark)
+bool tree_is_buried_locked(const struct tree *t, const char *rid, uint64_t mark)
 {
 	for (const struct tombstone *s = t->tombstones; s; s = s->next)
 		if (s->seq > mark && !strcmp(s->rid, rid))
@@ -342,7 +342,7 @@ static int apply_file(struct tree *t, uint64_t mark, struct node *dir, struct re
 	int r;
 
 	known_take(&k, file, dir->id);
-	if (!k.rid || !k.name || is_buried(t, k.rid, mark)) {
+	if (!k.rid || !k.name || tree_is_buried_locked(t, k.rid, mark)) {
 		known_clear(&k);
 		return 0;
 	}

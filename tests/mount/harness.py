@@ -172,6 +172,7 @@ class System:
     say_collections: bool = False  # collections= must be given
     options: tuple = ()  # (name, value) of what a mount needs besides
     password: Optional[str] = None  # logs in with it instead of a token
+    page_is_login: bool = False  # an HTML page instead of an answer means bad credentials
     # endpoints of the request log, whole, as regular expressions
     downloads: str = r"\w+ blob"
     logins: str = r"(?!)"
@@ -349,6 +350,7 @@ ENTERPRISE_TESTER = System(
     options=(("user", "mount"),),
     say_collections=True,
     password="secret",
+    page_is_login=True,
     downloads=r"GET /EnterpriseTester/api/attachment/\{id\}/contents",
     creates=r"POST /EnterpriseTester/api/\w+/\{id\}/attachments",
     replaces=r"(?!)",
@@ -1004,7 +1006,8 @@ class Mount:
     def said(self) -> str:
         """What the daemon wrote: standard output and error, then the log's end."""
         log = self.log()
-        return self.output.read_text(errors="replace")[-3000:] + "\n--- log ---\n" + log[-6000:]
+        output = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return output[-3000:] + "\n--- log ---\n" + log[-6000:]
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

@@ -188,6 +188,28 @@ def test_what_was_not_closed_when_killed_is_old_or_new_never_a_mix(drive):
     assert m.emulator.bytes_of("users/Ada Byron/notes.txt") in (old, new)
 
 
+@pytest.mark.parametrize("sizes", [(6000, 6000), (10, 6000)], ids=["same size", "size and back"])
+def test_bytes_replaced_before_a_kill_are_those_shown_after_it(drive, sizes):
+    """Where the server tells no versions, what was once cached may look like what is there now."""
+    m = drive(settle=0, poll=0)
+    path = "users/Ada Byron/logo.png"
+    for i, size in enumerate((6000, *sizes)):
+        (m / path).write_bytes(random_bytes(size, i))
+        m.sync()
+        assert (m / path).read_bytes() == random_bytes(size, i)
+    m.kill9()
+    m.start()
+    os.listdir((m / path).parent)
+    assert (m / path).read_bytes() == random_bytes(sizes[-1], len(sizes))
+    assert m.emulator.bytes_of(path) == random_bytes(sizes[-1], len(sizes))
+    (m / path).write_bytes(random_bytes(sizes[-1], "after"))
+    m.kill9()
+    m.start()
+    m.sync()
+    assert (m / path).read_bytes() == random_bytes(sizes[-1], "after")
+    assert [n for n in m.names("users/Ada Byron") if n.startswith("logo")] == ["logo.png"]
+
+
 @pytest.mark.limit(180)
 def test_kills_at_random_moments_lose_and_double_nothing(drive):
     chance = random.Random(seed_of_the_day())

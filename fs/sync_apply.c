@@ -21,7 +21,7 @@
 #define BACK_OFF_FIRST_MS 500
 #define BACK_OFF_MOST_MS  60000
 /* -EBUSY (locked, or its name is taken by what is just being renamed) may pass by itself. */
-#define BUSY_TRIES 3
+#define BUSY_TRIES 2
 
 void sync_tell(struct sync *s, uint64_t node)
 {
@@ -431,6 +431,9 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 {
 	struct remote_change *c = &b->items[i];
 
+	/* `attachfs pending` says what is in the way of what is tried again and again */
+	if (c->outcome != REMOTE_DONE && c->message[0])
+		node_set_string(&n->message, c->message);
 	switch (c->outcome) {
 	case REMOTE_DONE:
 		apply_done(b, i, n);

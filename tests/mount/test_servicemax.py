@@ -396,7 +396,7 @@ def test_a_token_that_ends_in_the_middle_of_many_writes(drive):
 def test_a_password_that_is_refused_is_said_before_anything_is_mounted(drive):
     m = drive(toggles={"password": "changed"}, start=False)
     m.allow_errors("password|credential")
-    m.check_at_end = False
+    m.check_at_end = False  # there is no mount to check
     with pytest.raises(AssertionError, match="password") as e:
         m.start()
     assert "client_id=" not in m.output.read_text(), e
@@ -469,6 +469,7 @@ def test_a_ready_made_token_is_read_again_when_it_is_refused(drive, expired):
     m.command("retry")
     m.sync()
     assert m.emulator.bytes_of("users/Nobody/new.txt") == b"queued"
+    m.emulator.reset()
     m.umount()
     assert not logins(m) and not logins(m, LOGIN + "/revoke"), "the user's own token is left alone"
     m.start()
@@ -520,6 +521,24 @@ def works(path) -> bool:
         return False
 
 
+def reads(path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError as e:
+        assert e.errno == errno.ESTALE
+        return False
+
+
+def test_bytes_that_are_newer_than_the_list_are_never_served_as_old_ones(drive):
+    m = drive(poll=0)
+    path = "users/Ada Byron/notes.txt"
+    os.listdir(m / "users/Ada Byron")
+    m.emulator.change({"op": "replace", "id": m.emulator.file(path)["id"], "text": "theirs"})
+    with raises_errno(errno.ESTALE):
+        (m / path).read_bytes()
+    wait_until(lambda: reads(m / path, b"theirs"), "the list to be read again")
+
+
 def test_s1_malformed_json_after_an_upload_makes_no_second_version(drive):
     m = drive(poll=0, settle=0)
     m.allow_errors("JSON|list|json")
@@ -535,8 +554,7 @@ def test_s1_malformed_json_after_an_upload_makes_no_second_version(drive):
 
 
 def test_s9_one_vanished_record_hides_no_other(drive):
-    m = drive(generate=["users:30:1:100"], tree=None, poll=1)
-    m.collections = ("users",)
+    m = drive(generate=["users:30:1:100"], collections=("users",), poll=1)
     records = sorted(os.listdir(m / "users"))
     assert len(records) == 30
     gone = m.emulator.record_id("users", records[7])
@@ -551,7 +569,7 @@ def test_s9_one_vanished_record_hides_no_other(drive):
     "toggles", [{"unreadable": 2, "unreadable_status": s} for s in (404, 403)] + [{"soft_deleted": 2}]
 )
 def test_records_that_are_not_to_be_seen_are_not_there(drive, toggles):
-    m = drive(generate=["users:40:2:100"], toggles=toggles, poll=0)
+    m = drive(generate=["users:40:2:100"], collections=("users",), toggles=toggles, poll=0)
     m.same_at_end = False
     records = m.emulator.state()["records"]
     seen = {r["name"] for r in records if r["collection"] == "users" and r["id"] % 2}
@@ -605,8 +623,8 @@ def test_what_others_do_is_seen(drive, toggles):
     os.listdir(m / "users/Nobody")
     m.emulator.clock(300)
     m.emulator.change(added("new.txt", record="Nobody", text="theirs"))
-    m.emulator.change({"op": "replace", "id": m.emulator.file("users/Ada Byron/tiny.txt")["id"],
-                       "text": "tinier"})
+    tiny = m.emulator.file("users/Ada Byron/tiny.txt")["id"]
+    m.emulator.change({"op": "replace", "id": tiny, "text": "tinier"})
     m.emulator.change({"op": "add_record", "collection": "events", "name": "Summer camp"})
     wait_until(lambda: os.listdir(m / "users/Nobody") == ["new.txt"], "the new file")
     wait_until(lambda: (m / "users/Ada Byron/tiny.txt").read_bytes() == b"tinier", "the new bytes")
@@ -675,7 +693,10 @@ def test_names_that_differ_in_case_only(drive, case):
     m = drive(toggles={"name_case": case}, poll=0, settle=600)
     m.allow_errors("under another name")
     (m / "users/Ada Byron/NOTES.txt").write_bytes(b"mine")
+    notes = m.emulator.bytes_of("users/Ada Byron/notes.txt")
     m.sync(ok=case == "sensitive")
+    assert m.emulator.bytes_of("users/Ada Byron/notes.txt") == notes
+    assert (m / "users/Ada Byron/notes.txt").read_bytes() == notes
     if case == "sensitive":
         assert m.emulator.bytes_of("users/Ada Byron/NOTES.txt") == b"mine"
         return
@@ -685,6 +706,38 @@ def test_names_that_differ_in_case_only(drive, case):
     os.rename(m / "users/Ada Byron/NOTES.txt", m / "users/Ada Byron/mine.txt")
     m.sync()
     assert m.emulator.bytes_of("users/Ada Byron/mine.txt") == b"mine"
+
+
+@pytest.mark.parametrize("case", ["sensitive", "insensitive"])
+def test_new_names_that_differ_in_case_only(drive, case):
+    m = drive(toggles={"name_case": case}, poll=0, settle=600)
+    m.allow_errors("under another name")
+    files = {"a.txt": b"one", "A.txt": b"two", "b.txt": b"three"}
+    for name, data in files.items():
+        (m / "users/Nobody" / name).write_bytes(data)
+    m.sync(ok=case == "sensitive")
+    assert {name: (m / "users/Nobody" / name).read_bytes() for name in files} == files
+    if case == "insensitive":
+        (there,) = {"users/Nobody/a.txt", "users/Nobody/A.txt"} & set(m.emulator.files())
+        name = there.split("/")[-1]
+        assert m.emulator.bytes_of(there) == files[name]
+        os.rename(m / "users/Nobody" / name.swapcase().replace("TXT", "txt"), m / "users/Nobody/c.txt")
+        m.sync()
+
+
+def test_a_version_taken_by_mistake_that_cannot_be_given_back_is_said(drive):
+    m = drive(toggles={"name_case": "insensitive"}, poll=0, settle=600)
+    m.allow_errors("under another name")
+    m.emulator.faults({**SERVICEMAX.remove, "status": 500})
+    os.listdir(m / "users/Ada Byron")
+    (m / "users/Ada Byron/NOTES.txt").write_bytes(b"mine")
+    m.sync(ok=False)
+    m.emulator.heal()
+    assert "until then" in failed(m)
+    assert (m / "users/Ada Byron/NOTES.txt").read_bytes() == b"mine"
+    wait_until(lambda: reads(m / "users/Ada Byron/notes.txt", b"mine"), "what the server has")
+    os.unlink(m / "users/Ada Byron/NOTES.txt")
+    m.sync()
 
 
 @pytest.mark.parametrize("case", ["sensitive", "insensitive"])
@@ -755,8 +808,8 @@ def test_s9_s13_one_name_that_is_gone_does_not_keep_the_others(drive, partial, p
     m = drive(tree={"users": {"Ada Byron": numbered(9)}, "events": {}}, poll=0, settle=600)
     m.emulator.toggle(delete_partial=partial, delete_path=path)
     names = sorted(os.listdir(m / "users/Ada Byron"))
-    m.emulator.change(*({"op": "delete", "id": m.emulator.file(f"users/Ada Byron/{n}")["id"]}
-                        for n in (names[2], names[7])))
+    for name in (names[2], names[7]):
+        m.emulator.change({"op": "delete", "id": m.emulator.file(f"users/Ada Byron/{name}")["id"]})
     for name in names[:8]:
         os.unlink(m / "users/Ada Byron" / name)
     m.sync()
@@ -799,28 +852,33 @@ def test_many_writes_that_want_a_token_ask_for_it_once(drive):
 
 
 def test_a_throttle_that_tells_when_to_come_back_is_waited_for(drive):
-    m = drive(toggles={"throttle": 12}, poll=0, settle=600)
+    m = drive(poll=0, settle=600)
     os.listdir(m / "users/Ada Byron")
+    m.emulator.toggle(throttle=1)
+    (m / "users/Nobody/1.txt").write_bytes(b"1")
+    m.sync()
     m.emulator.clock(58)
-    for record in ("users/Nobody", "users/Grace Hopper", "events/Live fire", "events/Winter camp"):
-        for i in range(3):
-            (m / record / f"{i}.txt").write_bytes(b"%d" % i)
-            m.sync()
-    assert [r for r in m.emulator.requests() if r["status"] == 429]
+    (m / "users/Nobody/2.txt").write_bytes(b"2")
+    m.sync()
+    assert [r["status"] for r in m.emulator.requests(method="POST") if "attach" in r["path"]] == [
+        200,
+        429,
+        200,
+    ]
     m.emulator.toggle(throttle="off")
 
 
 def test_a_throttle_without_words_keeps_the_rest_for_later(drive):
-    m = drive(toggles={"throttle": 12, "throttle_headers": "absent"}, poll=0, settle=0)
+    m = drive(toggles={"throttle_headers": "absent"}, poll=0, settle=0)
     notes = (m / "users/Ada Byron/notes.txt").read_bytes()
-    for i in range(30):
+    m.emulator.toggle(throttle=1)
+    for i in (1, 2):
+        m.emulator.reset()
         (m / f"users/Nobody/{i}.txt").write_bytes(b"%d" % i)
-        os.rename(m / f"users/Nobody/{i}.txt", m / f"users/Nobody/{i} {i}.txt")
-        if m.status()["state"] == "throttled":
-            break
+        wait_until(lambda: m.emulator.uploads(), "the upload to be tried")
     wait_until(lambda: m.status()["state"] == "throttled", "the status to say so")
     assert (m / "users/Ada Byron/notes.txt").read_bytes() == notes
-    m.terminate()
+    m.kill9()
     m.emulator.toggle(throttle="off")
     m.start()
 

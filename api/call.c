@@ -864,3 +864,17 @@ void call_waited_clear(struct call_waited *w)
 	json_decref(w->json);
 	*w = (struct call_waited){0};
 }
+
+void call_give_fields(int error, const json_t *fields, const char *message, remote_text_done *done,
+		      void *ctx)
+{
+	char *text = error == 0 ? json_dumps(fields, JSON_INDENT(2)) : NULL, *line = NULL;
+
+	if (error == 0 && (!text || asprintf(&line, "%s\n", text) < 0)) {
+		error = -ENOMEM;
+		line = NULL;
+	}
+	done(ctx, error, line, line ? strlen(line) : 0, message);
+	free(line);
+	free(text);
+}

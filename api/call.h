@@ -121,6 +121,12 @@ struct call_waited {
 int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret);
 void call_waited_clear(struct call_waited *w);
 
+/*
+ * The end of remote_ops.record_json: @fields as pretty text, when @error is 0. Calls @done.
+ */
+void call_give_fields(int error, const json_t *fields, const char *message, remote_text_done *done,
+		      void *ctx);
+
 /* Pure: the common table of the reference (README.md), 0 for 2xx. */
 int call_status_errno(int status);
 

@@ -40,7 +40,6 @@ static void record_json_done(void *ctx, const struct call_reply *reply)
 	struct record_text *op = ctx;
 	const json_t *row = reply->error == 0 ? find_part(op, reply->json) : NULL;
 	const char *message = reply->message;
-	char *text = NULL, *line = NULL;
 	int error = reply->error;
 
 	et_note_reply(op->p, reply);
@@ -48,15 +47,9 @@ static void record_json_done(void *ctx, const struct call_reply *reply)
 		error = -ENOENT;
 		message = "the run does not show this part of it";
 	}
-	if (error == 0) {
-		text = json_dumps(row, JSON_INDENT(2) | JSON_ENCODE_ANY);
-		if (!text || asprintf(&line, "%s\n", text) < 0)
-			error = -ENOMEM;
-	}
-	op->done(op->ctx, error, error == 0 ? line : NULL, error == 0 ? strlen(line) : 0, message);
-	if (error == 0)
-		free(line);
-	free(text);
+	if (error == 0 && !json_is_object(row))
+		error = -EIO;
+	call_give_fields(error, row, message, op->done, op->ctx);
 	free(op);
 }
 

@@ -443,6 +443,21 @@ static bool is_about_credential(const struct fetch *f, int status)
 	       strcasestr(f->error_words, f->source->refusal_words);
 }
 
+/* One line in the log, with the server's words and what to do about it. */
+static void tell_refusal(const struct fetch *f, int status)
+{
+	bool missing = status == 404 || status == 405 || status == 410;
+	const char *remedy = missing && f->source->remedy ? f->source->remedy : "";
+	json_t *body = json_parse(f->error_words, strlen(f->error_words), NULL, 0);
+	char words[200];
+
+	call_find_words(body, f->error_words, strlen(f->error_words), words, sizeof(words));
+	json_decref(body);
+	log_line(f->source->unsure && missing ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+		 "read attachment %s: the storage answered with status %d%s%s%s%s", f->file.id,
+		 status, *words ? ": " : "", words, *remedy ? "; " : "", remedy);
+}
+
 static void after_refusal(struct fetch *f, int status)
 {
 	if (is_about_credential(f, status))
@@ -462,8 +477,7 @@ static void after_refusal(struct fetch *f, int status)
 		fetch_renew(f, f->link == REMEMBERED || gone);
 		return;
 	}
-	log_line(f->source->unsure && (gone || status == 405) ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
-		 "read attachment %s: the storage answered with status %d", f->file.id, status);
+	tell_refusal(f, status);
 	if (f->source->credential && status == 401) {
 		end_refused(f);
 		return;
@@ -497,8 +511,9 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	    f->verdict != -EACCES)
 		auth_note_taken(f->remote->auth, f->generation);
 	if (f->verdict == -EIO)
-		log_error("read attachment %s: the storage sent other bytes than asked",
-			  f->file.id);
+		log_error("read attachment %s: the storage sent other bytes than asked%s%s",
+			  f->file.id, f->source->remedy ? ": " : "",
+			  f->source->remedy ? f->source->remedy : "");
 	if (cancelled)
 		fetch_end(f, -ECANCELED);
 	else if (f->verdict == -EACCES && f->source->credential)

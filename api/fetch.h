@@ -28,6 +28,8 @@ struct fetch_source {
 	const char *accept;   /* the whole line, "Accept: ..."; NULL = none */
 	/* An answer 400 or 403 with these words in its first bytes (any case) counts as 401. */
 	const char *refusal_words;
+	/* What to do when its answers are not the bytes (404, 405, a page), for the log; or NULL. */
+	const char *remedy;
 	bool unsure; /* whether there are bytes: that there are none is no error in the log */
 	/*
 	 * Whether an answer's bytes can be the file's, by its head, before any is used. @total: the

@@ -126,7 +126,6 @@ static void record_json_done(void *ctx, const struct call_reply *reply)
 {
 	struct record_text *op = ctx;
 	const json_t *row = json_array_get(json_get_array(reply->json, "data"), 0);
-	char *text = NULL, *line = NULL;
 	int error = reply->error;
 
 	perscom_note_reply(op->p, reply);
@@ -134,16 +133,9 @@ static void record_json_done(void *ctx, const struct call_reply *reply)
 		error = -EIO;
 	if (error == 0 && !row)
 		error = -ENOENT;
-	if (error == 0) {
-		text = json_dumps(row, JSON_INDENT(2) | JSON_ENCODE_ANY);
-		if (!text || asprintf(&line, "%s\n", text) < 0)
-			error = -ENOMEM;
-	}
-	op->done(op->ctx, error, error == 0 ? line : NULL, error == 0 ? strlen(line) : 0,
-		 reply->message);
-	if (error == 0)
-		free(line);
-	free(text);
+	if (error == 0 && !json_is_object(row))
+		error = -EIO;
+	call_give_fields(error, row, reply->message, op->done, op->ctx);
 	free(op);
 }
 

@@ -8,6 +8,9 @@
  *	JUDGE    each by the answer: in `data` = done, not in it = gone. A 422 that names entries
  *	         settles those, and the others are sent again. Any other failure settles all.
  *
+ *	BACK     what was moved to a record that is gone has become nobody's, and nobody would ever
+ *	         see it (P-16): one more PATCH puts all such files back where they were
+ *
  *	VERIFY   after a DELETE, but not after each: a search for what was said to be deleted;
  *	         what is still there was not (P-13)
  *
@@ -40,6 +43,12 @@
 #define VERIFY_EVERY_MS 30000 /* one DELETE in so long is verified */
 #define NAMED_BYTES	400   /* of ids in one line of the log */
 
+enum item_state {
+	OPEN,
+	SETTLED,
+	ASTRAY, /* moved to a record that does not exist */
+};
+
 struct batch {
 	struct perscom *p;
 	enum transfer_class class;
@@ -52,7 +61,7 @@ struct batch {
 	unsigned rounds;
 	char (*doubted)[PERSCOM_ID_SIZE]; /* of earlier calls, verified along with this one's */
 	size_t n_doubted;
-	bool settled[]; /* n of them */
+	enum item_state state[]; /* n of them */
 };
 
 static void settle(struct batch *b, size_t i, enum remote_outcome outcome, int error,
@@ -63,23 +72,23 @@ static void settle(struct batch *b, size_t i, enum remote_outcome outcome, int e
 	item->outcome = outcome;
 	item->error = error;
 	snprintf(item->message, sizeof(item->message), "%s", message);
-	b->settled[i] = true;
+	b->state[i] = SETTLED;
 }
 
 static void settle_rest(struct batch *b, enum remote_outcome outcome, int error,
 			const char *message)
 {
 	for (size_t i = 0; i < b->n; i++)
-		if (!b->settled[i])
+		if (b->state[i] == OPEN)
 			settle(b, i, outcome, error, message);
 }
 
-static size_t count_open(const struct batch *b)
+static size_t count(const struct batch *b, enum item_state state)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < b->n; i++)
-		n += !b->settled[i];
+		n += b->state[i] == state;
 	return n;
 }
 
@@ -113,7 +122,7 @@ static struct remote_change *open_items(const struct batch *b, size_t *ret_n)
 
 	*ret_n = 0;
 	for (size_t i = 0; open && i < b->n; i++)
-		if (!b->settled[i])
+		if (b->state[i] == OPEN)
 			open[(*ret_n)++] = b->items[i];
 	return open;
 }
@@ -138,17 +147,28 @@ static json_t *make_body(const struct batch *b)
 
 static void batch_reply(void *ctx, const struct call_reply *reply);
 
+/* Then the answer shall say whether the records are there at all (P-16). */
+static bool has_move(const struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->state[i] == OPEN && b->verb == PERSCOM_UPDATE && !b->records &&
+		    b->items[i].move)
+			return true;
+	return false;
+}
+
 static int batch_send(struct batch *b)
 {
 	const char *resource = b->records ? b->records->name : "attachments";
 	const char *method = b->verb == PERSCOM_REMOVE ? "DELETE" : "PATCH";
-	char path[64];
+	char endpoint[64], path[sizeof(endpoint) + 16];
 	json_t *body = make_body(b);
 
 	if (!body)
 		return -ENOMEM;
-	snprintf(path, sizeof(path), "%s/batch", resource);
-	struct call *call = perscom_call(b->p, b->class, method, path, path);
+	snprintf(endpoint, sizeof(endpoint), "%s/batch", resource);
+	snprintf(path, sizeof(path), "%s%s", endpoint, has_move(b) ? "?include=model" : "");
+	struct call *call = perscom_call(b->p, b->class, method, path, endpoint);
 	call_set_json_take(call, body);
 	call_set_idempotent(call, true);
 	if (b->verb == PERSCOM_REMOVE)
@@ -195,6 +215,8 @@ static void judge_file(struct batch *b, size_t i, const json_t *row)
 	if (item->move && !is_moved(item, row))
 		settle(b, i, REMOTE_REFUSED, -EIO,
 		       "the server answered 200 but did not move the file (P-18)");
+	else if (item->move && json_is_null(json_object_get(row, "model")))
+		b->state[i] = ASTRAY;
 	else
 		settle(b, i, REMOTE_DONE, 0, "");
 }
@@ -216,7 +238,7 @@ static void judge_record(struct batch *b, size_t i, const json_t *row)
 static void judge_rows(struct batch *b, const json_t *root)
 {
 	for (size_t i = 0; i < b->n; i++) {
-		if (b->settled[i])
+		if (b->state[i] != OPEN)
 			continue;
 		const json_t *row = find_row(root, b->items[i].id);
 		if (!row)
@@ -402,22 +424,105 @@ static void verify(struct batch *b)
 }
 
 /*
+ * Where it was, under the names it had. The time of the change is no matter: the caller's own goes
+ * along.
+ */
+static json_t *origin(const struct remote_change *item)
+{
+	struct remote_change back = *item;
+
+	if (!item->known_collection || !item->known_record)
+		return NULL;
+	back.collection = item->known_collection;
+	back.record = item->known_record;
+	back.name = item->name ? item->known_name : NULL;
+	json_t *entry = perscom_entry(&back);
+	if (entry && back.name && item->known_filename)
+		json_object_set_new(entry, "filename", json_string(item->known_filename));
+	return entry;
+}
+
+static json_t *make_way_back(const struct batch *b)
+{
+	json_t *map = json_object();
+
+	for (size_t i = 0; i < b->n; i++) {
+		json_t *entry = b->state[i] == ASTRAY ? origin(&b->items[i]) : NULL;
+		if (entry)
+			json_object_set_new(map, b->items[i].id, entry);
+	}
+	return json_pack("{s:o}", "resources", map);
+}
+
+/* @rows: what came back, as the server answers it. NULL: nobody knows. */
+static void settle_astray(struct batch *b, const json_t *rows, const char *message)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		struct remote_change *item = &b->items[i];
+		if (b->state[i] != ASTRAY)
+			continue;
+		remote_file_clear(&item->file);
+		item->file.size = -1;
+		if (rows && find_row(rows, item->id)) {
+			settle(b, i, REMOTE_REFUSED, -ENOENT, "the record is gone from the server");
+			continue;
+		}
+		log_error("perscom: attachment %s belongs to nobody (P-16) and is not put back: %s",
+			  item->id, message);
+		settle(b, i, REMOTE_UNKNOWN, -EIO, message);
+	}
+}
+
+static void back_reply(void *ctx, const struct call_reply *reply)
+{
+	struct batch *b = ctx;
+	bool good = reply->error == 0 && json_get_array(reply->json, "data");
+
+	perscom_note_reply(b->p, reply);
+	settle_astray(b, good ? reply->json : NULL, reply->message);
+	batch_end(b);
+}
+
+/* What was moved to nobody goes back; the call ends either way. */
+static void put_back(struct batch *b)
+{
+	json_t *body = make_way_back(b);
+	int r = -ENODATA;
+
+	if (json_object_size(json_object_get(body, "resources")) == 0) {
+		json_decref(body);
+	} else {
+		struct call *call = perscom_call(b->p, b->class, "PATCH", "attachments/batch",
+						 "attachments/batch");
+		call_set_json_take(call, body);
+		call_set_idempotent(call, true);
+		call_set_scope(call, "update:attachment");
+		r = call_start(call, back_reply, b);
+	}
+	if (r == 0)
+		return;
+	settle_astray(b, NULL, "not sent");
+	batch_end(b);
+}
+
+/*
  * A 422 that names its entries: those are refused, the others can go. False: it names none, or all.
  */
 static bool single_out(struct batch *b, const struct call_reply *reply)
 {
-	size_t blamed = 0, open = count_open(b);
+	size_t blamed = 0, open = count(b, OPEN);
 	const char *words;
 	char redacted[256];
 	int error;
 
 	for (size_t i = 0; reply->status == 422 && i < b->n; i++)
-		blamed += !b->settled[i] &&
+		blamed += b->state[i] == OPEN &&
 			  perscom_blames(reply->json, b->items[i].id, &error, &words);
 	if (blamed == 0 || blamed == open || b->rounds >= ROUNDS_MAX)
 		return false;
 	for (size_t i = 0; i < b->n; i++) {
-		if (b->settled[i] || !perscom_blames(reply->json, b->items[i].id, &error, &words))
+		if (b->state[i] != OPEN ||
+		    !perscom_blames(reply->json, b->items[i].id, &error, &words))
 			continue;
 		log_redact(words, redacted, 201);
 		settle(b, i, REMOTE_REFUSED, error, redacted);
@@ -431,7 +536,7 @@ static bool is_field_refused(const struct batch *b, const struct call_reply *rep
 	size_t fields = 0;
 
 	for (size_t i = 0; i < b->n; i++)
-		fields += !b->settled[i] && b->items[i].fields_json;
+		fields += b->state[i] == OPEN && b->items[i].fields_json;
 	return b->records && reply->status == 500 && fields > 0;
 }
 
@@ -441,7 +546,7 @@ static void batch_reply(void *ctx, const struct call_reply *reply)
 	int error;
 
 	perscom_note_reply(b->p, reply);
-	enum remote_outcome outcome = perscom_judge(reply, b->verb, count_open(b), &error);
+	enum remote_outcome outcome = perscom_judge(reply, b->verb, count(b, OPEN), &error);
 	if (is_field_refused(b, reply)) {
 		outcome = REMOTE_REFUSED;
 		error = -EINVAL;
@@ -450,6 +555,10 @@ static void batch_reply(void *ctx, const struct call_reply *reply)
 		judge_rows(b, reply->json);
 		if (b->verb == PERSCOM_REMOVE) {
 			verify(b);
+			return;
+		}
+		if (count(b, ASTRAY) > 0) {
+			put_back(b);
 			return;
 		}
 	} else if (outcome == REMOTE_DONE) {
@@ -487,7 +596,7 @@ static int prepare(struct batch *b)
 
 static int batch(const struct batch *template, struct remote_change *items, size_t n)
 {
-	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->settled[0]));
+	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->state[0]));
 
 	if (!b)
 		return -ENOMEM;
@@ -495,7 +604,7 @@ static int batch(const struct batch *template, struct remote_change *items, size
 	b->items = items;
 	b->n = n;
 	int r = prepare(b);
-	if (r == 0 && count_open(b) > 0)
+	if (r == 0 && count(b, OPEN) > 0)
 		r = batch_send(b);
 	else if (r == 0)
 		r = pool_run(b->p->base.pool, batch_end, b);

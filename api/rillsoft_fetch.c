@@ -15,8 +15,6 @@
 #include <string.h>
 #include <strings.h>
 
-#include <attachfs/log.h>
-
 #include "json.h"
 
 /* JSON or HTML that is not offered as a download: a page about the document, not the document. */
@@ -50,23 +48,16 @@ static int judge_document(const struct remote_file *file, const struct transfer_
 	bool differs = total < 0 || (file->size >= 0 && total != file->size);
 
 	if (differs && is_envelope(head) && !is_page_name(file->name))
-		return log_errno(-EIO,
-				 "rillsoft: read document %s: the server answers with %.40s "
-				 "instead of its bytes; template_download= is wrong for it",
-				 file->id, head->content_type);
+		return -EIO;
 	return total >= 0 && file->size >= 0 && total != file->size ? -ESTALE : 0;
 }
 
 static int judge_attachment(const struct remote_file *file, const struct transfer_head *head,
 			    int64_t total)
 {
+	(void)file;
 	(void)total;
-	if (!is_envelope(head))
-		return 0;
-	return log_errno(-EIO,
-			 "rillsoft: read attachment %s: the server answers with %.40s instead of "
-			 "its bytes; template_attachment= is wrong for it",
-			 file->id, head->content_type);
+	return is_envelope(head) ? -EIO : 0;
 }
 
 struct renewal {
@@ -169,14 +160,18 @@ static const struct fetch_source document = {
 	.endpoint = "GET document",
 	.credential = true,
 	.accept = "Accept: */*",
+	.remedy = "template_download= may be wrong",
 	.judge = judge_document,
 	.renew = renew_document,
 };
+
+#define ATTACHMENT_REMEDY "template_attachment= may be wrong"
 
 static const struct fetch_source attachment = {
 	.endpoint = "GET attachment",
 	.credential = true,
 	.accept = "Accept: */*",
+	.remedy = ATTACHMENT_REMEDY,
 	.judge = judge_attachment,
 	.renew = renew_attachment,
 };
@@ -186,6 +181,7 @@ static const struct fetch_source attachment_size = {
 	.endpoint = "GET attachment",
 	.credential = true,
 	.accept = "Accept: */*",
+	.remedy = ATTACHMENT_REMEDY,
 	.unsure = true,
 	.judge = judge_attachment,
 };

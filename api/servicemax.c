@@ -110,21 +110,11 @@ static void record_json_done(void *ctx, const struct call_reply *reply)
 	struct record_text *op = ctx;
 	const json_t *row =
 		json_is_array(reply->json) ? json_array_get(reply->json, 0) : reply->json;
-	char *text = NULL, *line = NULL;
 	int error = reply->error == -EOVERFLOW ? -EIO : reply->error;
 
 	if (error == 0 && !json_is_object(row))
 		error = json_is_array(reply->json) && !row ? -ENOENT : -EIO;
-	if (error == 0) {
-		text = json_dumps(row, JSON_INDENT(2));
-		if (!text || asprintf(&line, "%s\n", text) < 0)
-			error = -ENOMEM;
-	}
-	op->done(op->ctx, error, error == 0 ? line : NULL, error == 0 ? strlen(line) : 0,
-		 reply->message);
-	if (error == 0)
-		free(line);
-	free(text);
+	call_give_fields(error, row, reply->message, op->done, op->ctx);
 	free(op);
 }
 

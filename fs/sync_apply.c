@@ -21,6 +21,8 @@
 
 #define BACK_OFF_FIRST_MS 500
 #define BACK_OFF_MOST_MS  60000
+/* -EBUSY (locked, or its name is taken by what is just being renamed) may pass by itself. */
+#define BUSY_TRIES 3
 
 void sync_tell(struct sync *s, uint64_t node)
 {
@@ -437,6 +439,11 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		apply_gone(b, n, c);
 		break;
 	case REMOTE_REFUSED:
+		if (c->error == -EBUSY && n->tries < BUSY_TRIES) {
+			log_debug("sync: '%s' again soon: %s", n->shown, c->message);
+			sync_back_off_locked(b->sync, n);
+			break;
+		}
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(b->sync, n, c->error, c->message);
@@ -509,6 +516,14 @@ static void batch_reset(struct batch *b)
 	}
 }
 
+/* Refused for what it is, not for being in a batch with another. */
+static bool is_own_refusal(const struct batch *b, const struct remote_change *c)
+{
+	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
+	return c->outcome != REMOTE_REFUSED || c->error == -EIO ||
+	       (b->kind == PLAN_UPDATE && c->error == -ENOENT);
+}
+
 /* One bad entry refuses all of a batch: halve it until it stands alone. The nodes stay busy. */
 static bool bisect(struct batch *b)
 {
@@ -516,9 +531,8 @@ static bool bisect(struct batch *b)
 
 	if (b->n < 2 || b->items[0].outcome != REMOTE_REFUSED)
 		return false;
-	/* -EIO is the server's own failing, not a bad entry's: halves would fare no better */
 	for (size_t i = 0; i < b->n; i++)
-		if (b->items[i].outcome != REMOTE_REFUSED || b->items[i].error == -EIO)
+		if (is_own_refusal(b, &b->items[i]))
 			return false;
 	right = batch_split(b, b->n / 2, b->n - b->n / 2);
 	if (!right)

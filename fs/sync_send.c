@@ -15,6 +15,8 @@
 
 #include "sync_private.h"
 
+#define KEPT_MAX 10 /* strings of an item */
+
 void batch_free(struct batch *b)
 {
 	if (!b)
@@ -42,7 +44,7 @@ static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
 	b->n = n;
 	b->items = calloc(n, sizeof(*b->items));
 	b->sent = calloc(n, sizeof(*b->sent));
-	b->strings = calloc(n * 7, sizeof(*b->strings));
+	b->strings = calloc(n * KEPT_MAX, sizeof(*b->strings));
 	if (!b->items || !b->sent || !b->strings) {
 		b->n = 0;
 		batch_free(b);
@@ -75,15 +77,24 @@ static struct node *place_of(const struct batch *b, const struct plan_entry *e,
 	return tree_find_locked(b->sync->m->tree, n->known.record);
 }
 
-static void fill_place(struct batch *b, struct remote_change *c, const struct node *dir)
+static void fill_place(struct batch *b, const struct node *dir, const char **collection,
+		       const char **record)
 {
 	if (dir && dir->kind == NODE_RECORD) {
-		c->record = keep(b, dir->known.rid);
+		*record = keep(b, dir->known.rid);
 		dir = tree_collection_of_locked(b->sync->m->tree, dir);
-		c->collection = dir ? keep(b, node_collection_id(dir)) : NULL;
+		*collection = dir ? keep(b, node_collection_id(dir)) : NULL;
 	} else if (dir) {
-		c->collection = keep(b, node_collection_id(dir)); /* the node is a record itself */
+		*collection = keep(b, node_collection_id(dir)); /* the node is a record itself */
 	}
+}
+
+/* The way back, should the server not want it where it goes. */
+static void fill_origin(struct batch *b, struct remote_change *c, const struct node *n)
+{
+	fill_place(b, tree_find_locked(b->sync->m->tree, n->known.record), &c->known_collection,
+		   &c->known_record);
+	c->known_filename = keep(b, n->known.filename);
 }
 
 static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, struct node *n)
@@ -103,7 +114,9 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.rid);
 	c->known_name = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.name);
 	c->version = b->kind == PLAN_REPLACE ? keep(b, n->known.version) : NULL;
-	fill_place(b, c, place_of(b, e, n));
+	fill_place(b, place_of(b, e, n), &c->collection, &c->record);
+	if (c->move)
+		fill_origin(b, c, n);
 	c->fields_json = b->kind == PLAN_UPDATE_RECORDS ? keep(b, n->fields) : NULL;
 	if (e->set_name || b->kind == PLAN_CREATE) {
 		names_to_server(e->name ? e->name : n->shown, server);
@@ -234,6 +247,9 @@ struct batch *batch_split(struct batch *b, size_t first, size_t n)
 			.id = keep(part, c->id),
 			.name = keep(part, c->name),
 			.known_name = keep(part, c->known_name),
+			.known_collection = keep(part, c->known_collection),
+			.known_record = keep(part, c->known_record),
+			.known_filename = keep(part, c->known_filename),
 			.version = keep(part, c->version),
 			.token = keep(part, c->token),
 			.mtime_ns = c->mtime_ns,

@@ -121,6 +121,13 @@ struct remote_change {
 	/* update, replace, remove: the name the server has it under (raw_name); NULL = not told */
 	const char *known_name;
 	/*
+	 * update with `move`: where the server has it now, and under which second name
+	 * (raw_filename), for a client that must put it back; NULL = not told
+	 */
+	const char *known_collection;
+	const char *known_record;
+	const char *known_filename;
+	/*
 	 * replace: the version believed there, to see that the bytes really changed (P-2); or NULL
 	 */
 	const char *version;
@@ -180,8 +187,14 @@ struct remote_fetch_sink {
 	void *ctx;
 };
 
-/* What a program may want to do to a file, for remote_ops.may. */
-enum remote_deed { REMOTE_CREATES, REMOTE_REPLACES, REMOTE_RENAMES, REMOTE_REMOVES };
+/* What a program may want to do to a file, or to a record itself, for remote_ops.may. */
+enum remote_deed {
+	REMOTE_CREATES,
+	REMOTE_REPLACES,
+	REMOTE_RENAMES,
+	REMOTE_REMOVES,
+	REMOTE_CHANGES_RECORD, /* name or fields; only asked where the caps say that it goes */
+};
 
 /* A collection as the server lists it. @id is what all ops call it, @name what is shown. */
 struct remote_collection {
@@ -225,7 +238,8 @@ struct remote_ops {
 	 * (the server's spelling) at all: 0, or the errno for the program: -EPERM, -EINVAL, ...
 	 * @to: the collection it goes to, for REMOTE_RENAMES, @name being the new name; -EXDEV
 	 * where it cannot. Whoever renames asks for REMOTE_REMOVES of the old name as well unless
-	 * the server renames in place. Pure: no waiting, no lock. NULL: everything.
+	 * the server renames in place. Of a record (CHANGES_RECORD) only the collection is told.
+	 * Pure: no waiting, no lock; but a server may have taught better since. NULL: everything.
 	 */
 	int (*may)(const struct remote *r, enum remote_deed deed, const char *collection,
 		   const char *to, const char *name);
@@ -286,6 +300,9 @@ struct remote_ops {
 	 * when each has its outcome; done()'s own error is 0 unless the call as a whole never left.
 	 * Never retried by the client when the outcome is unknown. All are write-back class unless
 	 * @class says otherwise.
+	 *
+	 * A create in, or a move to, a record that is gone from the server is REFUSED with -ENOENT
+	 * and leaves nothing there; what was to be moved is where it was.
 	 *
 	 * update and remove bisect nothing: one bad entry may refuse all (section 9); the caller
 	 * splits. Where the server names the bad entries, only they are refused. An update of

@@ -178,12 +178,49 @@ class System:
     create_min: int = 0
     create_max: int = 0
     batch_create: int = 1
+    removes_at_once: int = 1  # files in one call that removes
+    bad_in_names: str = ""  # characters of names the server cannot be told: EINVAL
+    bad_to_remove: str = ""  # of names that cannot be removed: EPERM
     # fault rules, to be completed with what shall happen: {**system.blob, "hang": True}
     api: dict = field(default_factory=lambda: {"port": "api", "match": "/v2/", "count": -1})
     blob: dict = field(default_factory=dict)  # downloads
     upload: dict = field(default_factory=dict)  # creates and replacements
     list: dict = field(default_factory=dict)  # of a collection, or of a record
     remove: dict = field(default_factory=dict)
+    writes: dict = field(default_factory=dict)  # uploads, changes and removals of files
+    # goes before a rule of `writes`: what is only asked
+    reads: dict = field(
+        default_factory=lambda: {
+            "port": "api",
+            "method": "GET",
+            "match": "",
+            "count": -1,
+            "latency_ms": 0,
+        }
+    )
+    # an error body; %s: the words, as JSON
+    error_body: str = '{"error": {"message": %s, "type": "ValidationException"}}'
+
+    def refusal(self, message: str) -> str:
+        """A server's error body."""
+        return self.error_body % json.dumps(message)
+
+    @property
+    def far_record(self) -> str:
+        """A record that a user's files can be moved to: of another collection where that goes."""
+        return "events/Live fire" if self.move_between_collections else "users/Grace Hopper"
+
+    def calls_to_remove(self, files: int) -> int:
+        """The most calls that removing so many files of one record may cost."""
+        return 10 if self.removes_at_once > 1 else files + 10
+
+    def calls_to_rename(self, files: int) -> int:
+        """The most calls that renaming so many files, or moving them to a record, may cost."""
+        if self.batch_rename:
+            return 10
+        if self.rename_in_place:
+            return files + 10
+        return self.calls_to_remove(files) + 2 * files // self.batch_create
 
     def source(self, api: str) -> str:
         return f"{self.name}:{api}"
@@ -219,6 +256,7 @@ PERSCOM = System(
     replaces=r"POST /v2/attachments/\{id\}",
     removes=r"DELETE /v2/attachments(/.*)?",
     lists=r"POST /v2/\w+/search",
+    removes_at_once=500,
     batch_rename="PATCH /v2/attachments/batch",
     batch_remove="DELETE /v2/attachments/batch",
     batch_rename_record="PATCH /v2/events/batch",
@@ -226,6 +264,14 @@ PERSCOM = System(
     upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
     list={"port": "api", "match": "search", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
+    writes={"port": "api", "match": "/v2/attachments", "count": -1},
+    reads={
+        "port": "api",
+        "method": "POST",
+        "match": "/v2/attachments/search",
+        "count": -1,
+        "latency_ms": 0,
+    },
 )
 
 SERVICEMAX = System(
@@ -248,10 +294,15 @@ SERVICEMAX = System(
     removes=r"DELETE /v2/\w+/\{id\}/attachments?",
     lists=r"GET /v2/\w+(/attachments)?",
     batch_create=20,
+    removes_at_once=100,
+    bad_in_names=",/\\",
+    bad_to_remove=",",
     blob={"port": "api", "method": "GET", "match": "/document/", "count": -1},
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "/v2/", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/attachments", "count": -1},
+    writes={"port": "api", "match": "/attachment", "count": -1},
+    error_body='{"type": "validation_error", "message": %s}',
 )
 
 ENTERPRISE_TESTER = System(
@@ -263,7 +314,7 @@ ENTERPRISE_TESTER = System(
     sizes_listed=True,
     sets_mtime=False,
     has_filename=True,
-    renamable=("users", "events"),
+    renamable=("users",),  # requirements; of the others it may turn out so (405)
     real=(("users", "requirements"), ("events", "incidents")),
     options=(("user", "mount"),),
     say_collections=True,
@@ -279,6 +330,8 @@ ENTERPRISE_TESTER = System(
     upload={"port": "api", "method": "POST", "match": "/attachments", "count": -1},
     list={"port": "api", "method": "GET", "match": "s", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/attachment/", "count": -1},
+    writes={"port": "api", "match": "/attachment", "count": -1},
+    error_body='{"Message": %s}',
 )
 
 RILLSOFT = System(
@@ -305,6 +358,8 @@ RILLSOFT = System(
     upload={"port": "api", "method": "POST", "match": "/dms/projects/", "count": -1},
     list={"port": "api", "method": "GET", "match": "/dms/documents", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/dms/projects/", "count": -1},
+    writes={"port": "api", "match": "/dms/projects/", "count": -1},
+    error_body='{"status": "error", "message": "Bad Request", "details": %s}',
 )
 
 SYSTEMS = (PERSCOM, SERVICEMAX, ENTERPRISE_TESTER, RILLSOFT)
@@ -588,6 +643,14 @@ class Emulator:
             for name, a in files.items()
         }
 
+    def folder(self, record: str) -> dict:
+        """Name -> attachment of one record, without what only keeps it in the lists."""
+        return {
+            p[len(record) + 1 :]: a
+            for p, a in self.files().items()
+            if p.startswith(record + "/") and not p.endswith("/" + KEEP)
+        }
+
     def file(self, path: str) -> dict:
         files = self.files()
         assert path in files, f"the server has no {path}, but {sorted(files)}"
@@ -623,8 +686,12 @@ class Emulator:
         return self.ask_json("GET", "/requests/summary")
 
     def uploads(self) -> int:
-        """How many times bytes were sent, fillers not told from contents."""
-        return self.count(f"{self.system.creates}|{self.system.replaces}")
+        """How many calls brought bytes, fillers not told from contents."""
+        endpoints = re.compile(f"{self.system.creates}|{self.system.replaces}")
+        return sum(
+            endpoints.fullmatch(r["endpoint"]) is not None and r["files"] != 0
+            for r in self.requests()
+        )
 
     def downloads(self) -> list:
         """Requests for bytes, of more than the one that tells a size."""
@@ -638,6 +705,16 @@ class Emulator:
     def reset(self) -> None:
         self.ask("POST", "/requests/reset", {})
 
+    def removes_come_last(self) -> None:
+        """Nothing was removed before all that was uploaded was acknowledged (POST, then DELETE)."""
+        uploads = f"{self.system.creates}|{self.system.replaces}"
+        log = self.requests()
+        ended = [
+            r["t_ms"] + r["duration_ms"] for r in log if re.fullmatch(uploads, r["endpoint"])
+        ]
+        removes = [r["t_ms"] for r in log if re.fullmatch(self.system.removes, r["endpoint"])]
+        assert not ended or not removes or max(ended) <= min(removes) + 1, log
+
     # breaking and healing
 
     def faults(self, *rules: dict, latency_ms: Optional[int] = None) -> None:
@@ -649,9 +726,10 @@ class Emulator:
     def heal(self) -> None:
         self.faults(latency_ms=0)
 
-    def struck(self) -> int:
-        """How often the fault rules have struck."""
-        return sum(r["struck"] for r in self.ask_json("GET", "/faults")["rules"])
+    def struck(self, rule: Optional[int] = None) -> int:
+        """How often the fault rules, or the one of that number, have struck."""
+        counts = [r["struck"] for r in self.ask_json("GET", "/faults")["rules"]]
+        return sum(counts) if rule is None else counts[rule]
 
     def toggle(self, **values) -> None:
         self.ask("POST", "/set", values)
@@ -971,6 +1049,10 @@ class Mount:
             self / relative, f"user.attachfs.{name}", follow_symlinks=False
         ).decode()
 
+    def names(self, folder: str) -> list:
+        """What a directory lists, sorted, without what only keeps it in the server's lists."""
+        return sorted(n for n in os.listdir(self / folder) if n != KEEP)
+
     def tree(self) -> dict:
         return {self.system.logical_path(p): data for p, data in read_tree(self.path).items()}
 
@@ -1023,6 +1105,8 @@ class Mount:
             ), f"unexpected error in the log: {line}"
         for token in {self.emulator.token, self.token_file.read_text().strip()} - {""}:
             assert token not in said + self.log(), "the token is in the log"
+        if self.system.password:
+            assert self.system.password not in said + self.log(), "the password is in the log"
         check_cache(self.cache, self.killed)
 
     def _allowed(self, line: str) -> bool:

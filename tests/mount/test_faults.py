@@ -11,11 +11,8 @@ import os
 
 import pytest
 
-from harness import numbered, raises_errno, random_bytes, refusal, run, sha256, wait_until
+from harness import numbered, raises_errno, random_bytes, run, sha256, wait_until
 
-API = {"port": "api", "match": "/v2/", "count": -1}
-UPLOAD = {"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1}
-BLOB = {"port": "blob", "method": "GET", "match": "", "count": -1}
 TROUBLE = (
     r"50\d|429|reset|cut|connect|reach|refused|parked|broke|short|timed? ?out|EIO|invalid|JSON|HTML"
     r"|lost|unknown|truncat|stall|answer"
@@ -46,7 +43,7 @@ def test_writes_survive_trouble_that_passes(drive, what, count):
     before = m.emulator.files()
     os.listdir(m / "users/Ada Byron")
     os.listdir(m / "users/Nobody")
-    m.emulator.faults({**API, "count": count, **what})
+    m.emulator.faults({**m.system.api, "count": count, **what})
     (m / "users/Nobody/small.txt").write_bytes(b"small")
     (m / "users/Nobody/usual.txt").write_bytes(b"usual" * 1000)
     (m / "users/Ada Byron/notes.txt").write_bytes(b"replaced" * 1000)
@@ -83,7 +80,7 @@ def test_reads_survive_trouble_that_passes(drive, what):
     m.allow_errors(TROUBLE)
     for path in m.emulator.files():
         os.stat(m / path)
-    m.emulator.faults({**BLOB, "count": 2, **what})
+    m.emulator.faults({**m.system.blob, "count": 2, **what})
     for path, attachment in m.emulator.files().items():
         assert sha256((m / path).read_bytes()) == attachment["sha256"], path
 
@@ -115,7 +112,7 @@ def test_lying_answers_never_become_the_file(drive, what):
     data = m.emulator.bytes_of(path)
     for name in m.emulator.files():
         os.stat(m / name)
-    m.emulator.faults({**BLOB, **what})
+    m.emulator.faults({**m.system.blob, **what})
     try:
         found = (m / path).read_bytes()
     except OSError as e:
@@ -157,10 +154,9 @@ def reads(path, data) -> bool:
     ],
 )
 def test_listings_that_fail_say_so_and_come_back(drive, what, numbers):
-    m = drive(poll=0, timeout=3, start=False)
+    m = drive(poll=0, timeout=3)
     m.allow_errors(TROUBLE + "|403|list|nest|depth|empty|parse|denied")
-    m.emulator.faults({**API, **what})
-    m.start()
+    m.emulator.faults({**m.system.api, **what})
     with raises_errno(*numbers, errno.ETIMEDOUT):
         os.listdir(m / "users/Ada Byron")
     m.emulator.heal()
@@ -176,14 +172,14 @@ def lists(path) -> bool:
         return False
 
 
-def test_hostile_answers_do_not_leave_the_tree(drive):
-    """Ids and names that would climb, collide or overflow are not believed."""
-    m = drive(poll=0, timeout=3, start=False)
-    m.same_at_end = False
-    m.allow_errors(TROUBLE + "|id|name|list|record")
+UUIDS = [f"0f0b8b0e-53a5-4f3f-9e0c-7e3a6c1d2b4{i}" for i in range(4)]
+UP = "../../../etc/passwd"
+
+
+def perscom_rows(ids) -> list:
     climbing = {
         "id": 9,
-        "name": "../../../etc/passwd",
+        "name": UP,
         "filename": "x",
         "path": "p",
         "model_type": "App\\Models\\User",
@@ -192,20 +188,67 @@ def test_hostile_answers_do_not_leave_the_tree(drive):
         "created_at": "2026-01-01T00:00:00.000000Z",
         "updated_at": "2026-01-01T00:00:00.000000Z",
     }
-    records = [
-        {"id": "../../etc", "name": "climb", "attachments": []},
-        {"id": -1, "name": "minus", "attachments": []},
-        {"id": 10**22, "name": "big", "attachments": []},
-        {"id": 7, "name": "../../up", "attachments": [climbing], "created_at": "x"},
-    ]
-    meta = {"current_page": 1, "last_page": 1, "per_page": 1000, "total": 4}
-    body = json.dumps({"data": records, "links": {}, "meta": meta})
-    m.emulator.faults({**API, "status": 200, "body": body, "content_type": "application/json"})
-    m.start()
+    records = [{"id": i, "name": "a record", "attachments": []} for i in ids]
+    records.append({"id": 7, "name": "../../up", "attachments": [climbing], "created_at": "x"})
+    meta = {"current_page": 1, "last_page": 1, "per_page": 1000, "total": len(records)}
+    return [({}, {"data": records, "links": {}, "meta": meta})]
+
+
+def servicemax_rows(ids) -> list:
+    def file(ident):
+        href = "file:///etc/passwd"
+        links = [{"rel": "url", "href": href}]
+        return {"uuid": ident, "type": "file", "name": UP, "size": "9", "links": links}
+
+    records = [{"io_uuid": UUIDS[0], "io_name": "../../up"}]
+    records += [{"io_uuid": i, "io_name": "a record"} for i in ids]
+    files = {UUIDS[0]: [file(UUIDS[1])], **{str(i): [file(i)] for i in ids}}
+    return [({"match": "/attachments"}, files), ({}, records)]
+
+
+def enterprise_tester_rows(ids) -> list:
+    def file(ident):
+        link = "file:///etc/passwd"
+        return {"Id": ident, "Name": UP, "FileName": UP, "Size": 9, "Content": link, "Self": link}
+
+    records = [{"Id": UUIDS[0], "Name": "../../up", "Attachments": [file(UUIDS[1])]}]
+    records += [{"Id": i, "Name": "a record", "Attachments": [file(i)]} for i in ids]
+    return [({}, {"Skip": 0, "Top": 1000, "Total": len(records), "Items": records})]
+
+
+def rillsoft_rows(ids) -> list:
+    def document(ident, parent):
+        more = {"projectId": 42, "folderId": 3, "createdAt": "2026-01-01T00:00:00"}
+        place = {"parentUuid": parent, "elementName": "../../up"}
+        return {"id": ident, "name": UP, "description": "", "fileSize": 9, **place, **more}
+
+    rows = [document(7, UUIDS[0])] + [document(i, i) for i in ids]
+    return [({}, {"status": "success", "code": 200, "message": "OK", "details": rows})]
+
+
+HOSTILE = {
+    "perscom": perscom_rows,
+    "servicemax": servicemax_rows,
+    "enterprise-tester": enterprise_tester_rows,
+    "rillsoft": rillsoft_rows,
+}
+
+
+@pytest.mark.parametrize("ids", [(), ("../../etc", -1, 10**22, None)], ids=["names", "ids"])
+def test_hostile_answers_do_not_leave_the_tree(drive, system, ids):
+    """Ids and names that would climb, collide or overflow are not believed."""
+    m = drive(poll=0, timeout=3)
+    m.same_at_end = False
+    m.allow_errors(TROUBLE + "|id|name|list|record|HTTP|url|address|protocol")
+    answer = {**m.system.api, "status": 200, "content_type": "application/json"}
+    rows = HOSTILE[system.name](ids)
+    m.emulator.faults(*({**answer, **rule, "body": json.dumps(body)} for rule, body in rows))
+    shown = []
     for folder, folders, files in os.walk(m.path):
         for name in folders + files:
             assert name not in ("..", ".") and "/" not in name
             if name in files:
+                shown.append(name)
                 with raises_errno(
                     errno.EIO,
                     errno.EACCES,
@@ -214,17 +257,19 @@ def test_hostile_answers_do_not_leave_the_tree(drive):
                     errno.EHOSTDOWN,
                     errno.ETIMEDOUT,
                     errno.ENOENT,
+                    errno.ESTALE,
                 ):
                     with open(os.path.join(folder, name), "rb") as f:
                         assert b"root:" not in f.read()
                         raise OSError(errno.EIO, "read something harmless")
+    assert ids or any("etc%2Fpasswd" in name for name in shown), shown
     m.emulator.heal()
 
 
 def test_failing_calls_leave_the_daemon_well(drive):
     m = drive(poll=0, timeout=1)
     m.allow_errors(TROUBLE)
-    m.emulator.faults({**BLOB, "reset": True})
+    m.emulator.faults({**m.system.blob, "reset": True})
     for _ in range(2):
         run("sh", "-c", "cat users/*/* > /dev/null; ls -lR > /dev/null", cwd=m.path, ok=None)
     m.emulator.heal()
@@ -236,7 +281,7 @@ def test_failing_calls_leave_the_daemon_well(drive):
 
 def test_one_bad_entry_does_not_keep_the_batch_back(drive, system):
     if not system.batch_rename:
-        return
+        pytest.skip("renames go out one by one")
     m = drive(tree={"users": {"Ada Byron": numbered(40)}, "events": {}}, poll=0)
     m.allow_errors("422|refused|parked")
     os.listdir(m / "users/Ada Byron")
@@ -251,7 +296,7 @@ def test_one_bad_entry_does_not_keep_the_batch_back(drive, system):
             "match": "/batch",
             "count": 1,
             "status": 422,
-            "body": refusal(f"The resources.{victim}.name field must be a string."),
+            "body": system.refusal(f"The resources.{victim}.name field must be a string."),
         }
     )
     for i in range(40):
@@ -264,31 +309,14 @@ def test_one_bad_entry_does_not_keep_the_batch_back(drive, system):
     ), "the halves went through when asked again"
 
 
-def test_a_delete_the_storage_refuses_is_noticed(drive):
-    """P-13: the server says 200 and keeps the row: asked again, or told and asked on demand."""
-    m = drive(toggles={"delete_storage_failure": "on"}, poll=0)
-    m.allow_errors("delet|remove|refused|parked|still|kept")
-    os.unlink(m / "users/Ada Byron/notes.txt")
-    wait_until(
-        lambda: [r for r in m.emulator.requests(port="api") if r["method"] == "DELETE"], "the call"
-    )
-    wait_until(lambda: not m.idle() or m.status()["failed"], "the deletion to be known as not done")
-    assert "users/Ada Byron/notes.txt" in m.emulator.files()
-    m.emulator.toggle(delete_storage_failure="off")
-    m.command("retry", ok=None)
-    m.sync()
-    assert "users/Ada Byron/notes.txt" not in m.emulator.files()
-
-
 def test_unauthorised_writes_are_kept_and_said(drive):
     m = drive(poll=0)
     m.allow_errors("401|403|auth|denied|token|refused|parked|EACCES|permission")
     m.emulator.faults(
         {
-            **UPLOAD,
-            "match": "/v2/attachments",
+            **m.system.upload,
             "status": 403,
-            "body": refusal("The API key does not have the permissions.", "AuthorizationException"),
+            "body": m.system.refusal("The API key does not have the permissions."),
         }
     )
     (m / "users/Nobody/kept.txt").write_bytes(b"kept" * 500)
@@ -300,30 +328,30 @@ def test_unauthorised_writes_are_kept_and_said(drive):
     assert m.emulator.bytes_of("users/Nobody/kept.txt") == b"kept" * 500
 
 
-def test_an_expired_token_is_said_and_a_new_one_taken_from_the_file(drive):
-    m = drive(poll=0, tokens=["first-token-1234=*", "second-token-5678=*"], start=False)
-    m.allow_errors("401|auth|denied|token|credential|EACCES")
-    m.write_token("first-token-1234")
+def test_expired_credentials_are_said_and_new_ones_taken_from_the_file(drive, system):
+    tokens = () if system.password else ["first-token-1234=*", "second-token-5678=*"]
+    m = drive(poll=0, tokens=tokens, start=False)
+    m.allow_errors("401|auth|denied|token|credential|EACCES|password")
+    if tokens:
+        m.write_token("first-token-1234")
     m.start()
     assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
     m.emulator.faults(
-        {
-            **API,
-            "status": 401,
-            "body": refusal("You are not authenticated.", "AuthenticationException"),
-        }
+        {**m.system.api, "status": 401, "body": m.system.refusal("You are not authenticated.")}
     )
     (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
     wait_until(lambda: m.status()["state"] == "auth", "the status to say so")
     assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc", "what is cached is served"
     assert (m / "users/Nobody/new.txt").read_bytes() == b"x" * 2000
-    m.write_token("second-token-5678")
+    if tokens:
+        m.write_token("second-token-5678")
     m.emulator.heal()
     m.command("retry", ok=None)
     m.sync()
     assert m.emulator.bytes_of("users/Nobody/new.txt") == b"x" * 2000
     assert "first-token-1234" not in m.log() and "second-token-5678" not in m.log()
-    m.emulator.token = "second-token-5678"
+    if tokens:
+        m.emulator.token = "second-token-5678"
 
 
 def test_a_conflict_keeps_both(drive):
@@ -366,7 +394,7 @@ def test_a_throttled_mount_waits_says_so_and_then_works(drive):
     m = drive(settle=0, poll=0)
     m.allow_errors("429|throttl")
     os.listdir(m / "users/Nobody")
-    m.emulator.faults({**API, "count": 3, "status": 429, "headers": {"Retry-After": "2"}})
+    m.emulator.faults({**m.system.api, "count": 3, "status": 429, "headers": {"Retry-After": "2"}})
     (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
     wait_until(lambda: m.status()["state"] == "throttled", "the status to say so")
     m.sync()
@@ -375,7 +403,7 @@ def test_a_throttled_mount_waits_says_so_and_then_works(drive):
 
 def test_a_slow_dribbling_server_is_read_and_written_exactly(drive):
     m = drive(settle=0, poll=0)
-    m.emulator.faults({**BLOB, "bytes_per_second": 200_000}, latency_ms=100)
+    m.emulator.faults({**m.system.blob, "bytes_per_second": 200_000}, latency_ms=100)
     data = m.emulator.bytes_of("users/Grace Hopper/cobol.pdf")
     assert (m / "users/Grace Hopper/cobol.pdf").read_bytes() == data
     big = random_bytes(300_000)

@@ -139,6 +139,22 @@ def test_p12_deletes_go_out_as_batches_with_ids_in_the_body(drive):
     assert deletes[0]["request_bytes"] >= len('{"resources":[1,2,3]}')
 
 
+def test_p13_a_delete_the_storage_refuses_is_noticed(drive):
+    """The server says 200 and keeps the row: asked again, or told and asked on demand."""
+    m = drive(toggles={"delete_storage_failure": "on"}, poll=0)
+    m.allow_errors("delet|remove|refused|parked|still|kept")
+    os.unlink(m / "users/Ada Byron/notes.txt")
+    wait_until(
+        lambda: [r for r in m.emulator.requests(port="api") if r["method"] == "DELETE"], "the call"
+    )
+    wait_until(lambda: not m.idle() or m.status()["failed"], "the deletion to be known as not done")
+    assert "users/Ada Byron/notes.txt" in m.emulator.files()
+    m.emulator.toggle(delete_storage_failure="off")
+    m.command("retry", ok=None)
+    m.sync()
+    assert "users/Ada Byron/notes.txt" not in m.emulator.files()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -389,7 +405,35 @@ def test_p16_a_move_into_a_vanished_record_leaves_no_orphan(drive):
     rows = {a["name"]: a for a in m.emulator.attachments()}
     assert rows["notes.txt"]["record_name"] == "Ada Byron", "put back where it was"
     assert rows["logo.png"]["record_name"] == "Grace Hopper"
-    assert "notes.txt" in (m / ".attachfs/failed").read_text()
+    failed = (m / ".attachfs/failed").read_text()
+    assert "notes.txt" in failed and "gone from the server" in failed
+    notes = m.emulator.blob(rows["notes.txt"]["id"])
+    assert (m / "users/Nobody/notes.txt").read_bytes() == notes, "nothing lost"
+    os.rename(m / "users/Nobody/notes.txt", m / "users/Ada Byron/notes.txt")
+    m.sync()
+    assert m.emulator.files()["users/Ada Byron/notes.txt"]["id"] == rows["notes.txt"]["id"]
+
+
+def test_p16_many_moves_into_a_vanished_record_go_back_with_their_names(drive):
+    m = drive(tree={"users": {"Ada": numbered(30), "Nobody": {}}, "events": {}}, poll=0)
+    m.same_at_end = False
+    m.allow_errors("gone from the server")
+    before = {a["id"]: (a["name"], a["filename"], a["path"]) for a in m.emulator.attachments()}
+    os.listdir(m / "users/Ada")
+    os.listdir(m / "users/Nobody")
+    nobody = m.emulator.record_id("users", "Nobody")
+    m.emulator.change({"op": "delete_record", "collection": "users", "id": nobody})
+    m.emulator.reset()
+    for i in range(30):
+        os.rename(m / f"users/Ada/file-{i:04}.txt", m / f"users/Nobody/moved-{i}.txt")
+    m.sync(ok=False)
+    rows = m.emulator.attachments()
+    assert {a["record_name"] for a in rows} == {"Ada"}
+    assert {a["id"]: (a["name"], a["filename"], a["path"]) for a in rows} == before
+    assert m.emulator.calls()["PATCH /v2/attachments/batch"] <= 4, m.emulator.calls()
+    for i in range(30):
+        os.rename(m / f"users/Nobody/moved-{i}.txt", m / f"users/Ada/file-{i:04}.txt")
+    m.sync()
 
 
 def test_p27_the_tenant_is_said_where_the_server_wants_it(drive):

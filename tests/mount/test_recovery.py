@@ -23,8 +23,6 @@ from harness import (
     wait_until,
 )
 
-HANG = {"port": "api", "method": "POST", "match": "/attachments", "count": -1, "hang": True}
-
 
 def in_flight(m, what="the upload to be in flight"):
     wait_until(lambda: m.emulator.struck() > 0, what)
@@ -52,7 +50,7 @@ def test_killed_in_the_middle_of_an_upload(drive, size, what):
     before = m.emulator.files()
     path = "users/Nobody/new.bin" if what == "new" else "users/Ada Byron/notes.txt"
     os.listdir((m / path).parent)
-    m.emulator.faults({**HANG, "match": "/v2/attachments", "skip": 0})
+    m.emulator.faults({**m.system.upload, "hang": True})
     data = random_bytes(size, "upload")
     (m / path).write_bytes(data)
     in_flight(m)
@@ -64,7 +62,8 @@ def test_killed_in_the_middle_of_an_upload(drive, size, what):
     assert m.emulator.bytes_of(path) == data
     assert set(m.emulator.files()) == set(before) | {path}, "no duplicate, no filler"
     if what == "replaced":
-        assert m.emulator.file(path)["id"] == before[path]["id"]
+        same = m.emulator.file(path)["id"] == before[path]["id"]
+        assert same == m.system.replace_keeps_id
 
 
 @pytest.mark.parametrize("size", [100, 5000, 11_000_000])
@@ -78,21 +77,15 @@ def test_killed_when_the_server_had_done_it_but_not_said_so(drive, system, size,
     before = m.emulator.files()
     os.listdir(m / "users/Nobody")
     m.emulator.faults(
-        {
-            "port": "api",
-            "method": "POST",
-            "match": "/v2/attachments/search",
-            "count": -1,
-            "latency_ms": 0,
-        },
-        {"port": "api", "match": "/v2/attachments", "skip": step, "count": 1, "drop_reply": True},
-        {"port": "api", "match": "/v2/attachments", "skip": step, "count": -1, "hang": True},
+        system.reads,
+        {**system.writes, "skip": step, "count": 1, "drop_reply": True},
+        {**system.writes, "skip": step, "hang": True},
     )
     data = random_bytes(size, "lost reply")
     (m / "users/Nobody/new.bin").write_bytes(data)
     try:
         wait_until(
-            lambda: m.emulator.ask_json("GET", "/faults")["rules"][1]["struck"] or m.idle(),
+            lambda: m.emulator.struck(1) or m.idle(),
             "the lost reply",
         )
     finally:
@@ -109,49 +102,73 @@ def test_killed_with_renames_and_deletes_pending(drive):
     m = drive(
         tree={"users": {"Ada Byron": numbered(20), "Nobody": {}}, "events": {"Drill": {}}}, poll=0
     )
+    old = numbered(20)
     before = {p: a["id"] for p, a in m.emulator.files().items()}
     os.listdir(m / "users/Ada Byron")
     os.listdir(m / "events/Drill")
     m.emulator.faults({"port": "api", "match": "", "count": -1, "status": 503})
     m.allow_errors("503")
     os.rename(m / "users/Ada Byron/file-0000.txt", m / "users/Ada Byron/renamed.txt")
-    os.rename(m / "users/Ada Byron/file-0001.txt", m / "events/Drill/moved.txt")
+    if m.system.move_between_collections:
+        os.rename(m / "users/Ada Byron/file-0001.txt", m / "events/Drill/moved.txt")
+    else:
+        with raises_errno(errno.EXDEV):
+            os.rename(m / "users/Ada Byron/file-0001.txt", m / "events/Drill/moved.txt")
     os.unlink(m / "users/Ada Byron/file-0002.txt")
     os.rename(m / "users/Ada Byron/file-0003.txt", m / "users/Ada Byron/file-0004.txt")
-    os.rename(m / "events/Drill", m / "events/Exercise")
+    drill = "events/Drill"
+    if "events" in m.system.renamable:
+        drill = "events/Exercise"
+        os.rename(m / "events/Drill", m / drill)
+    else:
+        with raises_errno(errno.EPERM):
+            os.rename(m / "events/Drill", m / "events/Exercise")
     m.kill9()
     m.start()
-    names = set(os.listdir(m / "users/Ada Byron"))
+    moved = m.system.move_between_collections
+    names = set(m.names("users/Ada Byron"))
     assert "renamed.txt" in names and "file-0004.txt" in names
-    assert not names & {"file-0000.txt", "file-0001.txt", "file-0002.txt", "file-0003.txt"}
-    assert os.listdir(m / "events/Exercise") == ["moved.txt"]
+    assert not names & {"file-0000.txt", "file-0002.txt", "file-0003.txt"}
+    assert ("file-0001.txt" in names) != moved
+    assert m.names(drill) == (["moved.txt"] if moved else [])
     m.emulator.heal()
     m.command("retry", ok=None)
     m.sync()
-    after = {p: a["id"] for p, a in m.emulator.files().items()}
-    assert after["users/Ada Byron/renamed.txt"] == before["users/Ada Byron/file-0000.txt"]
-    assert after["events/Exercise/moved.txt"] == before["users/Ada Byron/file-0001.txt"]
+    files = {**m.emulator.folder("users/Ada Byron"), **m.emulator.folder(drill)}
+    after = {name: a["id"] for name, a in files.items()}
+    same = after["renamed.txt"] == before["users/Ada Byron/file-0000.txt"]
+    assert same == m.system.rename_in_place
+    assert m.emulator.blob(after["renamed.txt"]) == old["file-0000.txt"]
+    assert m.emulator.blob(after["file-0004.txt"]) == old["file-0003.txt"]
+    if moved:
+        same = after["moved.txt"] == before["users/Ada Byron/file-0001.txt"]
+        assert same == m.system.move_in_place
+        assert m.emulator.blob(after["moved.txt"]) == old["file-0001.txt"]
     assert len(after) == 18
 
 
-def test_killed_after_a_batch_whose_answer_was_lost(drive):
+def test_killed_after_a_change_whose_answer_was_lost(drive, system):
     m = drive(tree={"users": {"Ada Byron": numbered(30), "Nobody": {}}, "events": {}}, poll=0)
     os.listdir(m / "users/Ada Byron")
     m.emulator.faults(
-        {"port": "api", "match": "/batch", "count": 1, "drop_reply": True},
-        {"port": "api", "match": "/batch", "count": -1, "hang": True},
+        system.reads,
+        {**system.writes, "count": 1, "drop_reply": True},
+        {**system.writes, "hang": True},
     )
     for i in range(10):
         os.rename(m / f"users/Ada Byron/file-{i:04d}.txt", m / f"users/Ada Byron/renamed-{i}.txt")
         os.unlink(m / f"users/Ada Byron/file-{i + 10:04d}.txt")
-    in_flight(m)
+    wait_until(lambda: m.emulator.struck(1), "the lost answer")
     m.kill9()
     m.emulator.heal()
     m.start()
     m.sync()
-    assert sorted(p.split("/")[-1] for p in m.emulator.files()) == sorted(
-        [f"renamed-{i}.txt" for i in range(10)] + [f"file-{i:04d}.txt" for i in range(20, 30)]
-    )
+    old = numbered(30)
+    found = m.emulator.folder("users/Ada Byron")
+    assert {name: m.emulator.blob(a["id"]) for name, a in found.items()} == {
+        **{f"renamed-{i}.txt": old[f"file-{i:04d}.txt"] for i in range(10)},
+        **{f"file-{i:04d}.txt": old[f"file-{i:04d}.txt"] for i in range(20, 30)},
+    }
 
 
 def test_what_was_not_closed_when_killed_is_old_or_new_never_a_mix(drive):
@@ -208,7 +225,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(drive):
         m.kill9()
         m.start()
         found = {
-            n: (m / "users/Ada Byron" / n).read_bytes() for n in os.listdir(m / "users/Ada Byron")
+            n: (m / "users/Ada Byron" / n).read_bytes() for n in m.names("users/Ada Byron")
         }
         for name in set(found) | set(expected):
             if name not in unsure and name != "tmp":
@@ -217,7 +234,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(drive):
     m.emulator.heal()
     m.sync()
     assert {
-        p.split("/")[-1]: m.emulator.blob(a["id"]) for p, a in m.emulator.files().items()
+        n: m.emulator.blob(a["id"]) for n, a in m.emulator.folder("users/Ada Byron").items()
     } == expected
 
 
@@ -257,7 +274,7 @@ def test_sigterm_with_files_open_and_reads_parked_ends_all_the_same(drive, reade
     m = drive(timeout=600)
     for name in os.listdir(m / "users/Ada Byron"):
         os.stat(m / "users/Ada Byron" / name)
-    m.emulator.faults({"port": "blob", "method": "GET", "match": "", "count": -1, "hang": True})
+    m.emulator.faults({**m.system.blob, "hang": True})
     reader = readers.start(m / "users/Ada Byron/large.bin")
     fd = os.open(m / "users/Nobody/open.txt", os.O_CREAT | os.O_WRONLY)
     os.write(fd, b"x" * 100)
@@ -344,7 +361,8 @@ def test_a_network_that_comes_and_goes_loses_nothing(mount, emulator, gate):
     if door.listener is None:
         door.open()
     m.sync()
-    assert {p.split("/")[-1]: server.blob(a["id"]) for p, a in server.files().items()} == expected
+    found = server.folder("users/Ada Byron")
+    assert {name: server.blob(a["id"]) for name, a in found.items()} == expected
 
 
 # What is kept

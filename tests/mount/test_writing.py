@@ -49,16 +49,19 @@ def test_a_new_file_of_any_size_arrives_exactly(drive, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_new_bytes_of_any_size_keep_the_remote_id(drive, size):
+def test_new_bytes_of_any_size_keep_the_remote_id(drive, system, size):
     m = drive()
     path = "users/Ada Byron/notes.txt"
     before = m.emulator.file(path)
+    names, inode = set(m.emulator.files()), os.stat(m / path).st_ino
     data = random_bytes(size, "replaced")
     (m / path).write_bytes(data)
     m.sync()
     after = m.emulator.file(path)
     assert m.emulator.blob(after["id"]) == data
-    assert after["id"] == before["id"]
+    assert (after["id"] == before["id"]) == system.replace_keeps_id
+    assert os.stat(m / path).st_ino == inode
+    assert set(m.emulator.files()) == names, "the old one is not there beside it"
     assert (after["name"], after["filename"]) == (before["name"], before["filename"])
 
 
@@ -70,11 +73,8 @@ def test_cp_r_in_arrives_exactly(drive, scratch):
     run("cp", "-r", f"{scratch}/in/Nobody/.", m / "users/Nobody")
     m.sync()
     expected = read_tree(scratch / "in/Nobody")
-    assert {
-        p.split("/")[-1]: m.emulator.blob(a["id"])
-        for p, a in m.emulator.files().items()
-        if p.startswith("users/Nobody/")
-    } == expected
+    there = m.emulator.folder("users/Nobody")
+    assert {name: m.emulator.blob(a["id"]) for name, a in there.items()} == expected
 
 
 def test_rsync_in_twice_transfers_nothing_the_second_time_nor_after_a_remount(drive, scratch):
@@ -378,7 +378,7 @@ def test_local_names_stay_here_until_they_get_another(drive):
         (m / "users/Nobody" / name).write_bytes(b"not for the server" * 100)
     m.sync()
     assert m.emulator.uploads() == 0
-    assert not any(p.startswith("users/Nobody/") for p in m.emulator.files())
+    assert not m.emulator.folder("users/Nobody")
     os.rename(m / "users/Nobody/film.mkv.part", m / "users/Nobody/film.mkv")
     for name in (".notes.txt.swp", ".~lock.table.ods#", ".goutputstream-XYZ", ".DS_Store"):
         assert (m / "users/Nobody" / name).read_bytes() == b"not for the server" * 100
@@ -400,16 +400,14 @@ def test_a_file_written_during_its_upload_ends_with_the_last_bytes(drive, system
     m = drive(settle=0, poll=0)
     path = "users/Nobody/busy.txt"
     (m / path).write_bytes(b"first" * 1000)
-    m.emulator.faults(
-        {"port": "api", "method": "POST", "match": "/attachments", "count": 3, "latency_ms": 800}
-    )
+    m.emulator.faults({**system.upload, "count": 3, "latency_ms": 600})
     for i in range(10):
         (m / path).write_bytes(b"version %d " % i * 500)
         threading.Event().wait(0.1)
     m.emulator.heal()
     m.sync()
     assert m.emulator.bytes_of(path) == b"version 9 " * 500
-    assert len([p for p in m.emulator.files() if p.startswith("users/Nobody/")]) == 1
+    assert list(m.emulator.folder("users/Nobody")) == ["busy.txt"]
 
 
 def test_an_unfinished_file_is_not_on_the_server(drive):
@@ -433,11 +431,9 @@ def test_files_outside_records_are_refused(drive):
         assert not (folder / "new.txt").exists()
 
 
-def test_a_full_cache_is_enospc_at_write_and_never_loses_what_was_taken(drive):
+def test_a_full_cache_is_enospc_at_write_and_never_loses_what_was_taken(drive, system):
     m = drive(cache_size=8_000_000, settle=600, poll=0)
-    m.emulator.faults(
-        {"port": "api", "method": "POST", "match": "/attachments", "count": -1, "status": 503}
-    )
+    m.emulator.faults({**system.upload, "status": 503})
     m.allow_errors("503|ENOSPC|No space|space")
     kept = {}
     for i in range(8):

@@ -188,6 +188,8 @@ static void answer(struct request *rq)
 
 	if (rq->multipart)
 		multipart_end(rq->multipart);
+	if (rq->log && rq->body_kind != BODY_DISCARD)
+		reqlog_files(rq->emu->log, rq->log, rq->multipart ? rq->multipart->n_files : 0);
 	if (rq->fault && rq->fault->status > 0) {
 		answer_from_rule(rq);
 		return;

@@ -26,6 +26,7 @@ struct reqlog_entry {
 	int status;
 	uint64_t request_bytes;
 	uint64_t response_bytes;
+	int files; /* in the body; -1: it was not looked into (yet) */
 };
 
 struct endpoint_count {
@@ -182,6 +183,7 @@ struct reqlog_entry *reqlog_begin(struct reqlog *log, enum port_kind port, const
 				   .authorization = authorization,
 				   .range = range ? xstrdup(range) : NULL,
 				   .endpoint = endpoint_of(port, method, path),
+				   .files = -1,
 				   .listed = true,
 				   .running = true};
 	pthread_mutex_lock(&log->lock);
@@ -200,6 +202,13 @@ void reqlog_received(struct reqlog *log, struct reqlog_entry *e, uint64_t bytes)
 	e->request_bytes += bytes;
 	if (e->seq >= log->since_seq)
 		log->bytes_in += bytes;
+	pthread_mutex_unlock(&log->lock);
+}
+
+void reqlog_files(struct reqlog *log, struct reqlog_entry *e, size_t n)
+{
+	pthread_mutex_lock(&log->lock);
+	e->files = (int)n;
 	pthread_mutex_unlock(&log->lock);
 }
 
@@ -252,6 +261,11 @@ static void write_entry(const struct reqlog *log, const struct reqlog_entry *e, 
 	buffer_printf(out, ",\"authorization\":%s,\"status\":%d,\"request_bytes\":%llu",
 		      e->authorization ? "true" : "false", e->status,
 		      (unsigned long long)e->request_bytes);
+	buffer_json_key(out, "files");
+	if (e->files < 0)
+		buffer_puts(out, "null");
+	else
+		buffer_printf(out, "%d", e->files);
 	buffer_printf(out, ",\"response_bytes\":%llu,\"duration_ms\":%.3f}",
 		      (unsigned long long)e->response_bytes, (double)(end - e->begun_us) / 1000.0);
 }

@@ -30,6 +30,8 @@ struct reqlog_entry *reqlog_begin(struct reqlog *log, enum port_kind port, const
 				  const char *path, const char *query, const char *range,
 				  bool authorization);
 void reqlog_received(struct reqlog *log, struct reqlog_entry *entry, uint64_t bytes);
+/* The whole body is here, and has so many files. */
+void reqlog_files(struct reqlog *log, struct reqlog_entry *entry, size_t n);
 void reqlog_answer(struct reqlog *log, struct reqlog_entry *entry, int status);
 void reqlog_sent(struct reqlog *log, struct reqlog_entry *entry, uint64_t bytes);
 void reqlog_end(struct reqlog *log, struct reqlog_entry *entry);

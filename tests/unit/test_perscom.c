@@ -1243,6 +1243,124 @@ static void test_a_server_that_does_not_tell_the_owner_made_no_orphan(void **sta
 	remote_file_clear(&item.file);
 }
 
+/* Of 77 in user 12 under the label "a" (P-31), to event 9 as "b". */
+static struct remote_change emigration(const char *name)
+{
+	struct remote_change item = change("77", name);
+
+	item.move = true;
+	item.collection = "events";
+	item.record = "9";
+	item.known_collection = "users";
+	item.known_record = "12";
+	item.known_name = "a";
+	item.known_filename = "a.txt";
+	return item;
+}
+
+#define MOVE_URL "https://api.perscom.io/v2/attachments/batch?include=model"
+#define MOVED_ROW(id, model)                                                                       \
+	"{\"id\":" id ",\"name\":\"b\",\"path\":\"p\","                                            \
+	"\"model_type\":\"App\\\\Models\\\\Event\",\"model_id\":9" model "}"
+
+static void test_what_was_moved_to_nobody_is_put_back_and_refused(void **state)
+{
+	static const struct {
+		int status;
+		const char *body;
+		enum remote_outcome outcome;
+		int error;
+	} rows[] = {
+		{200, "{\"data\":[{\"id\":77}]}", REMOTE_REFUSED, -ENOENT},
+		{200, "{\"data\":[]}", REMOTE_UNKNOWN, -EIO},
+		{200, "{}", REMOTE_UNKNOWN, -EIO},
+		{500, "{}", REMOTE_UNKNOWN, -EIO},
+		{403, "{}", REMOTE_UNKNOWN, -EIO},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct remote_change items[] = {emigration("b"), change("78", "b")};
+		int done = 0;
+		assert_int_equal(remote->ops->update(remote, TRANSFER_WRITEBACK, items, 2,
+						     count_done, &done),
+				 0);
+		answer(next_sent("PATCH", MOVE_URL), 200,
+		       "{\"data\":[" MOVED_ROW("77", ",\"model\":null") "," MOVED_ROW(
+			       "78", ",\"model\":null") "]}");
+		assert_int_equal(done, 0);
+		struct sent *back = next_sent("PATCH", UPDATE_URL);
+		assert_string_equal(back->body,
+				    "{\"resources\":{\"77\":{\"name\":\"a\",\"filename\":\"a.txt\","
+				    "\"model_type\":\"App\\\\Models\\\\User\",\"model_id\":12}}}");
+		answer(back, rows[i].status, rows[i].body);
+		assert_int_equal(done, 1);
+		assert_int_equal(items[0].outcome, rows[i].outcome);
+		assert_int_equal(items[0].error, rows[i].error);
+		assert_null(items[0].file.id);
+		/* an orphan that was one before, and is only renamed */
+		assert_int_equal(items[1].outcome, REMOTE_DONE);
+		remote_file_clear(&items[1].file);
+	}
+}
+
+static void test_a_move_alone_goes_back_without_names(void **state)
+{
+	struct remote_change item = emigration(NULL);
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(
+		remote->ops->update(remote, TRANSFER_WRITEBACK, &item, 1, count_done, &done), 0);
+	answer(next_sent("PATCH", MOVE_URL), 200,
+	       "{\"data\":[" MOVED_ROW("77", ",\"model\":null") "]}");
+	struct sent *back = next_sent("PATCH", UPDATE_URL);
+	assert_string_equal(back->body, "{\"resources\":{\"77\":{\"model_type\":"
+					"\"App\\\\Models\\\\User\",\"model_id\":12}}}");
+	world.refuse = -ECANCELED;
+	answer(back, 200, "{\"data\":[{\"id\":77}]}");
+	assert_int_equal(done, 1);
+	assert_int_equal(item.outcome, REMOTE_REFUSED);
+}
+
+static void test_a_move_is_done_where_the_record_is_there_or_not_told(void **state)
+{
+	static const char *const rows[] = {MOVED_ROW("77", ",\"model\":{\"id\":9}"),
+					   MOVED_ROW("77", "")};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct remote_change item = emigration(NULL);
+		char body[256];
+		int done = 0;
+		assert_int_equal(remote->ops->update(remote, TRANSFER_WRITEBACK, &item, 1,
+						     count_done, &done),
+				 0);
+		snprintf(body, sizeof(body), "{\"data\":[%s]}", rows[i]);
+		answer(next_sent("PATCH", MOVE_URL), 200, body);
+		assert_int_equal(done, 1);
+		assert_int_equal(item.outcome, REMOTE_DONE);
+		assert_string_equal(item.file.record, "9");
+		remote_file_clear(&item.file);
+	}
+}
+
+static void test_a_move_to_nobody_that_cannot_be_undone_is_not_settled(void **state)
+{
+	struct remote_change item = emigration(NULL);
+	int done = 0;
+
+	(void)state;
+	item.known_record = NULL;
+	assert_int_equal(
+		remote->ops->update(remote, TRANSFER_WRITEBACK, &item, 1, count_done, &done), 0);
+	answer(next_sent("PATCH", MOVE_URL), 200,
+	       "{\"data\":[" MOVED_ROW("77", ",\"model\":null") "]}");
+	assert_int_equal(done, 1);
+	assert_int_equal(item.outcome, REMOTE_UNKNOWN);
+	assert_null(item.file.id);
+}
+
 #define IDS_SEARCH(ids)                                                                            \
 	"{\"filters\":[{\"field\":\"id\",\"operator\":\"in\",\"value\":[" ids "]}],"               \
 	"\"sort\":[{\"field\":\"id\",\"direction\":\"asc\"}]}"
@@ -1688,6 +1806,10 @@ int main(void)
 		CALL_TEST(test_a_file_that_became_nobodys_is_deleted_and_the_record_gone),
 		CALL_TEST(test_an_orphan_that_cannot_be_deleted_any_more_is_no_success),
 		CALL_TEST(test_a_server_that_does_not_tell_the_owner_made_no_orphan),
+		CALL_TEST(test_what_was_moved_to_nobody_is_put_back_and_refused),
+		CALL_TEST(test_a_move_alone_goes_back_without_names),
+		CALL_TEST(test_a_move_is_done_where_the_record_is_there_or_not_told),
+		CALL_TEST(test_a_move_to_nobody_that_cannot_be_undone_is_not_settled),
 		CALL_TEST(test_a_burst_of_deletes_is_verified_once),
 		CALL_TEST(test_a_row_that_was_kept_is_refused_and_the_next_delete_verified),
 		CALL_TEST(test_a_verification_that_fails_proves_nothing),

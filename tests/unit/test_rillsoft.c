@@ -493,10 +493,9 @@ static void test_outcomes_follow_from_what_is_known_to_have_happened(void **stat
 static void test_details_reach_the_user_in_any_type(void **state)
 {
 	static const char *const forms[] = {
-		"{\"message\":\"Access denied\",\"details\":\"Insufficient permissions\"}",
-		"{\"message\":\"Access denied\",\"details\":[\"Insufficient permissions\"]}",
-		"{\"message\":\"Access denied\",\"details\":{\"file\":[\"Insufficient "
-		"permissions\"]}}",
+		"{\"message\":\"Access denied\",\"details\":\"Not permitted\"}",
+		"{\"message\":\"Access denied\",\"details\":[\"Not permitted\"]}",
+		"{\"message\":\"Access denied\",\"details\":{\"file\":[\"Not permitted\"]}}",
 	};
 	char words[256];
 
@@ -504,7 +503,7 @@ static void test_details_reach_the_user_in_any_type(void **state)
 	for (size_t i = 0; i < 3; i++) {
 		json_t *root = parse(forms[i]);
 		call_find_words(root, NULL, 0, words, sizeof(words));
-		assert_string_equal(words, "Access denied: Insufficient permissions");
+		assert_string_equal(words, "Access denied: Not permitted");
 		json_decref(root);
 	}
 }

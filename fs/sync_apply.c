@@ -14,6 +14,7 @@
 #include <attachfs/names.h>
 
 #include "events.h"
+#include "lister.h"
 #include "notifier.h"
 #include "ops.h"
 #include "sync_private.h"
@@ -237,6 +238,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	tree_swap_known_locked(t, n, ghost);
 	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
+	ghost->change = n->change; /* still the same change, for those that wait for it */
 }
 
 static void created(struct batch *b, size_t i, struct node *n)
@@ -449,6 +451,8 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(b->sync, n, c->error, c->message);
+		if (c->file.id && n->parent) /* something was done there all the same */
+			lister_again_locked(b->sync->m->lister, n->parent);
 		break;
 	case REMOTE_RETRY:
 		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error),

@@ -123,10 +123,30 @@ static int et_fetch(struct remote *r, enum transfer_class class, const struct re
 	return error;
 }
 
+/*
+ * PATCH is documented of requirements only (section 7): whether others have it, the first one shows.
+ * A file can be made, replaced and removed wherever it can be seen.
+ */
+static int et_may(const struct remote *r, enum remote_deed deed, const char *collection,
+		  const char *to, const char *name)
+{
+	const struct et *p = (const struct et *)r;
+	const struct et_collection *c = et_find_collection(collection);
+
+	(void)to;
+	(void)name;
+	if (deed != REMOTE_CHANGES_RECORD || !c)
+		return 0;
+	if (!c->writable_record)
+		return -EPERM;
+	return atomic_load(&p->fixed_records) & 1u << et_collection_index(c) ? -EPERM : 0;
+}
+
 static const struct remote_ops et_ops = {
 	.free = et_free,
 	.probe = et_probe,
 	.check = et_check,
+	.may = et_may,
 	.make_record = et_make_record,
 	.list_tree = et_list_tree,
 	.list_record = et_list_record,

@@ -193,6 +193,8 @@ struct et {
 	const char *collections; /* as asked for, or the default; the options' own */
 	atomic_uint orders[2];	 /* by language: the variant the server takes */
 	_Atomic int64_t skew_s;	 /* server's clock minus ours */
+	/* by collection, a bit each: it has answered that such records cannot be changed (405) */
+	atomic_uint fixed_records;
 
 	/* By collection: what is known of polling, see enterprise_tester_poll.c. */
 	struct et_watch {

@@ -51,6 +51,8 @@ static void change_reply(void *ctx, const struct call_reply *reply)
 
 	et_note_reply(all->p, reply);
 	enum remote_outcome outcome = et_judge(reply, all->verb, 1, 0, &error, &look);
+	if (error == -EPERM && all->verb == ET_PATCH)
+		atomic_fetch_or(&all->p->fixed_records, 1u << et_collection_index(one->c));
 	if (error == -EPERM)
 		snprintf(message, sizeof(message),
 			 "this server cannot change %s (405): do it in Enterprise Tester, then "

@@ -100,6 +100,47 @@ static void on_verified(void *ctx, int error, struct rillsoft_listing *l, const 
 		rillsoft_job_succeed(job, doc);
 }
 
+/* The folder is deleted, and the document in another one now: once more, with that. */
+static bool follow_folder(struct rillsoft_job *job, const struct rillsoft_doc *doc)
+{
+	if (job->retried || strcmp(doc->folder, job->folder) == 0)
+		return false;
+	job->retried = true;
+	memcpy(job->folder, doc->folder, sizeof(job->folder));
+	send_update(job);
+	return true;
+}
+
+/* 400: the server may want the file; it says nothing of what it does not like. */
+static void after_invalid(struct rillsoft_job *job)
+{
+	struct call_reply reply = {
+		.status = 400, .error = -EINVAL, .sent = true, .message = job->message};
+
+	if (job->with_file) {
+		rillsoft_job_judge(job, &reply);
+	} else if (job->fd >= 0) {
+		job->with_file = true;
+		job->filename = job->name;
+		send_update(job);
+	} else {
+		download(job);
+	}
+}
+
+static void on_invalid_listed(void *ctx, int error, struct rillsoft_listing *l, const char *message)
+{
+	struct rillsoft_job *job = ctx;
+	const struct rillsoft_doc *doc = l ? rillsoft_find_doc(l, job->item->id) : NULL;
+
+	if (error < 0)
+		rillsoft_job_end(job, REMOTE_RETRY, error, "%s", message);
+	else if (!doc)
+		rillsoft_job_end(job, REMOTE_GONE, -ENOENT, "%s", job->message);
+	else if (!follow_folder(job, doc))
+		after_invalid(job);
+}
+
 /* 404: is it the document that is gone, its folder, or the element it shall move to? */
 static void on_missing_listed(void *ctx, int error, struct rillsoft_listing *l, const char *message)
 {
@@ -111,10 +152,8 @@ static void on_missing_listed(void *ctx, int error, struct rillsoft_listing *l, 
 		rillsoft_job_end(job, REMOTE_RETRY, error, "%s", message);
 	} else if (!doc) {
 		rillsoft_job_end(job, REMOTE_GONE, -ENOENT, "%s", job->message);
-	} else if (!job->retried && strcmp(doc->folder, job->folder) != 0) {
-		job->retried = true;
-		memcpy(job->folder, doc->folder, sizeof(job->folder));
-		send_update(job);
+	} else if (follow_folder(job, doc)) {
+		return;
 	} else if (moves(job)) {
 		bool there = rillsoft_find_of(l, item->collection, item->record);
 		rillsoft_job_end(job, REMOTE_REFUSED, there ? -EPERM : -ENOENT,
@@ -141,12 +180,10 @@ static void on_updated(void *ctx, const struct call_reply *reply)
 		job->ris->file_required = true;
 	if (done) {
 		rillsoft_job_want(job, RILLSOFT_FRESH, on_verified);
-	} else if (reply->status == 400 && !job->with_file && job->fd >= 0) {
-		job->with_file = true;
-		job->filename = job->name;
-		send_update(job);
-	} else if (reply->status == 400 && !job->with_file) {
-		download(job);
+	} else if (reply->status == 400 && job->retried) {
+		after_invalid(job);
+	} else if (reply->status == 400) {
+		rillsoft_job_want(job, RILLSOFT_FRESH, on_invalid_listed);
 	} else if (reply->status == 404) {
 		rillsoft_job_want(job, RILLSOFT_FRESH, on_missing_listed);
 	} else if (reply->status == 409 && moves(job)) {
@@ -182,8 +219,11 @@ static void send_update(struct rillsoft_job *job)
 	call_add_field(call, "name", job->name);
 	call_add_field(call, "description", job->doc->description);
 	call_set_any_answer(call);
-	/* Twice the same is once the same. */
-	call_set_idempotent(call, true);
+	/*
+	 * Twice the same is once the same; but a server that hangs up on what is too large for it
+	 * shall not have the bytes again at once: who asked waits longer each time.
+	 */
+	call_set_idempotent(call, !job->with_file);
 	call_set_scope(call, "to change documents");
 	rillsoft_job_start_call(job, call, on_updated);
 }

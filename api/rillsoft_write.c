@@ -64,20 +64,32 @@ void rillsoft_job_end(struct rillsoft_job *job, enum remote_outcome outcome, int
 	release(job);
 }
 
-void rillsoft_job_judge(struct rillsoft_job *job, const struct call_reply *reply)
+/* What the person may do about a refusal, besides what the server's words say. */
+static const char *find_hint(const struct rillsoft_job *job, int status)
 {
 	bool upload = job->verb == RILLSOFT_CREATES || job->verb == RILLSOFT_REPLACES;
-	bool update = (job->verb == RILLSOFT_UPDATES || job->verb == RILLSOFT_REPLACES) &&
-		      !rillsoft_is_attachments(job->item->collection);
-	const char *hint = "";
+	bool update = job->verb == RILLSOFT_UPDATES || job->verb == RILLSOFT_REPLACES;
+
+	if (status == 400 && rillsoft_is_attachments(job->item->collection))
+		return "; it may be too large, or want another project= or portfolio=";
+	if (status == 400 && upload)
+		return " (it may be larger than the client's settings on the server allow)";
+	if (status == 409)
+		return "; it may be locked, or another document there may have that name";
+	if (status == 423)
+		return "; it is locked, or may not be changed";
+	if (status == 405 && update && !rillsoft_is_attachments(job->item->collection))
+		return "; try another method_override=";
+	return "";
+}
+
+void rillsoft_job_judge(struct rillsoft_job *job, const struct call_reply *reply)
+{
 	int error;
 	enum remote_outcome outcome = rillsoft_judge(reply, job->verb, &error);
 
-	if (reply->status == 400 && upload)
-		hint = " (it may be larger than the client's settings on the server allow)";
-	else if (reply->status == 405 && update)
-		hint = "; try another method_override=";
-	rillsoft_job_end(job, outcome, error, "%.160s%s", reply->message, hint);
+	rillsoft_job_end(job, outcome, error, "%.160s%s", reply->message,
+			 find_hint(job, reply->status));
 }
 
 void rillsoft_job_succeed(struct rillsoft_job *job, const struct rillsoft_doc *doc)

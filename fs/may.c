@@ -51,6 +51,11 @@ int may_create_locked(const struct mount *m, struct node *dir, const char *shown
 	return ask_shown(m, REMOTE_CREATES, dir, NULL, shown);
 }
 
+int may_change_record_locked(const struct mount *m, struct node *record)
+{
+	return record->parent ? ask(m, REMOTE_CHANGES_RECORD, record->parent, NULL, NULL) : 0;
+}
+
 int may_write_locked(const struct mount *m, struct node *n)
 {
 	if (n->gone || n->local || !n->parent || !is_there(n))

@@ -136,6 +136,7 @@ void file_close_locked(struct mount *m, struct node *n);
 
 /* may.c: whether the server could do it at all. 0, or the -errno for the program. tree->lock held. */
 int may_create_locked(const struct mount *m, struct node *dir, const char *shown);
+int may_change_record_locked(const struct mount *m, struct node *record);
 int may_write_locked(const struct mount *m, struct node *n);
 int may_remove_locked(const struct mount *m, struct node *n);
 /* @target: what is there under that name now, or NULL. */
@@ -160,9 +161,10 @@ int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st);
 void virtual_readlink(fuse_req_t req, struct mount *m, uint64_t ino);
 
 /* record_json.c: .record.json, by the inode number of virtual.c. */
-bool json_is_writable(const struct mount *m);
+/* tree->lock held. */
+bool json_is_writable_locked(const struct mount *m, struct node *record);
 /* What is its own; the rest is the record's. tree->lock held. */
-void json_stat_locked(const struct mount *m, const struct node *record, struct stat *st);
+void json_stat_locked(const struct mount *m, struct node *record, struct stat *st);
 void json_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi);
 void json_read(struct call *c);
 void json_write(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_bufvec *in, off_t off,

@@ -345,10 +345,21 @@ static int check_rename_file(struct mount *m, const struct node *n, const struct
 	return check_name(m, dir, name);
 }
 
-static int check_rename_record(struct mount *m, const struct node *n, const struct node *dir,
+/* What was refused can be taken back: the server's own name. */
+static bool is_known_as(const struct node *n, const char *shown)
+{
+	char server[3 * NAMES_MAX + 1];
+
+	names_to_server(shown, server);
+	return n->known.name && !strcmp(n->known.name, server);
+}
+
+static int check_rename_record(struct mount *m, struct node *n, const struct node *dir,
 			       const struct node *target, const char *name)
 {
-	bool can = m->remote->caps.rename_records || tree_is_unlisted(m->tree, dir);
+	bool can = tree_is_unlisted(m->tree, dir) ||
+		   (m->remote->caps.rename_records &&
+		    (is_known_as(n, name) || may_change_record_locked(m, n) == 0));
 
 	if (n->kind != NODE_RECORD || dir != n->parent || !can)
 		return -EPERM;
@@ -453,11 +464,11 @@ static void commit_then_rename_unlock(struct call *c, struct node *n)
 }
 
 /* A file takes the place of .record.json, as editors save. */
-static bool takes_fields(const struct mount *m, const struct node *n, const struct node *to,
+static bool takes_fields(const struct mount *m, const struct node *n, struct node *to,
 			 const struct rename *a)
 {
-	return json_is_writable(m) && n->kind == NODE_FILE && to->kind == NODE_RECORD &&
-	       !strcmp(a->name, ".record.json") && !a->flags;
+	return n->kind == NODE_FILE && to->kind == NODE_RECORD &&
+	       !strcmp(a->name, ".record.json") && !a->flags && json_is_writable_locked(m, to);
 }
 
 static void rename_run(struct call *c)

@@ -55,10 +55,27 @@ static struct text *text_of(uint64_t fh)
 	return (struct text *)(uintptr_t)fh;
 }
 
-bool json_is_writable(const struct mount *m)
+bool json_is_writable_locked(const struct mount *m, struct node *record)
 {
 	return m->remote->caps.set_fields && m->remote->ops->update_records &&
-	       !m->options->read_only;
+	       !m->options->read_only &&
+	       /* what was refused can be taken back */
+	       (record->fields || may_change_record_locked(m, record) == 0);
+}
+
+/* The same of an inode number, without the lock. */
+static bool is_writable(const struct mount *m, uint64_t ino)
+{
+	struct node *record;
+	bool can;
+
+	if (!(ino & VIRTUAL_JSON))
+		return false;
+	tree_lock(m->tree);
+	record = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
+	can = record && json_is_writable_locked(m, record);
+	tree_unlock(m->tree);
+	return can;
 }
 
 static struct text *text_new(struct mount *m, uint64_t record, int flags)
@@ -111,7 +128,7 @@ void json_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_i
 	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC);
 	struct text *t;
 
-	if (!(ino & VIRTUAL_JSON) || (writes && !json_is_writable(m))) {
+	if (!(ino & VIRTUAL_JSON) || (writes && !is_writable(m, ino))) {
 		fuse_reply_err(req, EACCES);
 		return;
 	}
@@ -127,8 +144,9 @@ void json_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_i
 		json_release(m, fi->fh);
 }
 
-void json_stat_locked(const struct mount *m, const struct node *record, struct stat *st)
+void json_stat_locked(const struct mount *m, struct node *record, struct stat *st)
 {
+	bool writable = json_is_writable_locked(m, record);
 	int64_t ns = record->known.mtime_ns;
 
 	/* not the directory's: it changes with every file in it, and editors would wonder */
@@ -136,10 +154,10 @@ void json_stat_locked(const struct mount *m, const struct node *record, struct s
 		ns = m->started_ns;
 	if (ns < record->fields_ns)
 		ns = record->fields_ns;
-	st->st_mode = S_IFREG | (json_is_writable(m) ? 0644 & ~m->tree->umask : 0444);
+	st->st_mode = S_IFREG | (writable ? 0644 & ~m->tree->umask : 0444);
 	st->st_size = 0; /* known when it was fetched */
 	/* editors that would put another file in its place write into one with two links */
-	st->st_nlink = json_is_writable(m) ? 2 : 1;
+	st->st_nlink = writable ? 2 : 1;
 	st->st_mtim.tv_sec = st->st_ctim.tv_sec = ns / CLOCK_NS_PER_S;
 	st->st_mtim.tv_nsec = st->st_ctim.tv_nsec = ns % CLOCK_NS_PER_S;
 }
@@ -480,8 +498,7 @@ void json_setattr(fuse_req_t req, struct mount *m, uint64_t ino, const struct st
 			 .fh = fi ? fi->fh : 0,
 			 .len = (uint64_t)attr->st_size};
 
-	if (!(ino & VIRTUAL_JSON) || !json_is_writable(m) ||
-	    (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+	if (!is_writable(m, ino) || (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
 		fuse_reply_err(req, EPERM);
 	else if (!(to_set & FUSE_SET_ATTR_SIZE))
 		reply_attr(req, m, ino);

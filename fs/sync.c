@@ -165,6 +165,8 @@ int64_t sync_plan(struct sync *s)
 			break;
 		take_call(s, &plan, &plan.calls[i], &v, &todo);
 	}
+	s->held_at =
+		!r && !plan.n_calls && !s->in_flight && v.next_ms == INT64_MAX ? t->changes : 0;
 	tree_unlock(t);
 	plan_clear(&plan);
 	sync_view_clear(&v);
@@ -275,6 +277,22 @@ int sync_start(struct sync *s)
 	return 0;
 }
 
+/*
+ * Everything that could be sent was, and what is left waits for what is parked: a name that a
+ * parked file has, say. tree->lock held.
+ */
+static bool is_held_locked(const struct sync *s)
+{
+	const struct tree *t = s->m->tree;
+	const struct node *n = t->sync_first;
+
+	if (!s->held_at || s->held_at != t->changes)
+		return false;
+	while (n && !n->error)
+		n = n->sync_next;
+	return n;
+}
+
 /* Whether waiting could help: something is on its way, or is not backing off after a failure. */
 static bool may_still_send(struct sync *s)
 {
@@ -285,7 +303,8 @@ static bool may_still_send(struct sync *s)
 		return false;
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
-	for (const struct node *n = s->m->tree->sync_first; n && !may; n = n->sync_next)
+	for (const struct node *n = s->m->tree->sync_first; n && !may && !is_held_locked(s);
+	     n = n->sync_next)
 		may = what_differs(n) && !n->error && !node_being_written(n) &&
 		      n->retry_at_ms <= now;
 	tree_unlock(s->m->tree);
@@ -301,6 +320,7 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 		return;
 	tree_lock(s->m->tree);
 	s->draining = true;
+	s->held_at = 0;
 	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
 		n->retry_at_ms = 0; /* one more try for all */
 	tree_unlock(s->m->tree);
@@ -340,6 +360,7 @@ void sync_flush(struct sync *s)
 {
 	tree_lock(s->m->tree);
 	s->flush_ms = clock_mono_ms();
+	s->held_at = 0;
 	tree_unlock(s->m->tree);
 	sync_wake(s);
 }
@@ -349,6 +370,7 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 	unsigned count = 0;
 
 	tree_lock(s->m->tree);
+	s->held_at = 0;
 	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
 		if (node && n->id != node)
 			continue;
@@ -412,11 +434,13 @@ uint64_t sync_mark(struct sync *s)
 
 bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts)
 {
-	bool passed = true;
+	bool passed = true, held;
 
 	tree_lock(s->m->tree);
+	held = is_held_locked(s);
 	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->sync_next)
-		passed = n->error || n->change > mark || !what_differs(n);
+		passed = n->error || n->change > mark || !what_differs(n) ||
+			 (held && !node_being_written(n));
 	tree_unlock(s->m->tree);
 	sync_get_counts(s, ret_counts);
 	return passed;

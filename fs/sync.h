@@ -56,7 +56,7 @@ unsigned sync_retry(struct sync *s, uint64_t node);
 
 /*
  * Flush, and remember where: sync_passed() tells when nothing that had changed by then is left to
- * send (parked items do not count).
+ * send (parked items do not count, nor those that only wait for them).
  */
 uint64_t sync_mark(struct sync *s);
 bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts);

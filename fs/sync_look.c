@@ -93,6 +93,9 @@ static bool is_ours(struct tree *t, const struct node *n, const struct remote_fi
 	node_get_flight(n, &sent);
 	if (!f->id || tree_by_rid_locked(t, 0, f->id))
 		return false;
+	/* removed since the look was begun, or just before: ids are not used twice */
+	if (tree_is_buried_locked(t, f->id, 0))
+		return false;
 	if (node_has_token(n, f->raw_filename))
 		return true;
 	if (!sent.name || strcmp(raw_name(f), sent.name))

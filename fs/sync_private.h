@@ -38,6 +38,11 @@ struct sync {
 	uint64_t done, bytes_sent; /* tree->lock */
 	uint64_t next_token;	   /* tree->lock */
 	uint64_t last_look;	   /* tree->lock */
+	/*
+	 * tree->lock: the last plan, made when tree->changes was this, had nothing to send and
+	 * nothing to wait for: what is left waits for parked items. 0 = it is not so.
+	 */
+	uint64_t held_at;
 	uint32_t random;
 };
 

@@ -352,5 +352,7 @@ void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record);
 
 /* A remote id we removed: listings that began before must not bring it back. */
 void tree_bury_locked(struct tree *t, const char *rid);
+/* Whether it was buried after @mark (0: at all), as far as is remembered. */
+bool tree_is_buried_locked(const struct tree *t, const char *rid, uint64_t mark);
 
 #endif

@@ -65,7 +65,7 @@ void tree_forget_tombstones(struct tree *t)
 	}
 }
 
-static bool is_buried(const struct tree *t, const char *rid, uint64_t mark)
+bool tree_is_buried_locked(const struct tree *t, const char *rid, uint64_t mark)
 {
 	for (const struct tombstone *s = t->tombstones; s; s = s->next)
 		if (s->seq > mark && !strcmp(s->rid, rid))
@@ -342,7 +342,7 @@ static int apply_file(struct tree *t, uint64_t mark, struct node *dir, struct re
 	int r;
 
 	known_take(&k, file, dir->id);
-	if (!k.rid || !k.name || is_buried(t, k.rid, mark)) {
+	if (!k.rid || !k.name || tree_is_buried_locked(t, k.rid, mark)) {
 		known_clear(&k);
 		return 0;
 	}
@@ -478,7 +478,11 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 
 	for (struct node *dir = top->child_first; dir; dir = next) {
 		next = dir->sibling_next;
-		tree_end_record_locked(t, mark, dir);
+		/* emptied, maybe: as nobody can make a record here, it must not go with its files */
+		if (t->caps->hides_empty_records && dir->seen_seq)
+			end_record(t, mark, dir);
+		else
+			tree_end_record_locked(t, mark, dir);
 	}
 	top->listed = true;
 	top->listed_ns = clock_real_ns();

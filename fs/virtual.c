@@ -99,7 +99,7 @@ void virtual_lookup_link(struct call *c)
 
 int virtual_stat_locked(struct mount *m, uint64_t ino, struct stat *st)
 {
-	const struct node *n = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
+	struct node *n = tree_find_locked(m->tree, ino & ~VIRTUAL_MASK);
 
 	if (!n)
 		return -ENOENT;

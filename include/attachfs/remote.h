@@ -87,6 +87,11 @@ struct remote_caps {
 	bool set_mtime;	       /* update() can set the modification time */
 	bool replace_keeps_id; /* replace() exists and the id stays */
 	bool names_unique; /* a record holds one file per name; create() on a taken name replaces */
+	/*
+	 * Lists name records with files only: one that is not named may be there, but empty. It is
+	 * kept as long as it was named once in this mount.
+	 */
+	bool hides_empty_records;
 	bool sizes_listed; /* lists tell sizes; else probe_size() */
 	bool rename_records;
 	bool set_fields; /* update_records() can set other fields of a record than its name */
@@ -187,8 +192,14 @@ struct remote_fetch_sink {
 	void *ctx;
 };
 
-/* What a program may want to do to a file, for remote_ops.may. */
-enum remote_deed { REMOTE_CREATES, REMOTE_REPLACES, REMOTE_RENAMES, REMOTE_REMOVES };
+/* What a program may want to do to a file, or to a record itself, for remote_ops.may. */
+enum remote_deed {
+	REMOTE_CREATES,
+	REMOTE_REPLACES,
+	REMOTE_RENAMES,
+	REMOTE_REMOVES,
+	REMOTE_CHANGES_RECORD, /* name or fields; only asked where the caps say that it goes */
+};
 
 /* A collection as the server lists it. @id is what all ops call it, @name what is shown. */
 struct remote_collection {
@@ -232,7 +243,8 @@ struct remote_ops {
 	 * (the server's spelling) at all: 0, or the errno for the program: -EPERM, -EINVAL, ...
 	 * @to: the collection it goes to, for REMOTE_RENAMES, @name being the new name; -EXDEV
 	 * where it cannot. Whoever renames asks for REMOTE_REMOVES of the old name as well unless
-	 * the server renames in place. Pure: no waiting, no lock. NULL: everything.
+	 * the server renames in place. Of a record (CHANGES_RECORD) only the collection is told.
+	 * Pure: no waiting, no lock; but a server may have taught better since. NULL: everything.
 	 */
 	int (*may)(const struct remote *r, enum remote_deed deed, const char *collection,
 		   const char *to, const char *name);

@@ -173,6 +173,7 @@ class System:
     say_collections: bool = False  # collections= must be given
     options: tuple = ()  # (name, value) of what a mount needs besides
     password: Optional[str] = None  # logs in with it instead of a token
+    page_is_login: bool = False  # an HTML page instead of an answer means bad credentials
     # endpoints of the request log, whole, as regular expressions
     downloads: str = r"\w+ blob"
     logins: str = r"(?!)"
@@ -345,11 +346,12 @@ ENTERPRISE_TESTER = System(
     sets_mtime=False,
     has_filename=True,
     record_fields=(("Name", "Summary"), "Id"),
-    renamable=("users", "events"),
+    renamable=("users",),  # requirements; of the others it may turn out so (405)
     real=(("users", "requirements"), ("events", "incidents")),
     options=(("user", "mount"),),
     say_collections=True,
     password="secret",
+    page_is_login=True,
     downloads=r"GET /EnterpriseTester/api/attachment/\{id\}/contents",
     creates=r"POST /EnterpriseTester/api/\w+/\{id\}/attachments",
     replaces=r"(?!)",
@@ -1006,7 +1008,8 @@ class Mount:
     def said(self) -> str:
         """What the daemon wrote: standard output and error, then the log's end."""
         log = self.log()
-        return self.output.read_text(errors="replace")[-3000:] + "\n--- log ---\n" + log[-6000:]
+        output = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return output[-3000:] + "\n--- log ---\n" + log[-6000:]
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

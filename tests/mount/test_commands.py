@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-The command line: mount in the foreground and background, status, sync, umount, check, pending and
-retry, help and version; and every way to get it wrong, each with an answer that says what to do.
+The command line: mount in the foreground and background, status, sync, umount, pending and retry,
+help and version; and every way to get it wrong, each with an answer that says what to do.
+Credentials and check are in test_check.py, for every system.
 """
 
 import errno
@@ -9,7 +10,6 @@ import json
 import os
 import pty
 import select
-import socket
 import subprocess
 import time
 
@@ -232,137 +232,6 @@ def test_a_second_daemon_on_the_same_cache_is_refused_and_told_the_pid(drive, at
     )
     assert not is_mounted(base / "second")
     assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
-
-
-# Credentials
-
-
-def test_no_credentials_at_all_says_what_to_give(attachfs, mnt):
-    refused(attachfs("-f", "perscom:http://127.0.0.1:1/v2", mnt, ok=False), "token_file")
-
-
-def test_a_missing_token_file_is_said(attachfs, mnt, base):
-    refused(
-        attachfs(
-            "-f", "-o", f"token_file={base}/nowhere", "perscom:http://127.0.0.1:1/v2", mnt, ok=False
-        ),
-        f"{base}/nowhere",
-    )
-
-
-def test_a_token_file_others_can_read_is_refused(attachfs, mnt, token):
-    token.chmod(0o644)
-    refused(
-        attachfs("-f", "-o", f"token_file={token}", "perscom:http://127.0.0.1:1/v2", mnt, ok=False),
-        str(token),
-        "chmod",
-    )
-
-
-def test_an_empty_token_file_is_refused(attachfs, mnt, token):
-    token.write_text("\n")
-    refused(
-        attachfs("-f", "-o", f"token_file={token}", "perscom:http://127.0.0.1:1/v2", mnt, ok=False),
-        str(token),
-    )
-
-
-def test_a_token_is_not_accepted_on_the_command_line(attachfs, mnt):
-    result = refused(
-        attachfs("-f", "-o", "token=hush-hush", "perscom:http://127.0.0.1:1/v2", mnt, ok=False),
-        "token_file",
-    )
-    assert "hush-hush" not in result.stderr
-
-
-@pytest.mark.parametrize("way", ["token_command", "environment"])
-def test_other_ways_to_give_the_token(mount, emulator, way):
-    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
-    if way == "environment":
-        m = mount(server, token_file=None, environment={"ATTACHFS_TOKEN": server.token})
-    else:
-        m = mount(server, token_file=None, token_command="echo test-token")
-    assert (m / "users/Ada Byron/a.txt").read_bytes() == b"hello"
-
-
-def test_the_token_shows_nowhere(drive):
-    m = drive()
-    m.tree()
-    (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
-    m.sync()
-    shown = [open(f"/proc/{m.process.pid}/cmdline", "rb").read().decode()]
-    for name in os.listdir(m / ".attachfs"):
-        if name not in ("events", "control"):
-            path = m / ".attachfs" / name
-            shown.append(path.read_text() if path.is_file() else "")
-    shown += [m.command("status").stdout, m.log(), m.output.read_text()]
-    for folder, _, files in os.walk(m.cache):
-        for name in files:
-            with open(os.path.join(folder, name), "rb") as f:
-                assert m.emulator.token.encode() not in f.read(), name
-    for text in shown:
-        assert m.emulator.token not in text
-
-
-# check
-
-
-def test_check_says_what_works(attachfs, emulator, token):
-    server = emulator(tree={"users": {}, "events": {}})
-    result = attachfs("check", "-o", f"token_file={token}", server.system.source(server.api))
-    assert result.stdout != ""
-    assert server.token not in result.stdout + result.stderr
-
-
-def test_check_with_a_bad_token_says_so(attachfs, emulator, token):
-    server = emulator(tree={"users": {}, "events": {}})
-    token.write_text("wrong-token\n")
-    result = attachfs(
-        "check", "-o", f"token_file={token}", server.system.source(server.api), ok=False
-    )
-    assert "token" in (result.stdout + result.stderr).lower()
-    assert "wrong-token" not in result.stdout + result.stderr
-
-
-def test_check_of_an_unreachable_server_says_so(attachfs, token):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    result = attachfs(
-        "check", "-o", f"token_file={token}", f"perscom:http://127.0.0.1:{port}/v2", ok=False
-    )
-    assert f"127.0.0.1:{port}" in result.stdout + result.stderr
-
-
-def test_a_bad_token_at_mount_is_said(emulator, mount, attachfs):
-    """
-    Either it refuses to mount with words, or it mounts, says so in its status and answers EACCES.
-    """
-    server = emulator(tree={"users": {"Ada Byron": {}}, "events": {}})
-    m = mount(server, start=False)
-    m.check_at_end = False
-    m.write_token("wrong-token")
-    process = m.spawn()
-    wait_until(lambda: process.poll() is not None or is_mounted(m.path), "an answer")
-    if process.poll() is not None:
-        said = m.output.read_text()
-        assert process.returncode != 0 and "token" in said.lower() and "wrong-token" not in said
-        return
-    m.process = process
-    with raises_errno(errno.EACCES):
-        os.listdir(m / "users")
-    assert m.status()["state"] == "auth"
-    m.write_token(server.token)
-    wait_until(lambda: readable(m / "users"), "the token file to be read again")
-    m.umount()
-
-
-def readable(path) -> bool:
-    try:
-        os.listdir(path)
-        return True
-    except OSError:
-        return False
 
 
 # status, sync, pending

@@ -10,7 +10,16 @@ import os
 
 import pytest
 
-from harness import PERSCOM, raises_errno, run, small_tree, wait_until
+from harness import (
+    ENTERPRISE_TESTER,
+    PERSCOM,
+    RILLSOFT,
+    SERVICEMAX,
+    raises_errno,
+    run,
+    small_tree,
+    wait_until,
+)
 
 EVENT = "events/Live fire"
 
@@ -290,3 +299,50 @@ def test_fields_cannot_be_written_in_a_read_only_mount(drive):
     with raises_errno(errno.EROFS, errno.EACCES):
         write(m, "{}")
     assert fields(m)["name"] == "Live fire"
+
+
+# Other servers
+
+
+@pytest.mark.parametrize("system", [SERVICEMAX, RILLSOFT], ids=lambda s: s.name)
+def test_fields_are_read_only_where_the_server_takes_none(drive, system):
+    m = drive()
+    path = m / EVENT / ".record.json"
+    assert "Live fire" in path.read_text()
+    assert isinstance(fields(m), dict)
+    assert path.stat().st_mode & 0o777 == 0o444
+    m.emulator.reset()
+    with raises_errno(errno.EACCES, errno.EPERM):
+        write(m, '{"name": "other"}')
+    (m / EVENT / "tmp").write_text('{"name": "other"}')
+    with raises_errno(errno.EACCES, errno.EPERM, errno.EEXIST):
+        os.rename(m / EVENT / "tmp", path)
+    (m / EVENT / "tmp").unlink()
+    m.sync()
+    assert "Live fire" in path.read_text()
+
+
+@pytest.mark.parametrize("system", [ENTERPRISE_TESTER], ids=lambda s: s.name)
+def test_fields_of_requirements_are_sent_and_of_incidents_told(drive, system):
+    m = drive()
+    user = "users/Ada Byron"
+    set_fields(m, user, Name="Augusta Byron")
+    m.sync()
+    wait_until(lambda: "Augusta Byron" in os.listdir(m / "users"), "the directory to follow")
+    assert fields(m, "users/Augusta Byron")["Name"] == "Augusta Byron"
+    assert m.emulator.record_id("users", "Augusta Byron")
+    before = fields(m)
+    set_fields(m, Summary="Dead fire")
+    m.sync(ok=False)
+    (item,) = failed(m)
+    assert "cannot change incidents" in item["message"]
+    write(m, json.dumps(before))
+    m.sync()
+    assert failed(m) == [] and fields(m) == before
+    # it is known now
+    with raises_errno(errno.EACCES, errno.EPERM):
+        set_fields(m, Summary="Dead fire")
+    set_fields(m, "users/Grace Hopper", Name="Rear Admiral")
+    m.sync()
+    assert m.emulator.record_id("users", "Rear Admiral")
+    wait_until(lambda: "Rear Admiral" in os.listdir(m / "users"), "the directory to follow")

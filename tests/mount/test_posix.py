@@ -729,7 +729,9 @@ def test_15_writers_and_readers_in_many_threads_agree(drive):
     assert wrong == []
     m.sync()
     stored = m.emulator.folder("users/Nobody")
-    assert {name: m.emulator.blob(a["id"]) for name, a in stored.items()} == {f"{n}.txt": b"end %d" % n for n in range(8)}
+    assert {name: m.emulator.blob(a["id"]) for name, a in stored.items()} == {
+        f"{n}.txt": b"end %d" % n for n in range(8)
+    }
 
 
 def test_numbers_of_a_hundred_small_files_add_up(drive):

@@ -107,8 +107,24 @@ static int ask_stranger(struct tree_listing *l)
 	return call_start(call, stranger_done, l);
 }
 
+/* The oldest first; those that do not tell when they were made, last. */
+static int by_age(const void *a, const void *b)
+{
+	const struct remote_record *x = a, *y = b;
+	int64_t tx = x->ctime_ns == REMOTE_TIME_NONE ? INT64_MAX : x->ctime_ns;
+	int64_t ty = y->ctime_ns == REMOTE_TIME_NONE ? INT64_MAX : y->ctime_ns;
+
+	return tx == ty ? strcmp(x->id, y->id) : (tx > ty) - (tx < ty);
+}
+
+/*
+ * Of equal names the first to come is shown plain, which shall be the oldest's: pages come sorted
+ * by UUIDs, which say nothing of age.
+ */
 static bool hand_on(struct tree_listing *l, struct servicemax_page *page)
 {
+	if (page->n_records > 1)
+		qsort(page->records, page->n_records, sizeof(*page->records), by_age);
 	bool ok = l->sink.page(l->sink.ctx, page->records, page->n_records, page->files,
 			       page->n_files);
 

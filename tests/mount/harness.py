@@ -162,6 +162,7 @@ class System:
     hides_empty: bool = False  # a record without files is not listed
     has_filename: bool = False  # two names per file (P-31)
     label_shown: bool = False  # of two names the label; else the one with an extension
+    list_of_collections: Optional[str] = None  # endpoint, where the server tells them
     first_collection_id: Optional[int] = None  # collections= takes ids, which count from here
     presigned: bool = False  # addresses of bytes can expire
     foreign_bytes: dict = field(default_factory=dict)  # toggles: bytes come from another host
@@ -377,6 +378,7 @@ RILLSOFT = System(
     sets_mtime=False,
     hides_empty=True,
     first_collection_id=40,
+    list_of_collections="GET /api/v2/clients/{id}/projects",
     record_fields=(("elementName",), "uuid"),
     foreign_bytes={"download": "redirect"},
     renamable=(),

@@ -103,8 +103,7 @@ def test_sha256sum_of_every_file_is_the_servers(drive):
     m = drive()
     told = run("sh", "-c", "find . -type f -print0 | xargs -0 sha256sum", cwd=m.path).stdout
     here = {
-        m.system.logical_path(line[66:].removeprefix("./")): line[:64]
-        for line in told.splitlines()
+        m.system.logical_path(line[66:].removeprefix("./")): line[:64] for line in told.splitlines()
     }
     assert here == {path: a["sha256"] for path, a in m.emulator.files().items()}
 
@@ -401,7 +400,7 @@ def test_statfs_asks_nobody(drive):
         ("100% sure.txt", "x.txt", "100% sure.txt"),
         ("gr\u00fc\u00df dich \U0001f600.txt", "x.txt", "gr\u00fc\u00df dich \U0001f600.txt"),
         ("-rf", "x.txt", "-rf.txt"),
-        ("it's \"quoted\" `here` $x", "a.b", "it's \"quoted\" `here` $x.b"),
+        ('it\'s "quoted" `here` $x', "a.b", 'it\'s "quoted" `here` $x.b'),
         (".attachfs", "x.txt", ".attachfs.txt"),
     ],
 )

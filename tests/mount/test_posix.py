@@ -608,9 +608,14 @@ def test_13_names_are_kept_byte_for_byte(drive, system):
     """... but for those that the server cannot be told: nobody can make such files."""
     m = drive()
     bad = os.fsencode(system.bad_in_names)
-    names = [n for n in NAMES if not any(c in bad for c in n)]
+
+    def is_bad(name: bytes) -> bool:
+        """A slash is spelled so in the mount."""
+        return any(c in bad for c in name.replace(b"%2F", b"/"))
+
+    names = [n for n in NAMES if not is_bad(n)]
     folder = os.fsencode(m / "users/Nobody")
-    for name in (n for n in NAMES if any(c in bad for c in n)):
+    for name in filter(is_bad, NAMES):
         with raises_errno(errno.EINVAL):
             os.close(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT, 0o644))
     for i, name in enumerate(names):
@@ -724,7 +729,9 @@ def test_15_writers_and_readers_in_many_threads_agree(drive):
     assert wrong == []
     m.sync()
     stored = m.emulator.folder("users/Nobody")
-    assert {name: m.emulator.blob(a["id"]) for name, a in stored.items()} == {f"{n}.txt": b"end %d" % n for n in range(8)}
+    assert {name: m.emulator.blob(a["id"]) for name, a in stored.items()} == {
+        f"{n}.txt": b"end %d" % n for n in range(8)
+    }
 
 
 def test_numbers_of_a_hundred_small_files_add_up(drive):

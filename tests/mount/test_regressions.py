@@ -186,7 +186,9 @@ def test_a_lost_answer_is_still_known_as_lost_after_a_second_kill(drive):
     m = drive(letters(), poll=0, settle=0)
     before = set(m.emulator.files())
     os.listdir(m / ADA)
-    m.emulator.faults({**m.system.upload, "count": 1, "drop_reply": True}, {**m.system.list, "hang": True})
+    m.emulator.faults(
+        {**m.system.upload, "count": 1, "drop_reply": True}, {**m.system.list, "hang": True}
+    )
     data = random_bytes(5000, "lost")
     (m / ADA / "new.bin").write_bytes(data)
     in_flight(m)
@@ -205,7 +207,9 @@ def test_an_answer_that_is_outstanding_at_umount_costs_no_duplicate(drive):
     m = drive(letters(), poll=0, settle=0, timeout=60)
     before = set(m.emulator.files())
     os.listdir(m / ADA)
-    m.emulator.faults({**m.system.upload, "count": 1, "latency_ms": 30_000}, {**m.system.list, "hang": True})
+    m.emulator.faults(
+        {**m.system.upload, "count": 1, "latency_ms": 30_000}, {**m.system.list, "hang": True}
+    )
     data = random_bytes(5000, "outstanding")
     (m / ADA / "new.bin").write_bytes(data)
     in_flight(m)

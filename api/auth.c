@@ -336,7 +336,7 @@ static int log_in(struct auth *a, bool forced, char *message, size_t size)
 		return 0;
 	if (refresh)
 		r = try_login(a, refresh, &session, message, size);
-	if (r == -EACCES) {
+	if (r == -EACCES || r == -EPERM) {
 		if (refresh)
 			drop_refresh(a);
 		if (a->command && !a->file && !lately)
@@ -451,8 +451,8 @@ int auth_get_header(struct auth *a, char **ret_header, unsigned *ret_generation)
 	return r;
 }
 
-/* The password, and what the last login left, are no good. */
-static void note_refused(struct auth *a, const char *message)
+/* The password, and what the last login left, are no good (-EACCES); or something else is. */
+static void note_refused(struct auth *a, int error, const char *message)
 {
 	char remedy[256], words[512];
 
@@ -460,8 +460,11 @@ static void note_refused(struct auth *a, const char *message)
 	a->refused_ms = clock_mono_ms();
 	pthread_mutex_unlock(&a->lock);
 	auth_describe_remedy(a, remedy, sizeof(remedy));
-	snprintf(words, sizeof(words), "the server refuses the %s of %s: %.100s; %.130s", a->what,
-		 a->user, message, remedy);
+	if (error == -EACCES)
+		snprintf(words, sizeof(words), "the server refuses the %s of %s: %.100s; %.130s",
+			 a->what, a->user, message, remedy);
+	else
+		snprintf(words, sizeof(words), "cannot log in as %.60s: %.180s", a->user, message);
 	auth_note_failed(a, words);
 }
 
@@ -494,8 +497,8 @@ static int read_again(struct auth *a, bool forced)
 		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
 		return 0;
 	}
-	if (r == -EACCES) {
-		note_refused(a, message);
+	if (r == -EACCES || r == -EPERM) {
+		note_refused(a, r, message);
 		return 0;
 	}
 	/*

@@ -51,7 +51,8 @@ struct auth_config {
 	 * it for a token. @refresh: what the last login left for that, NULL = use the password.
 	 * Called on the reading thread, waits for the network by call_wait() of *plain* calls (any
 	 * other would wait for this very login), gives up when *@stop. 0; -EACCES: refused, with
-	 * @message; or the error on the way.
+	 * @message; -EPERM: refused, but not for the secret, and @message names the remedy; or the
+	 * error on the way.
 	 */
 	int (*login)(struct remote *r, const char *user, const char *secret, const char *refresh,
 		     const _Atomic bool *stop, struct auth_login *ret, char *message, size_t size);

@@ -111,6 +111,7 @@ static const struct remote_caps rillsoft_caps = {
 	.set_mtime = false,
 	.replace_keeps_id = true,
 	.names_unique = false,
+	.hides_empty_records = true,
 	.sizes_listed = true,
 	.rename_records = false,
 	.set_fields = false,

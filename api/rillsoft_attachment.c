@@ -56,6 +56,5 @@ void rillsoft_attachment_begin(struct rillsoft_job *job)
 		      item->name && rillsoft_is_tame(item->name) ? item->name : item->id, item->fd,
 		      item->size);
 	call_set_any_answer(call);
-	call_set_idempotent(call, true);
 	rillsoft_job_start_call(job, call, on_uploaded);
 }

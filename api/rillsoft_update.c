@@ -219,8 +219,11 @@ static void send_update(struct rillsoft_job *job)
 	call_add_field(call, "name", job->name);
 	call_add_field(call, "description", job->doc->description);
 	call_set_any_answer(call);
-	/* Twice the same is once the same. */
-	call_set_idempotent(call, true);
+	/*
+	 * Twice the same is once the same; but a server that hangs up on what is too large for it
+	 * shall not have the bytes again at once: who asked waits longer each time.
+	 */
+	call_set_idempotent(call, !job->with_file);
 	call_set_scope(call, "to change documents");
 	rillsoft_job_start_call(job, call, on_updated);
 }

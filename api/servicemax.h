@@ -274,6 +274,9 @@ int servicemax_replace(struct remote *r, enum transfer_class class, struct remot
 		       size_t n, remote_done *done, void *ctx);
 int servicemax_remove(struct remote *r, enum transfer_class class, struct remote_change *items,
 		      size_t n, remote_done *done, void *ctx);
+/* The newest version of each of the files only: what it took the place of is there again. */
+int servicemax_remove_latest(struct remote *r, enum transfer_class class,
+			     struct remote_change *items, size_t n, remote_done *done, void *ctx);
 
 /* An item's lower half before its call: not done, whatever goes wrong on the way. */
 void servicemax_change_reset(struct remote_change *item);

@@ -93,7 +93,7 @@ static int get_id(struct servicemax *p, const _Atomic bool *stop, char **ret_id,
 			 "%.80s/oauth/client does not tell the OAuth client id (status %d): give "
 			 "client_id=ID",
 			 p->server.origin, w.status);
-		r = -EACCES;
+		r = -EPERM;
 	} else {
 		snprintf(message, size, "%.200s", w.message);
 	}
@@ -163,12 +163,14 @@ static int explain(struct servicemax *p, const struct call_waited *w, char *mess
 		forget_id(p);
 		snprintf(message, size, "%.80s: the OAuth client id is no good: give client_id=ID",
 			 w->message);
-	} else if (w->status == 404 || w->status == 405) {
+		return -EPERM;
+	}
+	if (w->status == 404 || w->status == 405) {
 		snprintf(message, size, "there is no /sec/auth/token at %.100s: is it ServiceMax?",
 			 p->server.origin);
-	} else {
-		snprintf(message, size, "%.200s", w->message);
+		return -EPERM;
 	}
+	snprintf(message, size, "%.200s", w->message);
 	return -EACCES;
 }
 

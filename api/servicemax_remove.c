@@ -31,6 +31,7 @@
 struct removal {
 	struct servicemax *p;
 	enum transfer_class class;
+	const char *version; /* "all", "latest" */
 	remote_done *done;
 	void *ctx;
 	atomic_size_t pending; /* DELETEs under way, and one for the starter */
@@ -71,14 +72,14 @@ static struct call *make_deletion(struct servicemax_write *w)
 		names[i] = name_of(d->items[i]);
 	char *escaped = servicemax_names(names, d->n);
 	if (escaped &&
-	    asprintf(&path, "/v2/%s/%s/attachment%s?names=%s&version=all", first->collection,
-		     first->record, d->singular ? "" : "s", escaped) < 0)
+	    asprintf(&path, "/v2/%s/%s/attachment%s?names=%s&version=%s", first->collection,
+		     first->record, d->singular ? "" : "s", escaped, d->removal->version) < 0)
 		path = NULL;
 	if (path)
 		call = servicemax_call(w->p, d->removal->class, "DELETE", path,
 				       "/v2/{object}/{uuid}/attachments");
 	call_set_any_answer(call);
-	call_set_idempotent(call, true);
+	call_set_idempotent(call, strcmp(d->removal->version, "all") == 0);
 	free(path);
 	free(escaped);
 	return call;
@@ -205,8 +206,8 @@ static size_t send_all(struct removal *m, struct remote_change *items, size_t n)
 	return failed;
 }
 
-int servicemax_remove(struct remote *r, enum transfer_class class, struct remote_change *items,
-		      size_t n, remote_done *done, void *ctx)
+static int start_removal(struct remote *r, enum transfer_class class, const char *version,
+			 struct remote_change *items, size_t n, remote_done *done, void *ctx)
 {
 	for (size_t i = 0; i < n; i++)
 		if (!servicemax_is_object(items[i].collection) || !items[i].record ||
@@ -218,7 +219,7 @@ int servicemax_remove(struct remote *r, enum transfer_class class, struct remote
 	struct removal *m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;
-	*m = (struct removal){.p = (struct servicemax *)r, .class = class};
+	*m = (struct removal){.p = (struct servicemax *)r, .class = class, .version = version};
 	m->done = done;
 	m->ctx = ctx;
 	atomic_init(&m->pending, 1);
@@ -229,4 +230,16 @@ int servicemax_remove(struct remote *r, enum transfer_class class, struct remote
 	    pool_run(r->pool, removal_end, m) < 0)
 		removal_end(m);
 	return 0;
+}
+
+int servicemax_remove(struct remote *r, enum transfer_class class, struct remote_change *items,
+		      size_t n, remote_done *done, void *ctx)
+{
+	return start_removal(r, class, "all", items, n, done, ctx);
+}
+
+int servicemax_remove_latest(struct remote *r, enum transfer_class class,
+			     struct remote_change *items, size_t n, remote_done *done, void *ctx)
+{
+	return start_removal(r, class, "latest", items, n, done, ctx);
 }

@@ -11,7 +11,9 @@
  *   name is not there must be looked for.
  * - Files have no rename. One that came back under another name than asked for (another case, a
  *   path cut off) is not what was wanted, and saying "done" would have the name it has deleted
- *   in the wrong belief: it is refused, with the file as it is.
+ *   in the wrong belief: it is refused, with the file as it is. Where it is but the case that
+ *   differs, the bytes became a new version of somebody else's file, and that is taken back. Two
+ *   such names never go in one POST.
  * - A POST of several that is refused for what one of them may be to blame for is sent again one by
  *   one.
  */
@@ -206,6 +208,70 @@ static void judge_answer(struct post *post, const json_t *json)
 	servicemax_page_clear(&page);
 }
 
+/* Versions that names of another case became are taken back. */
+struct undo {
+	struct post *post;
+	size_t n;
+	struct remote_change changes[];
+};
+
+static bool is_mistaken(const struct remote_change *item)
+{
+	return item->outcome == REMOTE_REFUSED && item->error == -EEXIST && item->file.id &&
+	       item->file.size == (int64_t)item->size &&
+	       strcasecmp(item->file.raw_name, item->name) == 0;
+}
+
+static void undo_done(void *ctx, int error, const char *message)
+{
+	static const char left[] = "; until then that one has the new bytes";
+	struct undo *undo = ctx;
+	struct post *post = undo->post;
+	struct upload *u = post->upload;
+
+	(void)error;
+	(void)message;
+	for (size_t i = 0, k = 0; i < post->n; i++) {
+		struct remote_change *item = post->items[i];
+		if (!is_mistaken(item) || undo->changes[k++].outcome == REMOTE_DONE)
+			continue;
+		log_warning("servicemax: cannot take a version of '%s' back: %s",
+			    item->file.raw_name, undo->changes[k - 1].message);
+		strncat(item->message, left, sizeof(item->message) - strlen(item->message) - 1);
+	}
+	for (size_t k = 0; k < undo->n; k++)
+		remote_file_clear(&undo->changes[k].file);
+	free(undo);
+	free(post);
+	post_end(u, 1);
+}
+
+/* True: it is on its way, and ends @post. */
+static bool take_back(struct post *post)
+{
+	struct upload *u = post->upload;
+	struct undo *undo = calloc(1, sizeof(*undo) + post->n * sizeof(undo->changes[0]));
+
+	for (size_t i = 0; undo && i < post->n; i++) {
+		const struct remote_change *item = post->items[i];
+		if (u->verb == SERVICEMAX_CREATE_FILE && is_mistaken(item))
+			undo->changes[undo->n++] =
+				(struct remote_change){.collection = item->collection,
+						       .record = item->record,
+						       .known_name = item->file.raw_name};
+	}
+	if (!undo || undo->n == 0) {
+		free(undo);
+		return false;
+	}
+	undo->post = post;
+	if (servicemax_remove_latest(&u->p->base, u->class, undo->changes, undo->n, undo_done,
+				     undo) == 0)
+		return true;
+	free(undo);
+	return false;
+}
+
 static void post_reply(struct servicemax_write *w, const struct call_reply *reply);
 
 /* -errno: not sent, and the items say so. */
@@ -251,6 +317,8 @@ static void post_reply(struct servicemax_write *w, const struct call_reply *repl
 			ended += post_items(u, &post->items[i], 1) < 0;
 	} else if (outcome == REMOTE_DONE) {
 		judge_answer(post, reply->json);
+		if (take_back(post))
+			return;
 	} else {
 		for (size_t i = 0; i < post->n; i++)
 			servicemax_settle(post->items[i], outcome, error, reply->message);
@@ -284,7 +352,7 @@ static bool is_refused(struct upload *u, struct remote_change *items, size_t i)
 		return true;
 	}
 	for (size_t k = 0; k < i; k++) {
-		if (strcmp(items[k].name, items[i].name) != 0)
+		if (strcasecmp(items[k].name, items[i].name) != 0)
 			continue;
 		servicemax_settle(&items[i], REMOTE_RETRY, -EBUSY,
 				  "another file is being uploaded under this name");

@@ -76,7 +76,8 @@ static const char *remedy(int error)
 {
 	switch (error) {
 	case -EACCES:
-		return "check the credentials: token_file=, token_command= or ATTACHFS_TOKEN and the "
+		return "check the credentials: token_file=, token_command= or ATTACHFS_TOKEN and "
+		       "the "
 		       "token's scopes, or user= with password_file= or ATTACHFS_PASSWORD";
 	case -EHOSTDOWN:
 		return "check the address, the network and proxy=";
@@ -91,14 +92,22 @@ static const char *remedy(int error)
 	}
 }
 
+/* What to do, after a message that may say so itself: by naming an option. */
+static const char *remedy_after(const char *message, int error)
+{
+	return error == -EACCES && strchr(message, '=') ? NULL : remedy(error);
+}
+
 static bool report(const char *what, int error, const struct answer *a)
 {
 	if (!error) {
 		printf("ok    %s%s%s\n", what, *a->message ? ": " : "", a->message);
 		return true;
 	}
-	printf("FAIL  %s: %s%s%s\n      -> %s\n", what, strerror(-error), *a->message ? ": " : "",
-	       a->message, remedy(error));
+	const char *then = remedy_after(a->message, error);
+	printf("FAIL  %s: %s%s%s\n", what, strerror(-error), *a->message ? ": " : "", a->message);
+	if (then)
+		printf("      -> %s\n", then);
 	return false;
 }
 
@@ -399,7 +408,8 @@ int check_first_mount(struct remote *r, const struct options *o, char *message, 
 	if (error != -EHOSTDOWN && error != -EPROTO &&
 	    !(error == -EACCES && remote_get_auth(r, auth) == REMOTE_AUTH_FAILED))
 		return 0;
-	snprintf(message, size, "%s: %s  -> %s", o->base_url, *words ? words : strerror(-error),
-		 remedy(error));
+	const char *then = remedy_after(words, error);
+	snprintf(message, size, "%s: %s%s%s", o->base_url, *words ? words : strerror(-error),
+		 then ? "  -> " : "", then ? then : "");
 	return error;
 }

@@ -164,7 +164,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (is_virtual(parent))
 		c.op = virtual_lookup_link;
-	if (is_control(parent)) {
+	/* the state of the mount is there whether or not the server tells what else is */
+	if (is_control(parent) || (parent == NODE_ID_ROOT && !strcmp(name, ".attachfs"))) {
 		struct fuse_entry_param e = {.ino = control_lookup(parent, name)};
 
 		if (!e.ino || control_stat(m, e.ino, &e.attr) < 0)

@@ -323,13 +323,25 @@ static void tell_all(struct all_waiter *w, int error)
 
 static void start_missing(struct feed *f);
 
+/* The server has other bytes than were listed: who reads the file again shall find those. */
+static void list_again(struct mount *m, uint64_t node)
+{
+	struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, node);
+	if (n && n->parent)
+		lister_again_locked(m->lister, n->parent);
+	tree_unlock(m->tree);
+}
+
 static void on_done(void *ctx, int error)
 {
 	struct stream *s = ctx;
 	struct feed *f = s->feed, *unused = NULL;
 	struct reader *r = f->reader;
 	struct all_waiter *told = NULL;
-	uint64_t id = content_id(f->content), start = s->pos, end = s->end;
+	uint64_t id = content_id(f->content), node = f->node, start = s->pos, end = s->end;
 	bool complete, more, free_it;
 
 	pthread_mutex_lock(&r->lock);
@@ -361,6 +373,8 @@ static void on_done(void *ctx, int error)
 	 */
 	if (error == -ECANCELED)
 		error = 0;
+	if (error == -ESTALE)
+		list_again(r->m, node);
 	if (error)
 		calls_wake_bytes(r->m->calls, id, start, end, error);
 	calls_wake_bytes(r->m->calls, id, 0, UINT64_MAX, -EAGAIN);

@@ -14,6 +14,7 @@
 #include <attachfs/names.h>
 
 #include "events.h"
+#include "lister.h"
 #include "notifier.h"
 #include "ops.h"
 #include "sync_private.h"
@@ -21,7 +22,7 @@
 #define BACK_OFF_FIRST_MS 500
 #define BACK_OFF_MOST_MS  60000
 /* -EBUSY (locked, or its name is taken by what is just being renamed) may pass by itself. */
-#define BUSY_TRIES 3
+#define BUSY_TRIES 2
 
 void sync_tell(struct sync *s, uint64_t node)
 {
@@ -237,6 +238,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	tree_swap_known_locked(t, n, ghost);
 	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
+	ghost->change = n->change; /* still the same change, for those that wait for it */
 }
 
 static void created(struct batch *b, size_t i, struct node *n)
@@ -430,6 +432,9 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 {
 	struct remote_change *c = &b->items[i];
 
+	/* `attachfs pending` says what is in the way of what is tried again and again */
+	if (c->outcome != REMOTE_DONE && c->message[0])
+		node_set_string(&n->message, c->message);
 	switch (c->outcome) {
 	case REMOTE_DONE:
 		apply_done(b, i, n);
@@ -446,6 +451,8 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(b->sync, n, c->error, c->message);
+		if (c->file.id && n->parent) /* something was done there all the same */
+			lister_again_locked(b->sync->m->lister, n->parent);
 		break;
 	case REMOTE_RETRY:
 		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error),

@@ -10,8 +10,11 @@
 
 #include <attachfs/log.h>
 
+#include "lister.h"
 #include "reader.h"
 #include "sync_private.h"
+
+#define LISTINGS_MAX 4 /* that may still show what is gone already */
 
 struct fetching {
 	struct sync *sync;
@@ -25,6 +28,7 @@ static void on_fetched(void *ctx, int error)
 	struct sync *s = f->sync;
 	struct tree *t = s->m->tree;
 	struct node *n;
+	bool is_gone = error == -ENOENT || error == -ESTALE;
 
 	reader_close(s->m->reader, f->clean);
 	content_unref(f->clean);
@@ -32,11 +36,14 @@ static void on_fetched(void *ctx, int error)
 	n = tree_find_locked(t, f->node);
 	if (n) {
 		sync_landed_locked(s, n);
-		if (error == -ENOENT || error == -ESTALE)
+		if (is_gone && (n->dirty || n->tries >= LISTINGS_MAX))
 			sync_park_locked(s, n, error,
 					 "the rest of this file is gone from the server");
 		else if (error)
 			sync_back_off_locked(s, n);
+		/* nothing of it was changed here: what is there now goes to the new place */
+		if (is_gone && n->parent)
+			lister_again_locked(s->m->lister, n->parent);
 		tree_changed_locked(t, n);
 		tree_release_locked(t, n);
 	}

@@ -478,7 +478,11 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 
 	for (struct node *dir = top->child_first; dir; dir = next) {
 		next = dir->sibling_next;
-		tree_end_record_locked(t, mark, dir);
+		/* emptied, maybe: as nobody can make a record here, it must not go with its files */
+		if (t->caps->hides_empty_records && dir->seen_seq)
+			end_record(t, mark, dir);
+		else
+			tree_end_record_locked(t, mark, dir);
 	}
 	top->listed = true;
 	top->listed_ns = clock_real_ns();

@@ -37,9 +37,7 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 {
 	uint64_t ino = 0;
 
-	if (dir->kind == NODE_ROOT && !strcmp(c->name, ".attachfs"))
-		ino = control_lookup(NODE_ID_ROOT, c->name);
-	else if (!strcmp(c->name, ".by-id"))
+	if (!strcmp(c->name, ".by-id"))
 		ino = VIRTUAL_BY_ID | dir->id;
 	else if (dir->kind == NODE_RECORD && !strcmp(c->name, ".record.json") &&
 		 c->m->remote->ops->record_json)
@@ -47,15 +45,7 @@ bool virtual_lookup_locked(struct call *c, struct node *dir)
 	if (!ino)
 		return false;
 	tree_unlock(c->m->tree);
-	if (is_control(ino)) {
-		struct fuse_entry_param e = {.ino = ino};
-
-		control_stat(c->m, ino, &e.attr);
-		fuse_reply_entry(c->req, &e);
-		call_done(c);
-	} else {
-		reply_virtual(c, ino);
-	}
+	reply_virtual(c, ino);
 	return true;
 }
 

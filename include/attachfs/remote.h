@@ -87,6 +87,11 @@ struct remote_caps {
 	bool set_mtime;	       /* update() can set the modification time */
 	bool replace_keeps_id; /* replace() exists and the id stays */
 	bool names_unique; /* a record holds one file per name; create() on a taken name replaces */
+	/*
+	 * Lists name records with files only: one that is not named may be there, but empty. It is
+	 * kept as long as it was named once in this mount.
+	 */
+	bool hides_empty_records;
 	bool sizes_listed; /* lists tell sizes; else probe_size() */
 	bool rename_records;
 	bool set_fields; /* update_records() can set other fields of a record than its name */

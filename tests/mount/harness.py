@@ -161,6 +161,13 @@ class System:
     names_unique: bool = False  # a record holds one file per name
     hides_empty: bool = False  # a record without files is not listed
     has_filename: bool = False  # two names per file (P-31)
+    label_shown: bool = False  # of two names the label; else the one with an extension
+    first_collection_id: Optional[int] = None  # collections= takes ids, which count from here
+    presigned: bool = False  # addresses of bytes can expire
+    foreign_bytes: dict = field(default_factory=dict)  # toggles: bytes come from another host
+    version_field: Optional[str] = None  # of the emulator's attachments: the version as we call it
+    record_fields: tuple = (("name",), "id")  # of .record.json: its name, by collection; its id
+    addresses: bool = False  # the server tells where the bytes are
     real: tuple = ()  # (logical, real) names of collections where they differ
     say_collections: bool = False  # collections= must be given
     options: tuple = ()  # (name, value) of what a mount needs besides
@@ -188,6 +195,7 @@ class System:
     upload: dict = field(default_factory=dict)  # creates and replacements
     list: dict = field(default_factory=dict)  # of a collection, or of a record
     remove: dict = field(default_factory=dict)
+    tree: dict = field(default_factory=dict)  # of a collection, where polls ask for something else
     writes: dict = field(default_factory=dict)  # uploads, changes and removals of files
     # goes before a rule of `writes`: what is only asked
     reads: dict = field(
@@ -205,6 +213,18 @@ class System:
     def refusal(self, message: str) -> str:
         """A server's error body."""
         return self.error_body % json.dumps(message)
+
+    @property
+    def listing(self) -> dict:
+        return self.tree or self.list
+
+    def shown(self, name: str, filename: Optional[str] = None) -> str:
+        """What a file of these names is called in the mount."""
+        if not self.has_filename:
+            return encode_name(name)
+        if self.label_shown:
+            return encode_name(shown_label(name, filename))
+        return encode_name(filename if filename and extension(filename) else name)
 
     @property
     def far_record(self) -> str:
@@ -250,6 +270,11 @@ PERSCOM = System(
     sizes_listed=False,
     sets_mtime=True,
     has_filename=True,
+    label_shown=True,
+    addresses=True,
+    presigned=True,
+    foreign_bytes={"url": "presigned"},
+    version_field="path",
     renamable=("events",),
     create_min=1024,
     create_max=10_240_000,
@@ -264,6 +289,7 @@ PERSCOM = System(
     blob={"port": "blob", "method": "GET", "match": "", "count": -1},
     upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
     list={"port": "api", "match": "search", "count": -1},
+    tree={"port": "api", "match": "/v2/users/search", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
     writes={"port": "api", "match": "/v2/attachments", "count": -1},
     reads={
@@ -284,6 +310,9 @@ SERVICEMAX = System(
     sizes_listed=True,
     sets_mtime=False,
     names_unique=True,
+    foreign_bytes={"redirect": "foreign"},
+    record_fields=(("io_name",), "io_uuid"),
+    addresses=True,
     renamable=(),
     say_collections=True,
     options=(("user", "mount"), ("client_id", "attachfs")),
@@ -315,6 +344,7 @@ ENTERPRISE_TESTER = System(
     sizes_listed=True,
     sets_mtime=False,
     has_filename=True,
+    record_fields=(("Name", "Summary"), "Id"),
     renamable=("users",),  # requirements; of the others it may turn out so (405)
     real=(("users", "requirements"), ("events", "incidents")),
     options=(("user", "mount"),),
@@ -346,6 +376,9 @@ RILLSOFT = System(
     sizes_listed=True,
     sets_mtime=False,
     hides_empty=True,
+    first_collection_id=40,
+    record_fields=(("elementName",), "uuid"),
+    foreign_bytes={"download": "redirect"},
     renamable=(),
     options=(("user", "mount"), ("client", "1")),
     password="secret",
@@ -603,14 +636,30 @@ class Emulator:
     def blob(self, ident: int) -> bytes:
         return self.ask("GET", f"/blob/{ident}")
 
-    def record_id(self, collection: str, name: str) -> int:
+    def record(self, collection: str, name: str) -> dict:
         found = [
-            r["id"]
+            r
             for r in self.state()["records"]
             if r["collection"] == collection and r["name"] == name
         ]
         assert len(found) == 1, f"{len(found)} records '{name}' in {collection}"
         return found[0]
+
+    def record_id(self, collection: str, name: str) -> int:
+        return self.record(collection, name)["id"]
+
+    def remote_id(self, ident: int) -> str:
+        """What the API calls the attachment of that number."""
+        (found,) = [a for a in self.state()["attachments"] if a["id"] == ident]
+        return str(found["remote_id"])
+
+    def collection_id(self, collection: str) -> str:
+        """What collections= calls it."""
+        name = self.system.real_name(collection)
+        names = self.ask_json("GET", "/state")["collections"]
+        if self.system.first_collection_id is None or name not in names:
+            return name
+        return str(self.system.first_collection_id + names.index(name))
 
     def files(self, collections: Optional[Iterable[str]] = None) -> dict:
         """
@@ -632,9 +681,7 @@ class Emulator:
             folder = folders.get((a["collection"], a["record_id"]))
             if folder is None or a.get("deleted_at"):  # eras that only mark what is deleted
                 continue
-            shown = encode_name(
-                shown_label(a["name"], a["filename"]) if self.system.has_filename else a["name"]
-            )
+            shown = self.system.shown(a["name"], a["filename"])
             if shown in folder[1]:
                 shown = with_id(shown, a["remote_id"])
             folder[1][shown] = a
@@ -694,6 +741,10 @@ class Emulator:
             endpoints.fullmatch(r["endpoint"]) is not None and r["files"] != 0
             for r in self.requests()
         )
+
+    def blob_requests(self) -> list:
+        """Requests for bytes, were it for the one that tells a size."""
+        return [r for r in self.requests() if re.fullmatch(self.system.downloads, r["endpoint"])]
 
     def downloads(self) -> list:
         """Requests for bytes, of more than the one that tells a size."""
@@ -901,7 +952,7 @@ class Mount:
         else:
             options["token_file"] = self.token_file
         if self.collections != self.system.collections or self.system.say_collections:
-            options["collections"] = ":".join(map(self.system.real_name, self.collections))
+            options["collections"] = ":".join(map(self.emulator.collection_id, self.collections))
         options.update(self.options)
         return ",".join(
             k if v is True else f"{k}={v}"
@@ -927,7 +978,7 @@ class Mount:
                 preexec_fn=limits,
             )
 
-    def start(self, limits: Optional[Callable[[], None]] = None) -> "Mount":
+    def start(self, limits: Optional[Callable[[], None]] = None, look: bool = True) -> "Mount":
         assert os.path.exists(
             "/dev/fuse"
         ), "no /dev/fuse: modprobe fuse, or give the container --device /dev/fuse"
@@ -948,7 +999,8 @@ class Mount:
         assert (
             self.process.poll() is None
         ), f"attachfs exited {self.process.returncode} instead of mounting: {self.said()}"
-        os.listdir(self.path)
+        if look:
+            os.listdir(self.path)
         return self
 
     def said(self) -> str:

@@ -145,3 +145,31 @@ def test_unlink_in_a_directory_of_ours_is_refused(drive):
     with raises_errno(errno.ENOTDIR):
         os.rmdir(m / "users/Ada Byron/notes.txt")
     assert (m / "users/Ada Byron/notes.txt").exists()
+
+
+def test_a_record_emptied_here_stays_and_can_be_filled_again(drive, system):
+    """Also where the server shows no record without files: there as long as this mount lasts."""
+    m = drive(poll=0)
+    run("sh", "-c", "rm *", cwd=m / "users/Ada Byron")
+    m.sync()
+    inode = os.stat(m / "users/Ada Byron").st_ino
+    for _ in range(2):
+        m.command("refresh")
+        assert "Ada Byron" in os.listdir(m / "users")
+        assert os.listdir(m / "users/Ada Byron") == []
+    (m / "users/Ada Byron/new.txt").write_bytes(b"back again")
+    m.sync()
+    assert m.emulator.bytes_of("users/Ada Byron/new.txt") == b"back again"
+    os.unlink(m / "users/Ada Byron/new.txt")
+    m.sync()
+    if system.hides_empty:
+        m.command("refresh")
+        assert os.stat(m / "users/Ada Byron").st_ino == inode
+        m.remount()
+        assert sorted(os.listdir(m / "users")) == ["Grace Hopper", "Nobody"]
+        return
+    m.remount()
+    assert os.stat(m / "users/Ada Byron").st_ino == inode
+    (m / "users/Ada Byron/new.txt").write_bytes(b"and again")
+    m.sync()
+    assert m.emulator.bytes_of("users/Ada Byron/new.txt") == b"and again"

@@ -15,7 +15,6 @@ from harness import (
     Directory,
     EPOCH,
     added,
-    encode_name,
     numbered,
     one_record,
     raises_errno,
@@ -23,9 +22,9 @@ from harness import (
     read_tree,
     run,
     sha256,
-    shown_label,
     small_tree,
     wait_until,
+    with_id,
 )
 
 
@@ -44,12 +43,12 @@ def seconds(when: str) -> int:
 
 def test_collections_are_the_top_directories(drive, system):
     m = drive()
-    assert sorted(os.listdir(m.path)) == sorted(system.collections)
+    assert sorted(os.listdir(m.path)) == sorted(map(system.real_name, system.collections))
 
 
-def test_other_collections_can_be_chosen(drive):
+def test_other_collections_can_be_chosen(drive, system):
     m = drive(collections=("events",))
-    assert os.listdir(m.path) == ["events"]
+    assert os.listdir(m.path) == [system.real_name("events")]
     assert sorted(os.listdir(m / "events")) == ["Live fire", "Winter camp"]
 
 
@@ -57,7 +56,7 @@ def test_records_are_directories_named_by_their_titles(drive):
     m = drive()
     assert sorted(os.listdir(m / "users")) == ["Ada Byron", "Grace Hopper", "Nobody"]
     assert sorted(os.listdir(m / "events")) == ["Live fire", "Winter camp"]
-    assert os.listdir(m / "users/Nobody") == []
+    assert m.names("users/Nobody") == []
     assert (m / "users/Nobody").is_dir()
 
 
@@ -83,7 +82,8 @@ def test_ls_lr_find_and_du_agree_with_the_server(drive):
     m = drive()
     server = m.emulator.files()
     found = run("find", ".", "-type", "f", "-printf", "%P\t%s\n", cwd=m.path).stdout.splitlines()
-    assert {line.split("\t")[0]: int(line.split("\t")[1]) for line in found} == {
+    sizes = dict(line.split("\t") for line in found)
+    assert {m.system.logical_path(p): int(size) for p, size in sizes.items()} == {
         p: a["size"] for p, a in server.items()
     }
     listing = run("ls", "-lR", "--time-style=+%s", m.path).stdout
@@ -102,18 +102,23 @@ def test_ls_lr_find_and_du_agree_with_the_server(drive):
 def test_sha256sum_of_every_file_is_the_servers(drive):
     m = drive()
     told = run("sh", "-c", "find . -type f -print0 | xargs -0 sha256sum", cwd=m.path).stdout
-    here = {line[66:].removeprefix("./"): line[:64] for line in told.splitlines()}
+    here = {
+        m.system.logical_path(line[66:].removeprefix("./")): line[:64]
+        for line in told.splitlines()
+    }
     assert here == {path: a["sha256"] for path, a in m.emulator.files().items()}
 
 
-def test_tar_and_cp_a_take_everything_out(drive, scratch):
+def test_tar_and_cp_a_take_everything_out(drive, scratch, system):
     m = drive()
+    tops = map(system.real_name, system.collections)
     run("cp", "-a", m / "users", m / "events", scratch)
-    run("tar", "-C", m.path, "-cf", scratch / "all.tar", "users", "events")
+    run("tar", "-C", m.path, "-cf", scratch / "all.tar", *tops)
     (scratch / "untarred").mkdir()
     run("tar", "-C", scratch / "untarred", "-xf", scratch / "all.tar")
     for path, attachment in m.emulator.files().items():
-        for copy in (scratch / path, scratch / "untarred" / path):
+        for folder in (scratch, scratch / "untarred"):
+            copy = folder / system.real_path(path)
             assert sha256(copy.read_bytes()) == attachment["sha256"], copy
             assert int(copy.stat().st_mtime) == seconds(attachment["updated_at"]), copy
 
@@ -130,8 +135,8 @@ def test_a_plain_ls_of_1000_files_makes_no_blob_request(drive):
     record = os.listdir(m / "users")[0]
     m.emulator.reset()
     assert len(run("ls", m / "users" / record).stdout.splitlines()) == 1000
-    assert m.emulator.summary()["blob"] == 0
-    assert m.emulator.summary()["api"] <= 3
+    assert m.emulator.blob_requests() == []
+    assert sum(m.emulator.calls().values()) <= 3
 
 
 def test_the_first_stat_learns_the_sizes_of_all_siblings_and_the_ledger_keeps_them(drive, system):
@@ -179,7 +184,7 @@ def test_a_whole_collection_is_listed_with_few_calls(drive):
     m.emulator.reset()
     found = run("find", m.path, "-type", "f", "-printf", "x").stdout
     assert len(found) == 1800
-    assert m.emulator.summary()["api"] <= 10, m.emulator.calls()
+    assert sum(m.emulator.calls().values()) <= 10, m.emulator.calls()
 
 
 def test_5000_entries_come_whole_and_once(drive):
@@ -268,14 +273,14 @@ def test_by_id_holds_a_link_per_id(drive):
     m = drive()
     server = m.emulator.files()
     notes = server["users/Ada Byron/notes.txt"]
-    link = m / f"users/Ada Byron/.by-id/{notes['id']}"
+    link = m / f"users/Ada Byron/.by-id/{notes['remote_id']}"
     assert link.is_symlink()
     assert link.read_bytes() == m.emulator.blob(notes["id"])
     assert link.resolve() == m / "users/Ada Byron/notes.txt"
     assert set(os.listdir(m / "users/Ada Byron/.by-id")) == {
-        str(a["id"]) for p, a in server.items() if p.startswith("users/Ada Byron/")
+        str(a["remote_id"]) for p, a in server.items() if p.startswith("users/Ada Byron/")
     }
-    ada = m.emulator.record_id("users", "Ada Byron")
+    ada = m.emulator.record("users", "Ada Byron")["remote_id"]
     assert (m / f"users/.by-id/{ada}").resolve() == m / "users/Ada Byron"
     with raises_errno(errno.ENOENT):
         os.lstat(m / "users/Ada Byron/.by-id/999999")
@@ -283,25 +288,35 @@ def test_by_id_holds_a_link_per_id(drive):
         os.lstat(m / "users/.by-id/999999")
 
 
-def test_by_id_follows_a_rename(drive):
+def test_by_id_follows_a_rename(drive, system):
+    """Where it takes a new file on the server, the link is the new one's."""
     m = drive()
-    ident = m.emulator.file("users/Ada Byron/notes.txt")["id"]
+    ident = before = m.emulator.file("users/Ada Byron/notes.txt")["remote_id"]
     os.rename(m / "users/Ada Byron/notes.txt", m / "users/Grace Hopper/moved.txt")
-    assert (
-        m / f"users/Grace Hopper/.by-id/{ident}"
-    ).resolve() == m / "users/Grace Hopper/moved.txt"
+    if not system.move_in_place:
+        m.sync()
+        ident = m.emulator.file("users/Grace Hopper/moved.txt")["remote_id"]
+        assert ident != before
+    link = m / f"users/Grace Hopper/.by-id/{ident}"
+    assert link.resolve() == m / "users/Grace Hopper/moved.txt"
+    m.sync()
+    assert link.resolve() == m / "users/Grace Hopper/moved.txt"
+    if ident != before:
+        with raises_errno(errno.ENOENT):
+            os.lstat(m / f"users/Grace Hopper/.by-id/{before}")
     with raises_errno(errno.ENOENT):
-        os.lstat(m / f"users/Ada Byron/.by-id/{ident}")
+        os.lstat(m / f"users/Ada Byron/.by-id/{before}")
 
 
-def test_record_json_reads(drive):
+def test_record_json_reads(drive, system):
     m = drive()
+    names, ident = system.record_fields
     for record in ("users/Ada Byron", "events/Live fire"):
         text = (m / record / ".record.json").read_text()
         fields = json.loads(text)
         fields = fields.get("data", fields)
-        assert fields["name"] == record.split("/")[1]
-        assert fields["id"] == m.emulator.record_id(*record.split("/"))
+        assert [fields[n] for n in names if n in fields] == [record.split("/")[1]]
+        assert str(fields[ident]) == str(m.emulator.record(*record.split("/"))["remote_id"])
         assert text.endswith("\n")
     assert run("cat", m / "events/Live fire/.record.json").stdout == text
 
@@ -310,20 +325,24 @@ def test_xattrs_tell_what_is_behind_a_file(drive):
     m = drive()
     path = "users/Ada Byron/notes.txt"
     attachment = m.emulator.file(path)
-    assert m.xattr(path, "id") == str(attachment["id"])
-    assert m.xattr(path, "version") == attachment["path"]
+    assert m.xattr(path, "id") == str(attachment["remote_id"])
+    version = m.xattr(path, "version")
+    assert version == attachment.get(m.system.version_field, version) != ""
     assert m.xattr(path, "state") == "remote"
     (m / path).read_bytes()
     assert m.xattr(path, "state") == "cached"
     wait_until(lambda: has_xattr(m / path, "user.attachfs.xxh128"), "the hash to be computed")
     assert len(m.xattr(path, "xxh128")) == 32
-    assert m.xattr(path, "url").startswith("http://")
+    if m.system.addresses:
+        assert m.xattr(path, "url").startswith("http://")
     listed = os.listxattr(m / path)
     for name in ("id", "version", "state"):
         assert f"user.attachfs.{name}" in listed
     told = run("getfattr", "-d", m / path, ok=None) if os.path.exists("/usr/bin/getfattr") else None
     assert told is None or told.returncode == 0
-    assert m.xattr("users/Ada Byron", "id") == str(m.emulator.record_id("users", "Ada Byron"))
+    assert m.xattr("users/Ada Byron", "id") == str(
+        m.emulator.record("users", "Ada Byron")["remote_id"]
+    )
     with raises_errno(errno.ENODATA):
         os.getxattr(m / path, "user.attachfs.nonsense")
 
@@ -386,17 +405,24 @@ def test_statfs_asks_nobody(drive):
         (".attachfs", "x.txt", ".attachfs.txt"),
     ],
 )
-def test_the_label_is_shown_with_the_filenames_extension(drive, name, filename, shown):
-    assert encode_name(shown_label(name, filename)) == shown
+def test_the_label_is_shown_with_the_filenames_extension(drive, system, name, filename, shown):
+    """Where a server has a label and a file name; elsewhere the one name is shown as it is."""
+    if not system.label_shown:
+        shown = system.shown(name, filename)
+    assert system.shown(name, filename) == shown
     m = drive(tree=one_record(), changes=[added(name, filename)])
-    assert os.listdir(m / "users/Ada Byron") == [shown]
+    if shown == ".attachfs":  # ours
+        shown = with_id(shown, m.emulator.remote_id(m.changed[0]))
+        m.same_at_end = False
+    assert m.names("users/Ada Byron") == [shown]
     assert (m / "users/Ada Byron" / shown).read_bytes() == b"hello"
 
 
-def test_names_filename_shows_the_file_name_instead(drive):
+def test_names_filename_shows_the_file_name_instead(drive, system):
+    """A server that has one name only shows that, whatever is asked for."""
     m = drive(tree=one_record(), changes=[added("Range card", "rc.txt")], names="filename")
     m.same_at_end = False
-    assert os.listdir(m / "users/Ada Byron") == ["rc.txt"]
+    assert m.names("users/Ada Byron") == ["rc.txt" if system.has_filename else "Range card"]
 
 
 def test_names_that_look_like_ours_do_not_hide_ours(drive):
@@ -405,23 +431,30 @@ def test_names_that_look_like_ours_do_not_hide_ours(drive):
     m.same_at_end = False
     assert (m / "users/Ada Byron/.by-id").is_dir()
     assert json.loads((m / "users/Ada Byron/.record.json").read_text())
-    names = os.listdir(m / "users/Ada Byron")
+    names = m.names("users/Ada Byron")
     assert len(names) == 2
     for name in names:
         assert (m / "users/Ada Byron" / name).read_bytes() == b"impostor"
 
 
-def test_equal_names_get_their_id_before_the_extension_and_the_oldest_keeps_the_plain_one(drive):
+def test_equal_names_get_their_id_before_the_extension_and_the_oldest_keeps_the_plain_one(
+    drive, system
+):
+    """Where a record has one file per name, they are versions of it."""
     texts = ["oldest", "middle", "youngest"]
     m = drive(tree=one_record(), changes=[added("plan.txt", text=t) for t in texts])
-    _, middle, youngest = m.changed
+    _, middle, youngest = map(m.emulator.remote_id, m.changed)
     expected = {
         "plan.txt": b"oldest",
         f"plan ({middle}).txt": b"middle",
         f"plan ({youngest}).txt": b"youngest",
     }
+    if system.names_unique:
+        expected = {"plan.txt": b"youngest"}
     for _ in range(2):
-        assert read_tree(m / "users/Ada Byron") == expected
+        assert m.names("users/Ada Byron") == sorted(expected)
+        for name, data in expected.items():
+            assert (m / "users/Ada Byron" / name).read_bytes() == data
         m.remount()
 
 
@@ -433,17 +466,22 @@ def test_equal_record_names_get_their_id_too(drive):
     )
     (second,) = m.changed
     m.emulator.change(added("b.txt", text="second", collection="events", record=second))
+    (ident,) = [
+        r["remote_id"]
+        for r in m.emulator.state()["records"]
+        if (r["collection"], r["id"]) == ("events", second)
+    ]
     m.start()
-    assert sorted(os.listdir(m / "events")) == ["Drill", f"Drill ({second})"]
-    assert (m / f"events/Drill ({second})/b.txt").read_bytes() == b"second"
+    assert sorted(os.listdir(m / "events")) == ["Drill", f"Drill ({ident})"]
+    assert (m / f"events/Drill ({ident})/b.txt").read_bytes() == b"second"
 
 
 def test_a_name_longer_than_a_name_may_be_is_shortened_with_its_id(drive):
     long = "\u00e4" * 250 + ".txt"
-    m = drive(tree=one_record(), changes=[added(long, "x.txt")])
+    m = drive(tree=one_record(), changes=[added(long)])
     m.same_at_end = False
-    (ident,) = m.changed
-    (name,) = os.listdir(m / "users/Ada Byron")
+    ident = m.emulator.remote_id(m.changed[0])
+    (name,) = m.names("users/Ada Byron")
     assert len(os.fsencode(name)) <= 255
     assert name.startswith("\u00e4" * 50) and name.endswith(".txt") and str(ident) in name
     assert (m / "users/Ada Byron" / name).read_bytes() == b"hello"
@@ -471,7 +509,7 @@ def test_changes_on_the_server_show_up(drive):
         {"op": "delete", "id": ids["tiny.txt"]},
     )
     wait_until(
-        lambda: sorted(os.listdir(record))
+        lambda: m.names("users/Ada Byron")
         == ["emblem.png", "empty.txt", "large.bin", "new.txt", "notes.txt"],
         "the listing to follow the server",
     )
@@ -498,11 +536,11 @@ def test_an_open_file_is_one_version_never_a_mix(drive):
     ident = m.emulator.file("users/Ada Byron/big.bin")["id"]
     fd = os.open(path, os.O_RDONLY)
     assert os.pread(fd, 4096, 0) == old[:4096]
+    version = m.xattr("users/Ada Byron/big.bin", "version")
     m.emulator.clock(5)
-    m.emulator.change({"op": "replace", "id": ident, "size": 12_000_000})
+    m.emulator.change({"op": "replace", "id": ident, "size": 12_000_001})
     wait_until(
-        lambda: m.xattr("users/Ada Byron/big.bin", "version")
-        == m.emulator.file("users/Ada Byron/big.bin")["path"],
+        lambda: m.xattr("users/Ada Byron/big.bin", "version") != version,
         "the new version to be known",
     )
     for offset in (0, 4096, 6_000_000, 11_990_000):

@@ -22,12 +22,13 @@ from harness import (
     Gate,
     Mount,
     added,
+    binary,
     numbered,
     one_record,
     raises_errno,
     random_bytes,
-    read_tree,
     renameat2,
+    run,
     sha256,
     small_tree,
     wait_until,
@@ -48,7 +49,9 @@ def nothing_leaks(emulator, monkeypatch):
     another host.
     """
     yield
-    for server in emulator.__closure__[[*emulator.__code__.co_freevars].index("made")].cell_contents:
+    for server in emulator.__closure__[
+        [*emulator.__code__.co_freevars].index("made")
+    ].cell_contents:
         if server.process.poll() is None:
             assert not [r for r in server.requests(port="blob") if r["authorization"]]
 
@@ -118,7 +121,13 @@ def swap(a: Path, b: Path) -> None:
     renameat2(a, b, RENAME_EXCHANGE)
 
 
-NAMES = ('gr\u00fc\u00df "dich".html', "a&b=c;d+e %2C #1.txt", "no extension", "\U0001f600.txt", "'.txt")
+NAMES = (
+    'gr\u00fc\u00df "dich".html',
+    "a&b=c;d+e %2C #1.txt",
+    "no extension",
+    "\U0001f600.txt",
+    "'.txt",
+)
 
 
 def work(m: Mount) -> dict:
@@ -214,7 +223,8 @@ SERVERS = [
         id="S-20 stable",
     ),
     pytest.param(
-        {"updated_field": "absent", "record_zone": "+05:30", "error_form": "text"}, id="S-23 no date"
+        {"updated_field": "absent", "record_zone": "+05:30", "error_form": "text"},
+        id="S-23 no date",
     ),
     pytest.param({"uri_max": 170}, id="short addresses"),
 ]
@@ -233,7 +243,9 @@ def test_every_kind_of_server_can_be_read_and_written(drive, toggles):
     sent = [r for r in m.emulator.requests(port="api", method="POST") if r["status"] == 200]
     replaced = [r for r in sent if parse_qs(r["query"]).get("document_id") == [before["remote_id"]]]
     assert len(replaced) == 1, "a new version is told by the document's id"
-    made = [r for r in sent if r["path"].endswith("attachments") and "document_id" not in r["query"]]
+    made = [
+        r for r in sent if r["path"].endswith("attachments") and "document_id" not in r["query"]
+    ]
     assert len(made) < len(NAMES) + 4, "several creates are one POST"
     if toggles.get("replace_uuid") != "changes":
         after = m.emulator.file("users/Ada Byron/notes.txt")
@@ -354,7 +366,9 @@ def test_a_token_that_ends_while_nobody_works_is_renewed_once(drive, toggles):
     assert logins(m) == 1
     for i, name in enumerate(("notes.txt", "logo.png", "tiny.txt"), 1):
         m.emulator.clock(2000 * i)
-        assert (m / "users/Ada Byron" / name).read_bytes() == small_tree()["users"]["Ada Byron"][name]
+        assert (m / "users/Ada Byron" / name).read_bytes() == small_tree()["users"]["Ada Byron"][
+            name
+        ]
         assert logins(m) == i + 1, "one more login, not many"
     m.emulator.clock(9000)
     (m / "users/Nobody/new.txt").write_bytes(b"new")
@@ -383,8 +397,9 @@ def test_a_token_that_ends_in_the_middle_of_a_download(drive, expired):
     assert logins(m) == 2
 
 
-def test_a_token_that_ends_in_the_middle_of_many_writes(drive):
-    m = drive(toggles={"ttl": 1000}, poll=0, settle=600)
+@pytest.mark.parametrize("toggles", [{}, {"expired": 403, "csrf": "on", "error_form": "text"}])
+def test_a_token_that_ends_in_the_middle_of_many_writes(drive, toggles):
+    m = drive(toggles={"ttl": 1000, **toggles}, poll=0, settle=600)
     os.listdir(m / "users/Ada Byron")
     m.emulator.clock(2000)
     expected = work(m)
@@ -396,7 +411,7 @@ def test_a_token_that_ends_in_the_middle_of_many_writes(drive):
 def test_a_password_that_is_refused_is_said_before_anything_is_mounted(drive):
     m = drive(toggles={"password": "changed"}, start=False)
     m.allow_errors("password|credential")
-    m.check_at_end = False
+    m.check_at_end = False  # there is no mount to check
     with pytest.raises(AssertionError, match="password") as e:
         m.start()
     assert "client_id=" not in m.output.read_text(), e
@@ -409,6 +424,48 @@ def test_a_client_id_that_is_refused_names_its_option_not_the_password(drive):
     with pytest.raises(AssertionError, match="client_id="):
         m.start()
     assert "password" not in m.output.read_text(), m.output.read_text()
+
+
+def test_check_tells_a_bad_client_id_from_a_bad_password(drive):
+    m = drive(poll=0)
+    for options, said, unsaid in (
+        ({"client_id": "other"}, "client_id=", "password"),
+        ({"user": "nobody"}, "password_file=", "client_id="),
+        ({}, "mount", "FAIL"),
+    ):
+        other = Mount(m.base / str(len(said)), m.emulator, **options)
+        argv = ("check", "-o", other.option_text(), m.source)
+        told = run(binary("attachfs"), *argv, env=m.env(), ok=unsaid == "FAIL")
+        assert said in told.stdout + told.stderr
+        assert unsaid not in told.stdout + told.stderr, told.stdout + told.stderr
+
+
+def test_a_token_that_may_only_read(drive):
+    m = drive(
+        tokens=["read-token-4711=read", "test-token=*"],
+        user=None,
+        client_id=None,
+        password_file=None,
+        start=False,
+        poll=0,
+        settle=600,
+    )
+    m.options["token_file"] = m.token_file
+    m.allow_errors("token|credential|denied|403|permission")
+    m.write_token("read-token-4711")
+    m.start()
+    same(m.tree(), logical(small_tree()))
+    (m / "users/Nobody/new.txt").write_bytes(b"new")
+    (m / "users/Ada Byron/notes.txt").write_bytes(b"new")
+    m.sync(ok=False)
+    assert "new.txt" in failed(m) and "notes.txt" in failed(m)
+    assert os.strerror(errno.EACCES) in failed(m)
+    assert (m / "users/Nobody/new.txt").read_bytes() == b"new"
+    m.write_token("test-token")
+    m.kill9()
+    m.start()
+    m.command("retry")
+    m.sync()
 
 
 def test_a_client_id_nobody_tells_names_its_option(drive):
@@ -469,6 +526,7 @@ def test_a_ready_made_token_is_read_again_when_it_is_refused(drive, expired):
     m.command("retry")
     m.sync()
     assert m.emulator.bytes_of("users/Nobody/new.txt") == b"queued"
+    m.emulator.reset()
     m.umount()
     assert not logins(m) and not logins(m, LOGIN + "/revoke"), "the user's own token is left alone"
     m.start()
@@ -493,7 +551,9 @@ def test_a_redirect_takes_the_credential_no_further_than_home(drive, redirect, a
     assert bool(m.emulator.requests(port="blob")) == (redirect == "foreign")
 
 
-@pytest.mark.parametrize("toggles", [{}, {"range": "ignored"}, {"range": "ignored", "etag": "absent"}])
+@pytest.mark.parametrize(
+    "toggles", [{}, {"range": "ignored"}, {"range": "ignored", "etag": "absent"}]
+)
 def test_parts_of_a_large_file_are_the_right_parts(drive, toggles):
     data = random_bytes(6_000_000)
     tree = {"users": {"Ada Byron": {"large.bin": data}}, "events": {}}
@@ -520,6 +580,24 @@ def works(path) -> bool:
         return False
 
 
+def reads(path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError as e:
+        assert e.errno == errno.ESTALE
+        return False
+
+
+def test_bytes_that_are_newer_than_the_list_are_never_served_as_old_ones(drive):
+    m = drive(poll=0)
+    path = "users/Ada Byron/notes.txt"
+    os.listdir(m / "users/Ada Byron")
+    m.emulator.change({"op": "replace", "id": m.emulator.file(path)["id"], "text": "theirs"})
+    with raises_errno(errno.ESTALE):
+        (m / path).read_bytes()
+    wait_until(lambda: reads(m / path, b"theirs"), "the list to be read again")
+
+
 def test_s1_malformed_json_after_an_upload_makes_no_second_version(drive):
     m = drive(poll=0, settle=0)
     m.allow_errors("JSON|list|json")
@@ -535,8 +613,7 @@ def test_s1_malformed_json_after_an_upload_makes_no_second_version(drive):
 
 
 def test_s9_one_vanished_record_hides_no_other(drive):
-    m = drive(generate=["users:30:1:100"], tree=None, poll=1)
-    m.collections = ("users",)
+    m = drive(generate=["users:30:1:100"], collections=("users",), poll=1)
     records = sorted(os.listdir(m / "users"))
     assert len(records) == 30
     gone = m.emulator.record_id("users", records[7])
@@ -548,10 +625,11 @@ def test_s9_one_vanished_record_hides_no_other(drive):
 
 
 @pytest.mark.parametrize(
-    "toggles", [{"unreadable": 2, "unreadable_status": s} for s in (404, 403)] + [{"soft_deleted": 2}]
+    "toggles",
+    [{"unreadable": 2, "unreadable_status": s} for s in (404, 403)] + [{"soft_deleted": 2}],
 )
 def test_records_that_are_not_to_be_seen_are_not_there(drive, toggles):
-    m = drive(generate=["users:40:2:100"], toggles=toggles, poll=0)
+    m = drive(generate=["users:40:2:100"], collections=("users",), toggles=toggles, poll=0)
     m.same_at_end = False
     records = m.emulator.state()["records"]
     seen = {r["name"] for r in records if r["collection"] == "users" and r["id"] % 2}
@@ -605,8 +683,8 @@ def test_what_others_do_is_seen(drive, toggles):
     os.listdir(m / "users/Nobody")
     m.emulator.clock(300)
     m.emulator.change(added("new.txt", record="Nobody", text="theirs"))
-    m.emulator.change({"op": "replace", "id": m.emulator.file("users/Ada Byron/tiny.txt")["id"],
-                       "text": "tinier"})
+    tiny = m.emulator.file("users/Ada Byron/tiny.txt")["id"]
+    m.emulator.change({"op": "replace", "id": tiny, "text": "tinier"})
     m.emulator.change({"op": "add_record", "collection": "events", "name": "Summer camp"})
     wait_until(lambda: os.listdir(m / "users/Nobody") == ["new.txt"], "the new file")
     wait_until(lambda: (m / "users/Ada Byron/tiny.txt").read_bytes() == b"tinier", "the new bytes")
@@ -675,7 +753,10 @@ def test_names_that_differ_in_case_only(drive, case):
     m = drive(toggles={"name_case": case}, poll=0, settle=600)
     m.allow_errors("under another name")
     (m / "users/Ada Byron/NOTES.txt").write_bytes(b"mine")
+    notes = m.emulator.bytes_of("users/Ada Byron/notes.txt")
     m.sync(ok=case == "sensitive")
+    assert m.emulator.bytes_of("users/Ada Byron/notes.txt") == notes
+    assert (m / "users/Ada Byron/notes.txt").read_bytes() == notes
     if case == "sensitive":
         assert m.emulator.bytes_of("users/Ada Byron/NOTES.txt") == b"mine"
         return
@@ -685,6 +766,40 @@ def test_names_that_differ_in_case_only(drive, case):
     os.rename(m / "users/Ada Byron/NOTES.txt", m / "users/Ada Byron/mine.txt")
     m.sync()
     assert m.emulator.bytes_of("users/Ada Byron/mine.txt") == b"mine"
+
+
+@pytest.mark.parametrize("case", ["sensitive", "insensitive"])
+def test_new_names_that_differ_in_case_only(drive, case):
+    m = drive(toggles={"name_case": case}, poll=0, settle=600)
+    m.allow_errors("under another name")
+    files = {"a.txt": b"one", "A.txt": b"two", "b.txt": b"three"}
+    for name, data in files.items():
+        (m / "users/Nobody" / name).write_bytes(data)
+    m.sync(ok=case == "sensitive")
+    assert {name: (m / "users/Nobody" / name).read_bytes() for name in files} == files
+    if case == "insensitive":
+        (there,) = {"users/Nobody/a.txt", "users/Nobody/A.txt"} & set(m.emulator.files())
+        name = there.split("/")[-1]
+        assert m.emulator.bytes_of(there) == files[name]
+        os.rename(
+            m / "users/Nobody" / name.swapcase().replace("TXT", "txt"), m / "users/Nobody/c.txt"
+        )
+        m.sync()
+
+
+def test_a_version_taken_by_mistake_that_cannot_be_given_back_is_said(drive):
+    m = drive(toggles={"name_case": "insensitive"}, poll=0, settle=600)
+    m.allow_errors("under another name")
+    m.emulator.faults({**SERVICEMAX.remove, "status": 500})
+    os.listdir(m / "users/Ada Byron")
+    (m / "users/Ada Byron/NOTES.txt").write_bytes(b"mine")
+    m.sync(ok=False)
+    m.emulator.heal()
+    assert "until then" in failed(m)
+    assert (m / "users/Ada Byron/NOTES.txt").read_bytes() == b"mine"
+    wait_until(lambda: reads(m / "users/Ada Byron/notes.txt", b"mine"), "what the server has")
+    os.unlink(m / "users/Ada Byron/NOTES.txt")
+    m.sync()
 
 
 @pytest.mark.parametrize("case", ["sensitive", "insensitive"])
@@ -755,8 +870,8 @@ def test_s9_s13_one_name_that_is_gone_does_not_keep_the_others(drive, partial, p
     m = drive(tree={"users": {"Ada Byron": numbered(9)}, "events": {}}, poll=0, settle=600)
     m.emulator.toggle(delete_partial=partial, delete_path=path)
     names = sorted(os.listdir(m / "users/Ada Byron"))
-    m.emulator.change(*({"op": "delete", "id": m.emulator.file(f"users/Ada Byron/{n}")["id"]}
-                        for n in (names[2], names[7])))
+    for name in (names[2], names[7]):
+        m.emulator.change({"op": "delete", "id": m.emulator.file(f"users/Ada Byron/{name}")["id"]})
     for name in names[:8]:
         os.unlink(m / "users/Ada Byron" / name)
     m.sync()
@@ -772,6 +887,43 @@ def test_many_long_names_are_deleted_in_addresses_the_server_takes(drive):
         os.unlink(m / "users/Ada Byron" / name)
     m.sync()
     assert not m.emulator.files()
+
+
+def test_many_records_are_looked_at_in_addresses_the_server_takes(drive):
+    m = drive(
+        generate=["users:12:1:100"],
+        collections=("users",),
+        toggles={"uri_max": 200},
+        poll=0,
+        settle=600,
+    )
+    m.allow_errors("lost|broke|reset|connection|unknown|empty")
+    records = sorted(os.listdir(m / "users"))
+    for r in records:
+        (m / "users" / r / "new.txt").write_bytes(r.encode())
+    m.emulator.reset()
+    m.emulator.faults({**SERVICEMAX.upload, "drop_reply": True, "count": 12})
+    m.sync()
+    assert m.emulator.uploads() == 12, "what arrived is not sent again"
+
+
+@pytest.mark.parametrize("change", ["replace", "delete"])
+def test_a_file_that_another_client_changes_before_its_bytes_are_fetched_for_a_rename(
+    drive, change
+):
+    m = drive(poll=0, settle=600)
+    m.allow_errors("gone|404")
+    os.listdir(m / "users/Ada Byron")
+    ident = m.emulator.file("users/Ada Byron/notes.txt")["id"]
+    more = {"text": "theirs"} if change == "replace" else {}
+    m.emulator.change({"op": change, "id": ident, **more})
+    os.rename(m / "users/Ada Byron/notes.txt", m / "users/Nobody/log.txt")
+    m.sync(ok=None)
+    if change == "replace":
+        assert m.emulator.bytes_of("users/Nobody/log.txt") == b"theirs"
+    else:
+        print(m.log(), failed(m))
+        wait_until(lambda: not os.listdir(m / "users/Nobody"), "it to be gone here, too")
 
 
 def test_a_token_for_writes_that_cannot_be_had_is_said(drive):
@@ -799,28 +951,33 @@ def test_many_writes_that_want_a_token_ask_for_it_once(drive):
 
 
 def test_a_throttle_that_tells_when_to_come_back_is_waited_for(drive):
-    m = drive(toggles={"throttle": 12}, poll=0, settle=600)
+    m = drive(poll=0, settle=600)
     os.listdir(m / "users/Ada Byron")
+    m.emulator.toggle(throttle=1)
+    (m / "users/Nobody/1.txt").write_bytes(b"1")
+    m.sync()
     m.emulator.clock(58)
-    for record in ("users/Nobody", "users/Grace Hopper", "events/Live fire", "events/Winter camp"):
-        for i in range(3):
-            (m / record / f"{i}.txt").write_bytes(b"%d" % i)
-            m.sync()
-    assert [r for r in m.emulator.requests() if r["status"] == 429]
+    (m / "users/Nobody/2.txt").write_bytes(b"2")
+    m.sync()
+    assert [r["status"] for r in m.emulator.requests(method="POST") if "attach" in r["path"]] == [
+        200,
+        429,
+        200,
+    ]
     m.emulator.toggle(throttle="off")
 
 
 def test_a_throttle_without_words_keeps_the_rest_for_later(drive):
-    m = drive(toggles={"throttle": 12, "throttle_headers": "absent"}, poll=0, settle=0)
+    m = drive(toggles={"throttle_headers": "absent"}, poll=0, settle=0)
     notes = (m / "users/Ada Byron/notes.txt").read_bytes()
-    for i in range(30):
+    m.emulator.toggle(throttle=1)
+    for i in (1, 2):
+        m.emulator.reset()
         (m / f"users/Nobody/{i}.txt").write_bytes(b"%d" % i)
-        os.rename(m / f"users/Nobody/{i}.txt", m / f"users/Nobody/{i} {i}.txt")
-        if m.status()["state"] == "throttled":
-            break
+        wait_until(lambda: m.emulator.uploads(), "the upload to be tried")
     wait_until(lambda: m.status()["state"] == "throttled", "the status to say so")
     assert (m / "users/Ada Byron/notes.txt").read_bytes() == notes
-    m.terminate()
+    m.kill9()
     m.emulator.toggle(throttle="off")
     m.start()
 
@@ -847,7 +1004,9 @@ def cycled(n: int) -> tuple:
 @pytest.mark.parametrize("toggles", [{}, {"replace_uuid": "changes", "delete_path": "singular"}])
 def test_names_go_round_and_every_content_stays(drive, n, toggles):
     files, names, expected = cycled(n)
-    m = drive(tree={"users": {"Ada Byron": files}, "events": {}}, toggles=toggles, poll=0, settle=600)
+    m = drive(
+        tree={"users": {"Ada Byron": files}, "events": {}}, toggles=toggles, poll=0, settle=600
+    )
     cycle(m / "users/Ada Byron", names)
     m.emulator.reset()
     m.sync()

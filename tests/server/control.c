@@ -162,8 +162,13 @@ static void get_state(struct request *rq, struct response *rs)
 	struct snapshot *shots;
 	size_t n;
 
-	buffer_puts(&rs->body, "{\"records\":[");
+	buffer_puts(&rs->body, "{\"collections\":[");
 	pthread_mutex_lock(&rq->emu->lock);
+	for (size_t i = 0; i < s->n_collections; i++) {
+		buffer_json_comma(&rs->body);
+		buffer_json_text(&rs->body, s->collections[i].name);
+	}
+	buffer_puts(&rs->body, "],\"records\":[");
 	for (size_t i = 0; i < s->n_collections; i++)
 		for (size_t j = 0; j < s->collections[i].records.n; j++)
 			put_record(&rs->body, rq->emu,

@@ -634,6 +634,23 @@ static void test_a_refused_password_is_left_alone_for_a_while(void **state)
 	auth_free(a);
 }
 
+static void test_a_login_refused_for_something_else_does_not_blame_the_password(void **state)
+{
+	struct remote r = {0};
+	char message[256];
+
+	(void)state;
+	struct auth *a = r.auth = new_login();
+	fake.result = -EPERM;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(log_in_again(a), 0);
+	assert_int_equal(fake.calls, 1);
+	assert_int_equal(remote_get_auth(&r, message), REMOTE_AUTH_FAILED);
+	assert_non_null(strstr(message, "the words of the server"));
+	assert_null(strstr(message, "password"));
+	auth_free(a);
+}
+
 static void await_calls(unsigned n)
 {
 	int64_t until = clock_mono_ms() + 10000;
@@ -820,6 +837,7 @@ int main(void)
 		T(test_a_refused_refresh_is_followed_by_the_password_and_forgotten),
 		T(test_a_refresh_that_is_not_answered_keeps_the_password_at_home),
 		T(test_a_refused_password_is_left_alone_for_a_while),
+		T(test_a_login_refused_for_something_else_does_not_blame_the_password),
 		T(test_being_told_to_reload_is_never_lost),
 		T(test_a_token_that_is_never_taken_is_not_replaced_all_the_time),
 		T(test_the_same_token_again_counts_as_another),

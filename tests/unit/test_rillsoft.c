@@ -954,6 +954,7 @@ static void test_a_server_that_wants_the_file_gets_it(void **state)
 	begin_writing(remote->ops->update, &item);
 	answer_list(LIST_41, SMALL);
 	answer(next_sent("POST", DOC_URL), 400, REFUSED("file is required"));
+	answer_list(LIST_41, SMALL);
 	answer_typed(next_sent("GET", DOC_URL), 200, "application/octet-stream", "hello");
 	struct sent *s = next_sent("POST", DOC_URL);
 	assert_string_equal(s->fields, "file=<5 bytes> folderId=3 parentUuid=" ELEMENT
@@ -967,8 +968,29 @@ static void test_a_server_that_wants_the_file_gets_it(void **state)
 	begin_writing(remote->ops->update, &item);
 	answer_typed(next_sent("GET", DOC_URL), 200, "application/octet-stream", "hello");
 	answer(next_sent("POST", DOC_URL), 400, REFUSED("name is taken"));
+	answer_list(LIST_41, DOC("5012", "41", ELEMENT, "3", "b.pdf", "5"));
 	assert_non_null(strstr(item.message, "name is taken"));
 	end_writing(&item, REMOTE_REFUSED, -EINVAL);
+}
+
+static void test_an_update_follows_its_folder_once(void **state)
+{
+	static const char *const fields = "file=<5 bytes> folderId=1 parentUuid=" ELEMENT
+					  " name=offer.pdf description=as sent";
+	struct remote_change item = change("5012", NULL);
+
+	(void)state;
+	item.size = 5;
+	begin_writing(remote->ops->replace, &item);
+	answer_list(LIST_41, SMALL);
+	answer(next_sent("POST", DOC_URL), 400, REFUSED("no folder 3"));
+	/* the folder is gone, its documents are in the main folder. */
+	answer_list(LIST_41, DOC("5012", "41", ELEMENT, "1", "offer.pdf", "5"));
+	struct sent *s = next_sent("POST", DOC_URL);
+	assert_string_equal(s->fields, fields);
+	answer(s, 400, REFUSED("Validation error"));
+	assert_non_null(strstr(item.message, "Validation error (it may be larger"));
+	end_writing(&item, REMOTE_REFUSED, -EIO);
 }
 
 static void test_a_replacement_is_believed_by_its_size(void **state)
@@ -1518,6 +1540,7 @@ int main(void)
 		cmocka_unit_test(test_the_override_is_said_as_the_option_says),
 		CALL_TEST(test_a_move_that_was_ignored_is_between_devices),
 		CALL_TEST(test_a_server_that_wants_the_file_gets_it),
+		CALL_TEST(test_an_update_follows_its_folder_once),
 		CALL_TEST(test_a_replacement_is_believed_by_its_size),
 		CALL_TEST(test_a_name_no_part_can_carry_is_set_afterwards),
 		CALL_TEST(test_a_replacement_under_a_new_id_is_found),

@@ -1198,7 +1198,7 @@ static void test_many_files_are_one_post_and_found_by_name_in_the_answer(void **
 
 static void test_a_file_kept_under_another_name_is_not_done(void **state)
 {
-	struct remote_change item = change(NULL, "A.txt");
+	struct remote_change item = change(NULL, "a.text");
 	int done = 0;
 
 	(void)state;
@@ -1210,6 +1210,46 @@ static void test_a_file_kept_under_another_name_is_not_done(void **state)
 	assert_non_null(strstr(item.message, "'a.txt'"));
 	assert_string_equal(item.file.id, F1);
 	clear_items(&item, 1);
+}
+
+static void test_a_version_that_a_name_of_another_case_became_is_taken_back(void **state)
+{
+	int done = 0;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct remote_change items[] = {change(NULL, "A.txt"), change(NULL, "b.txt")};
+		assert_int_equal(create(items, 2, &done), 0);
+		answer(next_sent("POST", POST_URL), 200,
+		       "[" FILE_JSON(F1, V1, "a.txt", "314") "," FILE_JSON(F2, V2, "b.txt",
+									   "314") "]");
+		assert_int_equal(done, i);
+		answer(next_sent("DELETE", POST_URL "?names=a.txt&version=latest"), i ? 500 : 204,
+		       "");
+		assert_int_equal(done, i + 1);
+		assert_int_equal(items[0].outcome, REMOTE_REFUSED);
+		assert_int_equal(items[0].error, -EEXIST);
+		assert_non_null(strstr(items[0].message, "'a.txt'"));
+		assert_int_equal(strstr(items[0].message, "until then") != NULL, i);
+		assert_int_equal(items[1].outcome, REMOTE_DONE);
+		clear_items(items, 2);
+	}
+}
+
+static void test_names_that_differ_in_case_do_not_share_a_post(void **state)
+{
+	struct remote_change items[] = {change(NULL, "a.txt"), change(NULL, "A.TXT")};
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(create(items, 2, &done), 0);
+	struct sent *s = next_sent("POST", POST_URL);
+	assert_string_equal(s->filenames, "a.txt|");
+	answer(s, 200, "[" FILE_JSON(F1, V1, "a.txt", "314") "]");
+	assert_int_equal(done, 1);
+	assert_int_equal(items[0].outcome, REMOTE_DONE);
+	assert_int_equal(items[1].outcome, REMOTE_RETRY);
+	clear_items(items, 2);
 }
 
 static void test_an_upload_that_arrived_short_is_not_done(void **state)
@@ -1880,6 +1920,8 @@ int main(void)
 		CALL_TEST(test_one_record_that_is_gone_is_found_by_halves),
 		CALL_TEST(test_a_poll_is_one_call_and_sees_versions_and_records),
 		CALL_TEST(test_records_that_cannot_be_sorted_by_change_are_by_creation),
+		CALL_TEST(test_a_version_that_a_name_of_another_case_became_is_taken_back),
+		CALL_TEST(test_names_that_differ_in_case_do_not_share_a_post),
 		CALL_TEST(test_many_files_are_one_post_and_found_by_name_in_the_answer),
 		CALL_TEST(test_a_file_kept_under_another_name_is_not_done),
 		CALL_TEST(test_an_upload_that_arrived_short_is_not_done),

@@ -495,6 +495,27 @@ static void test_a_rename_where_there_is_none_uploads_once_and_keeps_the_node(vo
 	end(&d); /* looks at node ids */
 }
 
+static void test_a_change_has_passed_when_its_old_file_is_removed_too(void **state)
+{
+	struct daemon d;
+	struct world *w = begin(&d, WORLD_ET);
+	struct sync_counts c;
+
+	(void)state;
+	user_rename(&d, user_find(w, 1, "a"), 2, "a2");
+	uint64_t mark = sync_mark(d.mount.sync);
+	for (unsigned i = 0; i < 100 && !sync_passed(d.mount.sync, mark, &c); i++) {
+		sync_flush(d.mount.sync);
+		daemon_sync(&d);
+		server_finish(d.server);
+		daemon_quiet(&d);
+	}
+	assert_true(sync_passed(d.mount.sync, mark, &c));
+	assert_int_equal(w->uploads, 1);
+	assert_int_equal(w->removed, 1);
+	end(&d);
+}
+
 static void test_a_swap_of_unique_names_takes_one_upload_more(void **state)
 {
 	struct daemon d;
@@ -559,6 +580,7 @@ int main(void)
 		cmocka_unit_test(
 			test_a_name_that_is_gone_does_not_keep_the_others_from_being_removed),
 		cmocka_unit_test(test_a_rename_where_there_is_none_uploads_once_and_keeps_the_node),
+		cmocka_unit_test(test_a_change_has_passed_when_its_old_file_is_removed_too),
 		cmocka_unit_test(test_a_swap_of_unique_names_takes_one_upload_more),
 		cmocka_unit_test(test_a_replacement_by_others_keeps_the_node),
 		cmocka_unit_test(test_a_replacement_by_others_does_not_end_a_change_of_ours),

@@ -1074,9 +1074,24 @@ class Mount:
         ), f"daemon exited {self.exit_status} on signal {number}: {self.said()}"
         wait_until(lambda: not is_mounted(self.path), "the mount to go with the daemon")
 
+    def strike(self) -> None:
+        """
+        SIGKILL. A notification of the daemon's may then wait in the kernel for a directory that a
+        program holds while it waits for the daemon's answer; the kernel leaves the two like that
+        for ever, and so would an OOM killer. Aborting the connection ends it.
+        """
+        process = self.process
+        process.kill()
+        for _ in range(60):
+            try:
+                process.wait(0.5 * SLOW)
+                return
+            except subprocess.TimeoutExpired:
+                libc.umount2(os.fsencode(self.path), MNT_FORCE)
+
     def kill9(self, unmount: bool = True) -> None:
         self.killed = True
-        self.process.kill()
+        self.strike()
         self.process.wait()
         self.process = None
         if unmount:
@@ -1261,6 +1276,7 @@ RENAME_EXCHANGE = 2
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 AT_FDCWD = -100
+MNT_FORCE = 1
 
 
 class timespec(ctypes.Structure):

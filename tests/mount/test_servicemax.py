@@ -35,6 +35,7 @@ from harness import (
 )
 
 LOGIN = "POST /sec/auth/token"
+BY_TOKEN = replace(SERVICEMAX, password=None, options=())
 
 
 @pytest.fixture
@@ -443,14 +444,11 @@ def test_check_tells_a_bad_client_id_from_a_bad_password(drive):
 def test_a_token_that_may_only_read(drive):
     m = drive(
         tokens=["read-token-4711=read", "test-token=*"],
-        user=None,
-        client_id=None,
-        password_file=None,
         start=False,
         poll=0,
         settle=600,
     )
-    m.options["token_file"] = m.token_file
+    m.system = BY_TOKEN
     m.allow_errors("token|credential|denied|403|permission")
     m.write_token("read-token-4711")
     m.start()
@@ -507,14 +505,11 @@ def test_a_ready_made_token_is_read_again_when_it_is_refused(drive, expired):
     m = drive(
         toggles={"expired": expired},
         tokens=["first-token-4711", "second-token-4711"],
-        user=None,
-        client_id=None,
-        password_file=None,
         start=False,
         poll=0,
         settle=0,
     )
-    m.options["token_file"] = m.token_file
+    m.system = BY_TOKEN
     m.allow_errors("token|credential|denied")
     m.write_token("first-token-4711")
     m.start()
@@ -535,7 +530,7 @@ def test_a_ready_made_token_is_read_again_when_it_is_refused(drive, expired):
 # Reading
 
 
-@pytest.mark.parametrize("host", ["base", "localhost:8080", "foreign", "http", "https"])
+@pytest.mark.parametrize("host", ["localhost:8080", "foreign", "https"])
 def test_s11_links_are_read_from_the_mounts_own_server(drive, host):
     m = drive(toggles={"href_host": host}, poll=0)
     same(m.tree(), logical(small_tree()))
@@ -819,18 +814,22 @@ def test_a_rename_that_changes_nothing_but_the_case(drive, case):
 
 # Refusals
 
+TOO_LARGE = {"max_bytes": 4000, "max_bytes_status": 413}
 LIMITS = [
-    pytest.param({"max_bytes": 4000, "max_bytes_status": 413}, "large.dat", errno.EFBIG, id="413"),
-    pytest.param({"max_bytes": 4000, "max_bytes_status": 400}, "large.dat", errno.EFBIG, id="400"),
+    pytest.param(TOO_LARGE, "large.dat", errno.EFBIG, id="413"),
+    pytest.param({**TOO_LARGE, "max_bytes_status": 400}, "large.dat", errno.EFBIG, id="400"),
     pytest.param({"empty_files": "refused"}, "empty.dat", errno.EINVAL, id="empty"),
     pytest.param({"extension_rule": "exe"}, "setup.exe", errno.EINVAL, id="exe"),
+    pytest.param({**TOO_LARGE, "error_form": "nested"}, "large.dat", errno.EFBIG, id="nested"),
+    pytest.param(
+        {"extension_rule": "exe", "error_form": "text"}, "setup.exe", errno.EINVAL, id="text"
+    ),
 ]
 
 
-@pytest.mark.parametrize("form", ["type", "nested", "text"])
 @pytest.mark.parametrize("toggles, refused, error", LIMITS)
-def test_one_file_of_many_that_is_refused_stays_and_says_why(drive, toggles, refused, error, form):
-    m = drive(toggles={**toggles, "error_form": form}, poll=0, settle=600)
+def test_one_file_of_many_that_is_refused_stays_and_says_why(drive, toggles, refused, error):
+    m = drive(toggles=toggles, poll=0, settle=600)
     m.allow_errors("too large|empty|extension")
     files = {"large.dat": b"x" * 5000, "empty.dat": b"", "setup.exe": b"MZ", "good.txt": b"good"}
     for name, data in files.items():
@@ -1000,8 +999,10 @@ def cycled(n: int) -> tuple:
     return files, names, {f"users/Ada Byron/{name}": data for name, data in expected.items()}
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
-@pytest.mark.parametrize("toggles", [{}, {"replace_uuid": "changes", "delete_path": "singular"}])
+@pytest.mark.parametrize(
+    "n, toggles",
+    [(2, {}), (3, {"replace_uuid": "changes"}), (4, {"delete_path": "singular"}), (5, {})],
+)
 def test_names_go_round_and_every_content_stays(drive, n, toggles):
     files, names, expected = cycled(n)
     m = drive(
@@ -1025,13 +1026,13 @@ def test_a_swap_between_records(drive):
     same(server_tree(m), expected)
 
 
-KILLS = [(verb, skip, n) for n in (2, 4) for verb in ("POST", "DELETE") for skip in range(n + 1)]
+KILLS = [("POST", skip) for skip in range(4)] + [("DELETE", 0)]
 
 
 @pytest.mark.parametrize("what", ["done", "not done"])
-@pytest.mark.parametrize("verb, skip, n", [k for k in KILLS if k[0] == "POST" or k[1] == 0])
-def test_kill_in_the_middle_of_a_cycle_loses_nothing(drive, verb, skip, n, what):
-    files, names, expected = cycled(n)
+@pytest.mark.parametrize("verb, skip", KILLS)
+def test_kill_in_the_middle_of_a_cycle_loses_nothing(drive, verb, skip, what):
+    files, names, expected = cycled(3)
     m = drive(tree={"users": {"Ada Byron": files}, "events": {}}, poll=0, settle=600)
     cycle(m / "users/Ada Byron", names)
     fault = {"latency_ms": 60000} if what == "done" else {"hang": True}

@@ -57,7 +57,10 @@ static int check_name(const struct mount *m, const struct node *dir, const char 
 /* An entry came or went. tree->lock held. */
 static void touch_dir_locked(struct mount *m, struct node *dir)
 {
-	dir->mtime_ns = dir->ctime_ns = clock_real_ns();
+	int64_t now_ns = clock_real_ns();
+
+	/* the time it has may be of a server whose clock is ahead: it changes all the same */
+	dir->mtime_ns = dir->ctime_ns = now_ns > dir->mtime_ns ? now_ns : dir->mtime_ns + 1;
 	tree_put_locked(m->tree, dir);
 }
 

@@ -370,7 +370,7 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 
 void lister_again_locked(struct lister *l, struct node *collection)
 {
-	struct node *target = target_of(l, collection);
+	struct node *target = l ? target_of(l, collection) : NULL;
 	struct watch *w = target ? target->watch : NULL;
 
 	if (!w || !w->validated)

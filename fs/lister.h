@@ -33,7 +33,10 @@ void lister_free(struct lister *l);
  */
 bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error);
 
-/* The server may show something else there now: list the collection again, soon. tree->lock held. */
+/*
+ * The server may show something else there now: list the collection again, soon. tree->lock held.
+ * NULL is fine: nothing is listed here.
+ */
 void lister_again_locked(struct lister *l, struct node *collection);
 
 /* A record of a collection that is not listed was made just now: it is known to be as it is here. */

@@ -288,7 +288,11 @@ static bool choose_project(struct check *c, const struct remote_collection *list
 {
 	for (const char *p = c->ris->collections; p && *p != '\0'; p += strcspn(p, ":")) {
 		p += *p == ':';
-		snprintf(c->project, sizeof(c->project), "%.*s", (int)strcspn(p, ":"), p);
+		size_t len = strcspn(p, ":");
+		if (len >= sizeof(c->project))
+			continue;
+		memcpy(c->project, p, len);
+		c->project[len] = '\0';
 		if (json_is_id(c->project))
 			return true;
 	}

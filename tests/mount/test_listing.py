@@ -458,12 +458,10 @@ def test_equal_names_get_their_id_before_the_extension_and_the_oldest_keeps_the_
 
 
 def test_equal_record_names_get_their_id_too(drive):
-    m = drive(
-        tree={"users": {}, "events": {"Drill": {"a.txt": b"first"}}},
-        changes=[{"op": "add_record", "collection": "events", "name": "Drill"}],
-        start=False,
-    )
-    (second,) = m.changed
+    m = drive(tree={"users": {}, "events": {"Drill": {"a.txt": b"first"}}}, start=False)
+    m.emulator.clock(60)  # younger by what every server's times can tell
+    (second,) = m.emulator.change({"op": "add_record", "collection": "events", "name": "Drill"})
+    m.emulator.clock(0)
     m.emulator.change(added("b.txt", text="second", collection="events", record=second))
     (ident,) = [
         r["remote_id"]

@@ -4,8 +4,12 @@ Enterprise Tester's traps, by their numbers in reference/enterprise-tester.md, a
 every toggle of section 13, the owners below runs, temporary sets, requests refused in part.
 """
 
+import base64
 import errno
+import http.client
+import json
 import os
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,6 +31,11 @@ SERVERS = [
     pytest.param({"top_max": 3, "unordered": "shuffled"}, id="short pages"),
     pytest.param({"dispositions": "attachment"}, id="E-4"),
     pytest.param({"bump_on_attach": "off"}, id="no bump"),
+    pytest.param({"mime_strict": "off", "upload_no_owner": "403"}, id="E-5"),
+    pytest.param({"totals": "tql", "tql_top": "off", "odata_top": 2}, id="E-10, E-26"),
+    pytest.param({"application_path": "EnterpriseTester", "nodes": "all"}, id="nodes"),
+    pytest.param({"error_body": "html", "content_disposition": "off"}, id="HTML errors"),
+    pytest.param({"tql_has_attachments": "refused"}, id="no HasAttachments in TQL"),
 ]
 
 
@@ -228,3 +237,123 @@ def test_write_through_returns_when_the_old_file_is_gone_too(drive):
         (m / "users/Ada Byron/notes.txt").write_bytes(b"round %d\n" % i)
         here = [a for a in m.emulator.attachments() if a["name"] == "notes.txt"]
         assert [m.emulator.blob(a["id"]) for a in here] == [b"round %d\n" % i]
+
+
+def made_set(m, name="mine") -> str:
+    os.mkdir(m / f"sets/{name}")
+    return os.getxattr(m / f"sets/{name}", "user.attachfs.id").decode()
+
+
+def in_sets(m) -> dict:
+    """The id of each temporary set -> names of what is in it, on the server."""
+    found = {}
+    for a in m.emulator.attachments():
+        if a["collection"] == "sets":
+            found.setdefault(a["record_remote_id"], []).append(a["name"])
+    return found
+
+
+def test_a_set_is_there_after_a_remount_and_opened_by_its_id_elsewhere(drive):
+    m = drive(collections=["requirements", "sets"], poll=0)
+    m.same_at_end = False  # the server tells no set by the name it has here
+    ident = made_set(m)
+    (m / "sets/mine/a.txt").write_bytes(b"one")
+    m.remount()
+    assert os.listdir(m / "sets") == ["mine"]
+    assert (m / "sets/mine/a.txt").read_bytes() == b"one"
+    m.forget_cache()
+    assert os.listdir(m / "sets") == []
+    assert (m / f"sets/{ident}/a.txt").read_bytes() == b"one"
+    assert os.listdir(m / "sets") == [ident]
+    with raises_errno(errno.ENOENT):
+        os.listdir(m / "sets/41f19ff6-2738-4000-8bfd-a18950caa1d1")
+
+
+def test_many_files_go_into_a_set_several_at_a_time(drive):
+    m = drive(collections=["requirements", "sets"], poll=0, settle=600)
+    m.same_at_end = False
+    ident = made_set(m)
+    m.emulator.reset()
+    for name, data in numbered(40).items():
+        (m / "sets/mine" / name).write_bytes(data)
+    m.sync()
+    posts = m.emulator.count(r"POST /EnterpriseTester/api/temporaryattachmentset/\{id\}")
+    assert len(in_sets(m)[ident]) == 40 and posts <= 4, m.emulator.calls()
+    os.unlink(m / "sets/mine/file-0003.txt")
+    m.sync()
+    assert len(in_sets(m)[ident]) == 39
+
+
+def test_a_set_whose_files_come_without_ids_shows_none_and_keeps_what_was_written(drive):
+    m = drive(
+        toggles={"nil_guid": "sets"}, collections=["requirements", "sets"], poll=0, settle=600
+    )
+    m.same_at_end = m.check_at_end = False
+    made_set(m)
+    (m / "sets/mine/a.txt").write_bytes(b"one")
+    m.sync(ok=None)
+    assert (m / "sets/mine/a.txt").read_bytes() == b"one", "nothing lost"
+    assert sum(len(names) for names in in_sets(m).values()) == 1, "and nothing doubled"
+
+
+def test_a_set_that_was_swept_is_gone_and_unsent_work_in_it_is_kept(drive):
+    m = drive(
+        toggles={"set_ttl": 60}, collections=["requirements", "sets"], poll=0, settle=600
+    )
+    m.same_at_end = m.check_at_end = False
+    made_set(m, "old")
+    made_set(m, "busy")
+    (m / "sets/busy/a.txt").write_bytes(b"one")
+    m.emulator.clock(3600)
+    m.command("refresh")
+    assert "old" not in os.listdir(m / "sets")
+    m.sync(ok=False)
+    assert (m / "sets/busy/a.txt").read_bytes() == b"one"
+    assert "a.txt" in (m / ".attachfs/failed").read_text()
+
+
+@pytest.mark.parametrize("temporary_id", ["consumed", "copied", "ignored"])
+def test_a_script_makes_a_record_of_a_set_by_its_xattr(drive, temporary_id):
+    m = drive(
+        toggles={"temporary_id": temporary_id}, collections=["requirements", "sets"], poll=0
+    )
+    m.same_at_end = False
+    ident = made_set(m)
+    (m / "sets/mine/plan.txt").write_bytes(b"the plan")
+    m.sync()
+    packages = json.loads(api(m, "GET", "/requirementpackages"))["Items"]
+    made = {"Name": "From a set", "PackageId": packages[0]["Id"], "TemporaryId": ident}
+    api(m, "POST", "/requirements", made)
+    m.command("refresh")
+    there = os.listdir(m / "users/From a set")
+    assert there == ([] if temporary_id == "ignored" else ["plan.txt"])
+    left = "mine" in os.listdir(m / "sets") and os.listdir(m / "sets/mine")
+    assert left == ([] if temporary_id == "consumed" else ["plan.txt"]) or not left
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+def test_names_beyond_ascii_never_end_as_other_names_unsaid(drive, charset):
+    m = drive(toggles={"header_charset": charset}, poll=0)
+    m.same_at_end = charset == "utf-8"
+    m.check_at_end = charset == "utf-8"
+    (m / "users/Nobody/gr\u00fc\u00df.txt").write_bytes(b"hello")
+    m.sync(ok=None)
+    m.command("refresh")
+    stored = [a for a in m.emulator.attachments() if m.emulator.blob(a["id"]) == b"hello"]
+    assert len(stored) == 1, "one upload is one file"
+    shown = [p.name for p in (m / "users/Nobody").iterdir() if p.read_bytes() == b"hello"]
+    assert shown, "and it is seen"
+
+
+def api(m, method, path, body=None) -> bytes:
+    """As a script would, beside the mount."""
+    where = urlsplit(m.emulator.api)
+    c = http.client.HTTPConnection(where.hostname, where.port, timeout=30)
+    secret = base64.b64encode(f"mount:{m.system.password}".encode()).decode()
+    headers = {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}
+    c.request(method, where.path + path, body and json.dumps(body), headers)
+    answer = c.getresponse()
+    data = answer.read()
+    c.close()
+    assert answer.status in (200, 201), data
+    return data

@@ -32,11 +32,6 @@
 #define LOGINS_MAX	 2 /* a token that expires at once ends nothing */
 #define MAX_BODY_DEFAULT ((size_t)64 << 20)
 
-struct call_gate {
-	pthread_rwlock_t lock; /* readers go through, the writer closes */
-	bool closed;	       /* lock */
-};
-
 struct call {
 	struct remote *remote;
 	enum transfer_class class;
@@ -71,57 +66,6 @@ struct call {
 	struct transfer_result result;
 	uint64_t *ret_transfer; /* of call_wait(): written within the gate */
 };
-
-struct call_gate *call_gate_new(void)
-{
-	struct call_gate *gate = calloc(1, sizeof(*gate));
-
-	if (gate)
-		pthread_rwlock_init(&gate->lock, NULL);
-	return gate;
-}
-
-void call_gate_close(struct call_gate *gate)
-{
-	if (!gate)
-		return;
-	pthread_rwlock_wrlock(&gate->lock);
-	gate->closed = true;
-	pthread_rwlock_unlock(&gate->lock);
-}
-
-void call_gate_free(struct call_gate *gate)
-{
-	if (!gate)
-		return;
-	pthread_rwlock_destroy(&gate->lock);
-	free(gate);
-}
-
-int call_gate_start(struct remote *r, const struct transfer_spec *spec, uint64_t *ret_id)
-{
-	pthread_rwlock_rdlock(&r->gate->lock);
-	int error = r->gate->closed ? -ECANCELED : transfer_start(r->engine, spec, ret_id);
-	pthread_rwlock_unlock(&r->gate->lock);
-	return error;
-}
-
-void call_gate_apply(struct remote *r, void (*what)(struct engine *engine, uint64_t id),
-		     uint64_t id)
-{
-	pthread_rwlock_rdlock(&r->gate->lock);
-	if (!r->gate->closed)
-		what(r->engine, id);
-	pthread_rwlock_unlock(&r->gate->lock);
-}
-
-void call_gate_set_class(struct remote *r, uint64_t id, enum transfer_class class)
-{
-	pthread_rwlock_rdlock(&r->gate->lock);
-	if (!r->gate->closed)
-		transfer_set_class(r->engine, id, class);
-	pthread_rwlock_unlock(&r->gate->lock);
-}
 
 /* A plain call is a login perhaps: passwords go, tokens come. */
 static void wipe(struct call *c)
@@ -357,148 +301,6 @@ void call_set_trace_header(struct call *c, const char *name)
 {
 	if (c)
 		c->trace_header = name;
-}
-
-int call_status_errno(int status)
-{
-	static const struct {
-		int status, error;
-	} table[] = {
-		{400, -EINVAL}, {401, -EACCES}, {402, -EACCES}, {403, -EACCES}, {404, -ENOENT},
-		{405, -EIO},	{409, -EBUSY},	{410, -ENOENT}, {413, -EFBIG},	{415, -EIO},
-		{422, -EINVAL}, {423, -EROFS},	{429, -EBUSY},
-	};
-
-	if (status >= 200 && status < 300)
-		return 0;
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		if (table[i].status == status)
-			return table[i].error;
-	return -EIO;
-}
-
-int call_transfer_errno(int error)
-{
-	switch (error) {
-	case 0:
-	case -EHOSTDOWN:
-	case -ETIMEDOUT:
-	case -ECANCELED:
-	case -ENOMEM:
-		return error;
-	default: /* -EPROTO, -ECONNRESET: spoke nonsense, or stopped speaking */
-		return -EIO;
-	}
-}
-
-/* The first string in an object of arrays of strings: Laravel's error.errors. */
-static const char *first_detail(const json_t *errors)
-{
-	const char *key;
-	json_t *list;
-
-	json_object_foreach((json_t *)errors, key, list)
-	{
-		const json_t *text = json_is_array(list) ? json_array_get(list, 0) : list;
-		if (json_is_string(text))
-			return json_string_value(text);
-	}
-	return NULL;
-}
-
-/*
- * What Rillsoft adds to its message under "details", in any type (R-3): the first text in it, not too
- * deep.
- */
-static const char *find_text(const json_t *value, unsigned depth)
-{
-	const char *text = NULL, *key;
-	json_t *member;
-	size_t i;
-
-	if (json_is_string(value))
-		return *json_string_value(value) != '\0' ? json_string_value(value) : NULL;
-	if (depth == 0)
-		return NULL;
-	json_array_foreach((json_t *)value, i, member)
-	{
-		if ((text = find_text(member, depth - 1)))
-			return text;
-	}
-	json_object_foreach((json_t *)value, key, member)
-	{
-		if ((text = find_text(member, depth - 1)))
-			return text;
-	}
-	return NULL;
-}
-
-static void words_of_json(const json_t *json, char *out, size_t size)
-{
-	static const char *const keys[] = {"message", "Message", "error_description", "error",
-					   "title"};
-	const json_t *error = json_get_object(json, "error");
-	const json_t *from = error ? error : json;
-	const char *text = NULL;
-
-	for (size_t i = 0; !text && i < sizeof(keys) / sizeof(keys[0]); i++)
-		text = json_get_text(from, keys[i]);
-	const json_t *errors = json_get_object(from, "errors");
-	const char *detail =
-		errors ? first_detail(errors) : find_text(json_object_get(json, "details"), 4);
-	if (text && detail && strncmp(text, detail, strlen(detail)) != 0)
-		snprintf(out, size, "%s: %s", text, detail);
-	else if (text || detail)
-		snprintf(out, size, "%s", text ? text : detail);
-}
-
-/* "<title>413 Request Entity Too Large</title>": a proxy's page says no more than that. */
-static void words_of_html(const char *body, size_t len, char *out, size_t size)
-{
-	const char *title = memmem(body, len, "<title>", 7);
-	const char *end = title ? memmem(title, len - (size_t)(title - body), "</title>", 8) : NULL;
-
-	if (end)
-		snprintf(out, size, "%.*s", (int)(end - title - 7 < 200 ? end - title - 7 : 200),
-			 title + 7);
-	else if (len <= 200 && !memchr(body, '<', len) && !memchr(body, '{', len))
-		snprintf(out, size, "%.*s", (int)len, body); /* or it is the words alone */
-}
-
-/* One line of printable text. */
-static void flatten(char *text)
-{
-	char *to = text;
-
-	for (const char *p = text; *p != '\0'; p++) {
-		char c = (unsigned char)*p < 0x20 || *p == 0x7f ? ' ' : *p;
-		if (c != ' ' || (to > text && to[-1] != ' '))
-			*to++ = c;
-	}
-	while (to > text && to[-1] == ' ')
-		to--;
-	*to = '\0';
-}
-
-void call_find_words(const json_t *json, const char *body, size_t len, char *out, size_t size)
-{
-	char raw[1024] = "";
-
-	if (json_is_object(json))
-		words_of_json(json, raw, sizeof(raw));
-	else if (body)
-		words_of_html(body, len, raw, sizeof(raw));
-	flatten(raw);
-	log_redact(raw, out, size);
-	/* Cut between characters, not within one. */
-	size_t n = strlen(out);
-	if (n + 1 == size) {
-		while (n > 0 && ((unsigned char)out[n - 1] & 0xc0) == 0x80)
-			n--;
-		if (n > 0 && (unsigned char)out[n - 1] >= 0xc0)
-			n--;
-		out[n] = '\0';
-	}
 }
 
 static bool on_head(void *ctx, const struct transfer_head *head)
@@ -812,18 +614,6 @@ static void on_waited(void *ctx, const struct call_reply *reply)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/*
- * As the writer of the gate: nobody sends meanwhile, which is when the id is written (again, after a
- * 401).
- */
-static void cancel_waited(struct remote *r, const uint64_t *transfer)
-{
-	pthread_rwlock_wrlock(&r->gate->lock);
-	if (!r->gate->closed && *transfer)
-		transfer_cancel(r->engine, *transfer);
-	pthread_rwlock_unlock(&r->gate->lock);
-}
-
 int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 {
 	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ret};
@@ -853,7 +643,7 @@ int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 		until.tv_nsec %= 1000000000;
 		pthread_cond_timedwait(&w.came, &w.lock, &until);
 		if (stop && *stop && !w.there)
-			cancel_waited(r, &transfer);
+			call_gate_cancel_at(r, &transfer);
 	}
 	pthread_mutex_unlock(&w.lock);
 	return ret->error;

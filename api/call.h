@@ -39,6 +39,10 @@ int call_gate_start(struct remote *r, const struct transfer_spec *spec, uint64_t
 /* transfer_cancel(), _pause(), _resume() through the gate; nothing when it is closed. */
 void call_gate_apply(struct remote *r, void (*what)(struct engine *engine, uint64_t id),
 		     uint64_t id);
+/*
+ * Cancel the transfer whose id a start through the gate may be writing to *@transfer; 0 = none yet.
+ */
+void call_gate_cancel_at(struct remote *r, const uint64_t *transfer);
 void call_gate_set_class(struct remote *r, uint64_t id, enum transfer_class class);
 
 struct call_reply {

@@ -327,8 +327,8 @@ def test_a_script_makes_a_record_of_a_set_by_its_xattr(drive, temporary_id):
     m.command("refresh")
     there = os.listdir(m / "users/From a set")
     assert there == ([] if temporary_id == "ignored" else ["plan.txt"])
-    left = "mine" in os.listdir(m / "sets") and os.listdir(m / "sets/mine")
-    assert left == ([] if temporary_id == "consumed" else ["plan.txt"]) or not left
+    left = os.listdir(m / "sets/mine") if "mine" in os.listdir(m / "sets") else []
+    assert left == ([] if temporary_id == "consumed" else ["plan.txt"])
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])

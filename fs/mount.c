@@ -4,6 +4,7 @@
 
 #include "ops.h"
 
+#include <poll.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -310,10 +311,12 @@ static unsigned find_connection(const char *mountpoint)
  */
 static void abort_connection(const struct mount *m)
 {
+	struct pollfd ours = {.fd = fuse_session_fd(m->session)};
 	char path[64];
 	int fd;
 
-	if (!m->connection)
+	/* unmounted meanwhile: the number may be another mount's by now */
+	if (!m->connection || poll(&ours, 1, 0) < 0 || (ours.revents & (POLLERR | POLLNVAL)))
 		return;
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", m->connection);
 	fd = open(path, O_WRONLY | O_CLOEXEC);

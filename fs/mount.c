@@ -305,18 +305,25 @@ static unsigned find_connection(const char *mountpoint)
 	return found;
 }
 
+/* Whether the kernel has let go of the connection: unmounted, or aborted by somebody. */
+static bool connection_over(const struct mount *m)
+{
+	struct pollfd ours = {.fd = fuse_session_fd(m->session)};
+
+	return poll(&ours, 1, 0) < 0 || (ours.revents & (POLLERR | POLLNVAL));
+}
+
 /*
  * The kernel gives up on what nobody will answer any more. Without this a notification that waits
  * in the kernel for such an answer would never return, and neither would this process.
  */
 static void abort_connection(const struct mount *m)
 {
-	struct pollfd ours = {.fd = fuse_session_fd(m->session)};
 	char path[64];
 	int fd;
 
 	/* unmounted meanwhile: the number may be another mount's by now */
-	if (!m->connection || poll(&ours, 1, 0) < 0 || (ours.revents & (POLLERR | POLLNVAL)))
+	if (!m->connection || connection_over(m))
 		return;
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", m->connection);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -375,6 +382,11 @@ int mount_serve(struct mount *m)
 	r = fuse_session_loop_mt(m->session, config);
 	fuse_loop_cfg_destroy(config);
 	atomic_store(&m->served, true);
+	if (r == -ECONNABORTED && connection_over(m)) {
+		/* another word of the kernel's for ENODEV, which libfuse takes for the end it is */
+		log_info("mount: the connection was aborted");
+		return 0;
+	}
 	return r > 0 ? 0 : r; /* the number of the signal that ended it is no error */
 }
 

@@ -24,6 +24,8 @@
 
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 /* Fill [off, end) of @fd from below @c. Busy, so neither the base nor the ranges change; the base's
  * bytes may be copied unlocked. */
 static int fill_gap(struct content *c, int fd, struct range gap, bool *ret_copied)
@@ -130,6 +132,8 @@ static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint
 
 	if (!complete)
 		r = fill_gaps(c, fd, size, &copied);
+	if (copied)
+		crash_point("flatten.filled");
 	if (r == 0)
 		r = content_hash_file(c->store, fd, size, hash, &blocks, &hashes.count);
 	if (r == 0) {
@@ -137,10 +141,13 @@ static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint
 		hashes.on_disk = copied;
 		r = become_complete(c, bytes, hash, &hashes);
 	}
+	crash_point("flatten.row");
 	free(blocks);
 	/* The base may go from the disk only when nothing there needs it. */
 	if (r == 0 && copied)
 		r = ledger_sync(c->store->ledger);
+	if (copied)
+		crash_point("flatten.synced");
 	return r;
 }
 
@@ -344,6 +351,7 @@ static int merge(struct merge *m)
 	struct content_store *s = m->c->store;
 	int r = ledger_sync(s->ledger);
 
+	crash_point("merge.synced");
 	if (r < 0)
 		return r;
 	content_lock(m->c);
@@ -357,6 +365,7 @@ static int merge(struct merge *m)
 	if (r < 0)
 		return r;
 	r = copy_down(m);
+	crash_point("merge.copied");
 	if (r < 0)
 		content_refund(s, m->reserved, true);
 	return r;
@@ -381,6 +390,7 @@ static int merge_base(struct merge *m)
 		merged = still_alone(m->base);
 		if (merged)
 			r = take_over_locked(m);
+		crash_point("merge.row");
 		content_unlock(m->base);
 		content_unlock(m->c);
 		if (!merged)
@@ -469,6 +479,7 @@ int content_become_clean(struct content *c, const char *key)
 		r = -EINVAL;
 	if (r == 0)
 		r = become_clean_locked(c, &copy, &displaced);
+	crash_point("clean.row");
 	content_unlock(c);
 	if (displaced) {
 		content_live_free(displaced->live);

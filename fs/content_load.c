@@ -32,6 +32,8 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 /* A row while it is being judged. */
 struct loaded {
 	uint64_t id, file, base;
@@ -510,6 +512,7 @@ static int load_all(struct load *load, char *message, size_t size)
 	}
 	for (size_t i = 0; i < load->count; i++)
 		judge(load, &load->rows[i]);
+	crash_point("start.judged");
 	s->lost_files += count_files(s->lost_fd);
 	settle_orphans(load);
 	/*

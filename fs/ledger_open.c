@@ -23,6 +23,8 @@
 
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 #define BOOT_BYTES 64
 
 static int __attribute__((format(printf, 4, 5)))
@@ -306,6 +308,7 @@ static int begin_opening(struct ledger *l, char *message, size_t size)
 	char *dir;
 	int fd, r;
 
+	crash_point("start.ledger");
 	l->opens++;
 	boot_id(boot);
 	r = ledger_put_value(l, "opened", &l->opens, sizeof l->opens);
@@ -440,11 +443,13 @@ void ledger_close(struct ledger *l)
 	pthread_mutex_unlock(&l->lock);
 	pthread_join(l->thread, NULL);
 	r = ledger_sync(l);
+	crash_point("end.synced");
 	if (r == 0)
 		r = ledger_put_value(l, "closed", &l->opens, sizeof l->opens);
 	if (r == 0)
 		r = ledger_sync(l);
 	if (r < 0)
 		log_errno(r, "ledger: close %s: not all of it is on the disk", l->path);
+	crash_point("end.closed");
 	release(l);
 }

@@ -19,6 +19,7 @@
 #include <attachfs/log.h>
 
 #include "check.h"
+#include "crashpoint.h"
 #include "events.h"
 #include "lister.h"
 #include "reader.h"
@@ -188,8 +189,10 @@ static int open_tree(struct mount *m, char *message, size_t size)
 	r = tree_load(m->tree);
 	if (!r && collections)
 		r = tree_set_collections(m->tree, collections);
+	crash_point("start.tree");
 	if (!r)
 		content_store_claimed(m->store);
+	crash_point("start.claimed");
 	return r;
 }
 

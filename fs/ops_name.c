@@ -15,6 +15,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "lister.h"
 
 #ifndef RENAME_NOREPLACE
@@ -81,6 +82,7 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 	n->local = names_is_local(m->options->local_names, name);
 	n->name_ms = clock_mono_ms();
 	touch_dir_locked(m, dir);
+	crash_point("creat.made");
 	return n;
 }
 
@@ -271,8 +273,11 @@ void remove_node_locked(struct mount *m, struct node *n)
 
 static void finish_name(struct call *c, int r)
 {
-	int committed = r ? 0 : ledger_commit(c->m->ledger);
+	int committed;
 
+	crash_point("name.changed");
+	committed = r ? 0 : ledger_commit(c->m->ledger);
+	crash_point("name.committed");
 	call_fail(c, r ? r : committed);
 }
 
@@ -457,6 +462,7 @@ static void commit_then_rename_unlock(struct call *c, struct node *n)
 
 	tree_unlock(m->tree);
 	r = h ? file_commit(m, n) : -ENOMEM;
+	crash_point("name.closed-first");
 	if (h)
 		handle_drop(m, h);
 	c->flags = 1; /* once */

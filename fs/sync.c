@@ -17,6 +17,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 #define IDLE_SLEEP_MS 60000
@@ -133,6 +134,8 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 
 static void do_todo(struct sync *s, struct todo *todo)
 {
+	for (size_t i = 0; i < todo->n_batches; i++)
+		crash_point_of("planned", batch_kind(todo->batches[i]));
 	/* what is in flight is known to be in flight before it flies */
 	if (todo->n_batches && ledger_commit(s->m->ledger) < 0) {
 		for (size_t i = 0; i < todo->n_batches; i++)

@@ -41,8 +41,9 @@ struct loaded {
 	int64_t file_size;	 /* -1 = there is no file */
 	struct content *content; /* NULL: a reminder to delete, or refused */
 	bool reminder;
-	bool dropped; /* by its owner */
-	bool needed;  /* below a dirty one that is wanted or needed itself */
+	bool dropped;	/* by its owner */
+	bool needed;	/* below a dirty one that is wanted or needed itself */
+	uint64_t shown; /* needed: how much of it that one shows */
 	bool suspect, unsynced;
 };
 
@@ -338,11 +339,18 @@ static void lose_file(struct content_store *s, const struct loaded *row, const c
 		content_lose(s, name, why);
 }
 
+/*
+ * Of a dropped one only what shows through is looked for: killed while it was merged with what lies
+ * over it (content_flatten.c), its file may be of that one's size already.
+ */
 static bool file_holds_it(const struct loaded *row)
 {
 	const struct content *c = row->content;
 	const struct ranges *present;
 
+	if (c->dirty && row->dropped && row->file_size >= 0 &&
+	    row->shown <= (uint64_t)row->file_size)
+		return true;
 	if (c->complete)
 		return c->size == 0 || row->file_size == c->size;
 	present = &c->live->present;
@@ -506,12 +514,18 @@ static int load_all(struct load *load, char *message, size_t size)
 		struct loaded *row = &load->rows[i];
 		struct loaded *base = row->base ? find_row(load, row->base) : NULL;
 
-		if (base && base < row && (!row->dropped || row->needed))
+		if (base && base < row && (!row->dropped || row->needed)) {
 			base->needed = true;
+			if (base->shown < row->content->live->base_len)
+				base->shown = row->content->live->base_len;
+		}
 		unsynced |= row->unsynced;
 	}
+	/* a base goes before what lies over it: neither row may be gone without the other */
+	ledger_group_begin(s->ledger);
 	for (size_t i = 0; i < load->count; i++)
 		judge(load, &load->rows[i]);
+	ledger_group_end(s->ledger);
 	crash_point("start.judged");
 	s->lost_files += count_files(s->lost_fd);
 	settle_orphans(load);

@@ -35,6 +35,7 @@ class Violation(Exception):
 class File(NamedTuple):
     data: bytes
     ident: Optional[str] = None  # remote id it must have; None: any
+    moved: bool = False  # since that was seen there: it may be known under another name
 
 
 def told(data: Optional[bytes]) -> str:
@@ -99,9 +100,11 @@ class Worker:
         self.state = state
         self.possible = [state]
 
-    def with_file(self, path: str, data: bytes, ident: Optional[str] = None) -> dict:
+    def with_file(self, path: str, data: bytes, keep: bool = False) -> dict:
+        """@keep: it is the same file with other bytes."""
         self.hashes.add(data)
-        return {**self.state, path: File(data, ident)}
+        old = self.state[path] if keep and self.system.replace_keeps_id else File(b"")
+        return {**self.state, path: old._replace(data=data)}
 
     def without(self, *paths: str) -> dict:
         return {p: f for p, f in self.state.items() if p not in paths}
@@ -133,9 +136,6 @@ class Worker:
     def any(self) -> Optional[str]:
         paths = sorted(p for p in self.state if not p.startswith("@"))
         return self.chance.choice(paths) if paths else None
-
-    def kept_ident(self, path: str) -> Optional[str]:
-        return self.state[path].ident if self.system.replace_keeps_id else None
 
     # calls
 
@@ -172,14 +172,14 @@ class Worker:
     def overwrite(self, path: str) -> None:
         data = self.data()
         self.step(
-            self.with_file(path, data, self.kept_ident(path)),
+            self.with_file(path, data, keep=True),
             lambda: self.write(path, os.O_TRUNC, (None, data)),
         )
 
     def same_again(self, path: str) -> None:
         data = self.state[path].data
         self.step(
-            self.with_file(path, data, self.kept_ident(path)),
+            self.with_file(path, data, keep=True),
             lambda: self.write(path, os.O_TRUNC, (None, data)),
         )
 
@@ -195,7 +195,7 @@ class Worker:
                 new[off : off + len(piece)] = piece
                 pieces.append((off, piece))
             self.step(
-                self.with_file(path, bytes(new), self.kept_ident(path)),
+                self.with_file(path, bytes(new), keep=True),
                 lambda pieces=pieces: self.write(path, 0, *pieces),
             )
             self.cold.discard(path)
@@ -203,7 +203,7 @@ class Worker:
     def append(self, path: str) -> None:
         more = self.data(most=5000)
         self.step(
-            self.with_file(path, self.state[path].data + more, self.kept_ident(path)),
+            self.with_file(path, self.state[path].data + more, keep=True),
             lambda: self.write(path, os.O_APPEND, (None, more)),
         )
         self.cold.discard(path)
@@ -212,7 +212,7 @@ class Worker:
         old = self.state[path].data
         size = self.chance.randrange(len(old) + 1000)
         self.step(
-            self.with_file(path, old[:size].ljust(size, b"\0"), self.kept_ident(path)),
+            self.with_file(path, old[:size].ljust(size, b"\0"), keep=True),
             lambda: os.truncate(self.real(path), size),
         )
         self.cold.discard(path)
@@ -220,15 +220,15 @@ class Worker:
     def synced_write(self, path: str) -> None:
         """Some bytes, fsync, more bytes, close."""
         first, second = self.data(), self.data(most=3000)
-        part = self.with_file(path, first, self.kept_ident(path))
-        whole = self.with_file(path, first + second, self.kept_ident(path))
+        part = self.with_file(path, first, keep=True)
+        whole = self.with_file(path, first + second, keep=True)
         self.possible = [self.state, part, whole]
         self.write(path, os.O_TRUNC, (None, first), (None, second), fsync_after=part)
         self.passed(whole)
 
     def rename_to(self, path: str, target: str, ident: Optional[str]) -> None:
         after = self.without(path, target)
-        after[target] = File(self.state[path].data, ident)
+        after[target] = File(self.state[path].data, ident, moved=True)
         self.step(after, lambda: os.rename(self.real(path), self.real(target)))
         self.cold.discard(target)
         if path in self.cold:
@@ -261,7 +261,9 @@ class Worker:
             self.with_file(temporary, data),
             lambda: self.write(temporary, os.O_CREAT | os.O_EXCL, (None, data)),
         )
-        self.rename_to(temporary, path, self.kept_ident(path) if local else None)
+        old = self.state[path]
+        keeps = local and self.system.replace_keeps_id and not old.moved
+        self.rename_to(temporary, path, old.ident if keeps else None)
 
     def rename_open(self, path: str) -> None:
         """Renamed before its first close."""
@@ -301,8 +303,8 @@ class Worker:
         a, b = self.state[path], self.state[other]
         after = {
             **self.state,
-            path: b if keeps else File(b.data),
-            other: a if keeps else File(a.data),
+            path: File(b.data, b.ident if keeps else None, moved=True),
+            other: File(a.data, a.ident if keeps else None, moved=True),
         }
         self.step(after, lambda: renameat2(self.real(path), self.real(other), RENAME_EXCHANGE))
         self.cold -= {path, other}

@@ -493,6 +493,37 @@ static void test_merge_moves_down_into_a_base_nobody_wants(void **state)
 	content_unref(c);
 }
 
+/* Killed between the copying and the rows: the base's file is of the size of what lies over it. */
+static void test_a_merge_that_was_cut_off_costs_nothing(void **state)
+{
+	static const uint64_t sizes[] = {4, 20};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct content *a = sealed_with("0123456789"), *b = content_new_dirty(store, a, 4);
+		uint64_t id = content_id(b);
+		char path[128], expected[32] = "0B23";
+
+		assert_int_equal(write_at(b, 1, "B", 1), 0);
+		assert_int_equal(content_truncate(b, sizes[i]), 0);
+		assert_int_equal(content_seal(b), 0);
+		snprintf(path, sizeof path, "%s/objects/%02x/%016llx", store_path,
+			 (unsigned)(content_id(a) & 0xff), (unsigned long long)content_id(a));
+		content_drop(a);
+		content_unref(a);
+		content_unref(b);
+		close_store();
+		assert_int_equal(truncate(path, (off_t)sizes[i]), 0);
+		open_store();
+		b = content_get(store, id);
+		assert_non_null(b);
+		expect(b, expected, sizes[i]);
+		assert_int_equal(content_merge(b), 0);
+		expect(b, expected, sizes[i]);
+		content_unref(b);
+	}
+}
+
 static void test_dropped_dirty_contents_are_deleted_once_the_ledger_says_so(void **state)
 {
 	struct content *c = sealed_with("words");
@@ -1164,6 +1195,7 @@ int main(void)
 		TEST(test_sparse_files_read_as_zeros_and_seek_as_holes),
 		TEST(test_flatten_then_clean_takes_the_place_of_the_key),
 		TEST(test_merge_moves_down_into_a_base_nobody_wants),
+		TEST(test_a_merge_that_was_cut_off_costs_nothing),
 		TEST(test_dropped_dirty_contents_are_deleted_once_the_ledger_says_so),
 		TEST(test_a_dirty_content_without_its_file_is_not_served),
 		TEST(test_unclaimed_dirty_contents_go_to_lost_found),

@@ -90,8 +90,8 @@ static int fill_gaps(struct content *c, int fd, uint64_t size, bool *ret_copied)
 		r = fill_gap(c, fd, gap, ret_copied);
 		off = gap.end;
 	}
-	if (r == 0 && *ret_copied && fdatasync(fd) < 0)
-		r = -errno;
+	if (r == 0 && *ret_copied)
+		r = content_sync_file(c->store, c->file);
 	return r;
 }
 
@@ -271,8 +271,9 @@ static int copy_down(const struct merge *m)
 				 ranges->at[i].end - ranges->at[i].first);
 	if (r == 0 && ftruncate(m->to, (off_t)m->c->size) < 0)
 		r = -errno;
-	if (r == 0 && fdatasync(m->to) < 0)
-		r = -errno;
+	/* the file may be new: a base without bytes of its own had none */
+	if (r == 0)
+		r = content_sync_file(m->c->store, m->base->file);
 	return r;
 }
 

@@ -92,6 +92,8 @@ static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 				      : NULL;
 
 	ledger_group_begin(m->ledger);
+	if (old && content_is_dirty(old))
+		content_set_before(sealed, content_id(old));
 	n->content = n->committed = content_id(sealed);
 	n->size = content_size(sealed);
 	n->dirty = true;

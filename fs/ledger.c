@@ -147,10 +147,14 @@ int ledger_drop_content(struct ledger *l, uint64_t id)
 	return queue(l, TABLE_CONTENT, true, &row);
 }
 
-int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped)
+int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped,
+			uint64_t before)
 {
-	struct ledger_mark_row row = {
-		.id = id, .used_ns = used_ns, .pinned = pinned, .dropped = dropped};
+	struct ledger_mark_row row = {.id = id,
+				      .used_ns = used_ns,
+				      .pinned = pinned,
+				      .dropped = dropped,
+				      .before = before};
 
 	return queue(l, TABLE_MARK, false, &row);
 }
@@ -489,9 +493,9 @@ static void sync_round_locked(struct ledger *l)
 {
 	uint64_t upto, epoch = epoch_locked(l), mine = 0;
 	struct ledger_value_row row = {.key = "synced", .value = &epoch, .len = sizeof epoch};
-	void (*hook)(void *) = l->hook;
+	int (*hook)(void *) = l->hook;
 	void *ctx = l->hook_ctx;
-	int r;
+	int r = 0;
 
 	l->syncing = true;
 	l->round++; /* what is put from here on belongs to the next round */
@@ -499,10 +503,12 @@ static void sync_round_locked(struct ledger *l)
 	pthread_mutex_unlock(&l->lock);
 	crash_point("sync.begun");
 	if (hook)
-		hook(ctx);
+		r = hook(ctx);
 	crash_point("sync.contents");
 	pthread_mutex_lock(&l->lock);
-	r = queue_locked(l, TABLE_VALUE, false, &row);
+	/* of suspects nobody can vouch yet */
+	if (r == 0 && !l->suspicious)
+		r = queue_locked(l, TABLE_VALUE, false, &row);
 	if (r == 0) {
 		mine = l->queued;
 		r = commit_locked(l, mine);
@@ -554,7 +560,7 @@ int ledger_sync(struct ledger *l)
 	return r;
 }
 
-void ledger_set_before_sync(struct ledger *l, void (*hook)(void *ctx), void *ctx)
+void ledger_set_before_sync(struct ledger *l, int (*hook)(void *ctx), void *ctx)
 {
 	pthread_mutex_lock(&l->lock);
 	while (l->syncing)

@@ -89,6 +89,20 @@ static char *state_dir(const struct options *o)
 	return dir;
 }
 
+/* The name of a new directory is to outlast a power failure, like what will be in it. */
+static void sync_parent(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *parent = slash && slash > path ? strndup(path, (size_t)(slash - path)) : NULL;
+	int fd = open(parent ? parent : slash ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		fsync(fd);
+		close(fd);
+	}
+	free(parent);
+}
+
 static int make_dirs(const char *path)
 {
 	char *copy = strdup(path);
@@ -101,7 +115,9 @@ static int make_dirs(const char *path)
 		if (c && c != '/')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, 0700) < 0 && errno != EEXIST) {
+		if (mkdir(copy, 0700) == 0) {
+			sync_parent(copy);
+		} else if (errno != EEXIST) {
 			int r = -errno;
 
 			free(copy);

@@ -409,6 +409,22 @@ static int exchange_checked_locked(struct mount *m, struct node *a, struct node 
 	return r ? r : exchange_locked(m, a, b);
 }
 
+/*
+ * @target goes and @n takes its place. Until the bytes of @n are safe, here against a power failure
+ * and then on the server, what there was can come back.
+ */
+static void replace_node_locked(struct mount *m, struct node *target, const struct node *n)
+{
+	struct content *c = n->dirty && n->content ? content_get(m->store, n->content) : NULL;
+
+	if (c && target->dirty && target->content)
+		content_set_before(c, target->content);
+	if (c)
+		target->after = n->id;
+	content_unref(c);
+	remove_node_locked(m, target);
+}
+
 static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target,
 			 const char *name, unsigned flags)
 {
@@ -431,7 +447,7 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 		return r;
 	ledger_group_begin(m->ledger);
 	if (target)
-		remove_node_locked(m, target);
+		replace_node_locked(m, target, n);
 	r = tree_move_locked(m->tree, n, dir, name);
 	if (!r) {
 		touch_dir_locked(m, old_dir);

@@ -81,6 +81,7 @@ class Lane:
         self.passed: set = set()
         self.struck: set = set()
         self.lives = 0
+        self.ended_well = False
         self.stop = threading.Event()
         self.problems: list = []
         self.crash_log = base / "points.log"
@@ -107,6 +108,8 @@ class Lane:
             title = {"users": "Spare", "events": "Drill"}[folder]
             self.workers[0].titles = (folder, title, "Exercise")
             self.workers[0].settle({"@title": File(title.encode())})
+        for w in self.workers:
+            w.history = [[0.0, True, w.state]]
 
     # life of the daemon
 
@@ -116,6 +119,7 @@ class Lane:
         m.environment = environment
         before = os.stat(m.base).st_dev
         m.process = m.spawn()
+        m.environment = {}  # not for our own commands
         timer = None
         if kill_after is not None:
             timer = threading.Timer(kill_after, m.process.kill)
@@ -316,9 +320,10 @@ class Lane:
                 titles = [r["name"] for r in self.emulator.state()["records"]]
                 if w.state["@title"].data.decode() not in titles:
                     raise Violation(f"record renamed, but the server has {titles}")
+            w.replaced.clear()
             w.settle(
                 {
-                    p: File(f.data, str(there[p]["remote_id"])) if p in there else f
+                    p: f._replace(ident=str(there[p]["remote_id"]), moved=False) if p in there else f
                     for p, f in w.state.items()
                 }
             )
@@ -404,6 +409,7 @@ class Lane:
 
     def life(self) -> str:
         """From start to death. Which kill it was."""
+        self.ended_well = False
         kind, point = self.choose()
         if point.startswith(("fetch", "listing", "fill.")) and self.mount.process is None:
             self.cool_down()
@@ -439,6 +445,7 @@ class Lane:
             timer.join()
         else:
             status = self.reap(signal.SIGTERM)
+        self.ended_well = status == 0
         if status not in (0, -signal.SIGKILL):
             raise Violation(f"asked to end, it ended with {status}: {self.mount.said()}")
         return kind
@@ -471,6 +478,7 @@ class Lane:
 
     def leave(self) -> None:
         self.mount.umount()
+        self.ended_well = True
 
     def run(self, kills: int) -> None:
         while self.lives < kills:
@@ -496,6 +504,7 @@ class Lane:
                 p.endswith(".part") for w in self.workers for p in w.state
             )
             self.mount.finish()
+            self.ended_well = True
         else:
             self.leave()
         self.after_end()

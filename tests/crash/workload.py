@@ -16,6 +16,7 @@ so what a remount shows must be one of `possible`: an operation is done or not d
 
 import errno
 import hashlib
+import itertools
 import os
 import random
 import threading
@@ -32,8 +33,12 @@ class Violation(Exception):
     """The drive broke its word."""
 
 
+LINES = itertools.count(1)
+
+
 class File(NamedTuple):
     data: bytes
+    line: frozenset = frozenset()  # whose successor it is: renamed from, or in the place of
     ident: Optional[str] = None  # remote id it must have; None: any
     moved: bool = False  # since that was seen there: it may be known under another name
 
@@ -74,7 +79,8 @@ class Worker:
         self.state: dict = {}
         self.possible: list = [{}]
         self.cold: set = set()  # not read since the cache was lost: not worth reading each time
-        self.history: list = [(0.0, True, {})]  # (when, on disk, state) of what returned
+        self.history: list = []  # of power lanes: [when, on disk, state] of what returned
+        self.replaced: set = set()  # by another file, since all was sent
         self.focus = ""  # the crash point that is waited for
         self.steps = 0
         self.big = letter == "a"
@@ -87,7 +93,7 @@ class Worker:
         after = self.possible[-1]
         self.state = state
         self.possible = [state] if state is after else [state, after]
-        self.history.append((time.monotonic(), durable, state))
+        self.history.append([time.monotonic(), durable, state])
         self.steps += 1
 
     def step(self, after: dict, act) -> None:
@@ -103,8 +109,11 @@ class Worker:
     def with_file(self, path: str, data: bytes, keep: bool = False) -> dict:
         """@keep: it is the same file with other bytes."""
         self.hashes.add(data)
-        old = self.state[path] if keep and self.system.replace_keeps_id else File(b"")
-        return {**self.state, path: old._replace(data=data)}
+        file = File(data, frozenset({next(LINES)}))
+        if keep:
+            old = self.state[path]
+            file = old._replace(data=data, ident=old.ident if self.system.replace_keeps_id else None)
+        return {**self.state, path: file}
 
     def without(self, *paths: str) -> dict:
         return {p: f for p, f in self.state.items() if p not in paths}
@@ -228,22 +237,29 @@ class Worker:
 
     def rename_to(self, path: str, target: str, ident: Optional[str]) -> None:
         after = self.without(path, target)
-        after[target] = File(self.state[path].data, ident, moved=True)
+        line = self.state[path].line
+        if target in self.state:
+            line |= self.state[target].line
+        after[target] = File(self.state[path].data, line, ident, moved=True)
         self.step(after, lambda: os.rename(self.real(path), self.real(target)))
         self.cold.discard(target)
         if path in self.cold:
             self.cold.remove(path)
             self.cold.add(target)
 
+    def moved_ident(self, path: str, can: bool) -> Optional[str]:
+        """What has taken another's place is that one only once it was sent."""
+        return self.state[path].ident if can and path not in self.replaced else None
+
     def rename(self, path: str) -> None:
         target = self.fresh(record=os.path.dirname(path))
-        self.rename_to(path, target, self.state[path].ident if self.system.rename_in_place else None)
+        self.rename_to(path, target, self.moved_ident(path, self.system.rename_in_place))
 
     def move(self, path: str) -> None:
         target = self.fresh()
         inside = os.path.dirname(path) == os.path.dirname(target)
         keeps = self.system.rename_in_place if inside else self.system.move_in_place
-        self.rename_to(path, target, self.state[path].ident if keeps else None)
+        self.rename_to(path, target, self.moved_ident(path, keeps))
 
     def rename_over(self, path: str) -> None:
         others = [p for p in self.state if p != path and os.path.dirname(p) == os.path.dirname(path)]
@@ -264,6 +280,7 @@ class Worker:
         old = self.state[path]
         keeps = local and self.system.replace_keeps_id and not old.moved
         self.rename_to(temporary, path, old.ident if keeps else None)
+        self.replaced.add(path)
 
     def rename_open(self, path: str) -> None:
         """Renamed before its first close."""
@@ -272,8 +289,9 @@ class Worker:
         self.hashes.add(first)
         made = self.with_file(temporary, first)
         renamed = {p: f for p, f in made.items() if p not in (temporary, path)}
-        whole = {**renamed, path: File(first + second)}
-        renamed[path] = File(first)
+        line = made[temporary].line | self.state[path].line
+        whole = {**renamed, path: File(first + second, line)}
+        renamed[path] = File(first, line)
         self.hashes.add(first + second)
         # closed by the rename, in a step of its own
         self.possible = [self.state, made, renamed, whole]
@@ -281,6 +299,7 @@ class Worker:
         try:
             os.write(fd, first)
             os.rename(self.real(temporary), self.real(path))
+            self.passed(made)
             self.passed(renamed)
             os.write(fd, second)
         except BaseException:
@@ -297,14 +316,13 @@ class Worker:
         other = self.any()
         if other == path or not self._may_swap(path, other):
             return
-        keeps = self.system.rename_in_place and (
-            os.path.dirname(path) == os.path.dirname(other) or self.system.move_in_place
-        )
+        # each has a name the other is known under: should one be removed before that is sent, the
+        # other is what took its place
         a, b = self.state[path], self.state[other]
         after = {
             **self.state,
-            path: File(b.data, b.ident if keeps else None, moved=True),
-            other: File(a.data, a.ident if keeps else None, moved=True),
+            path: b._replace(ident=None, moved=True),
+            other: a._replace(ident=None, moved=True),
         }
         self.step(after, lambda: renameat2(self.real(path), self.real(other), RENAME_EXCHANGE))
         self.cold -= {path, other}
@@ -336,7 +354,7 @@ class Worker:
         now = self.state["@title"].data.decode()
         (other,) = [t for t in titles if t != now]
         self.step(
-            {**self.state, "@title": File(other.encode())},
+            {**self.state, "@title": self.state["@title"]._replace(data=other.encode())},
             lambda: os.rename(self.real(f"{folder}/{now}"), self.real(f"{folder}/{other}")),
         )
 

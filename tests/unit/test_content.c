@@ -720,6 +720,7 @@ static void set_boot(const char *boot)
 static void test_after_a_power_failure_the_last_second_is_not_trusted(void **state)
 {
 	struct content *c;
+	uint64_t instead = 1;
 	int status;
 	pid_t pid;
 
@@ -745,12 +746,72 @@ static void test_after_a_power_failure_the_last_second_is_not_trusted(void **sta
 	expect(c, "durable", 7);
 	content_unref(c);
 	assert_null(content_get(store, 2));
+	assert_true(content_is_torn(store, 2, &instead));
+	assert_int_equal(instead, 0);
+	assert_false(content_is_torn(store, 3, &instead));
 	c = content_get(store, 3);
 	assert_non_null(c);
 	expect(c, "young, but hashed", 17);
 	content_unref(c);
 	assert_null(content_peek_key(store, "k"));
+	content_store_claimed(store);
 	assert_int_equal(count_in("lost+found"), 1);
+}
+
+/* @version over @before in the row of its node, as a close does. */
+static struct content *in_place_of(struct content *before, const char *version)
+{
+	struct content *c = sealed_with(version);
+
+	content_set_before(c, content_id(before));
+	content_drop(before);
+	content_unref(before);
+	return c;
+}
+
+static void test_what_a_power_failure_tears_gives_way_to_what_was_there_before(void **state)
+{
+	struct content *c;
+	uint64_t instead = 0;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	close_store();
+	pid = fork();
+	if (pid == 0) {
+		open_store();
+		c = sealed_with("durable"); /* 1 */
+		ledger_sync(ledger);
+		c = in_place_of(c, "young");   /* 2 */
+		c = in_place_of(c, "younger"); /* 3 */
+		ledger_commit(ledger);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	set_boot("another");
+	/* whoever does not come to the end of a start leaves everything to the next one */
+	for (int i = 0; i < 2; i++) {
+		open_store();
+		assert_null(content_get(store, 3));
+		assert_true(content_is_torn(store, 3, &instead));
+		assert_int_equal(instead, 1);
+		if (i == 0)
+			close_store();
+	}
+	c = content_get(store, 1);
+	assert_non_null(c);
+	expect(c, "durable", 7);
+	content_unref(c);
+	content_store_claimed(store);
+	assert_false(content_is_torn(store, 3, &instead));
+	close_store();
+	open_store();
+	assert_false(content_is_torn(store, 3, &instead));
+	c = content_get(store, 1);
+	assert_non_null(c);
+	expect(c, "durable", 7);
+	content_unref(c);
 }
 
 /* Threads. */
@@ -1204,6 +1265,7 @@ int main(void)
 		TEST(test_pinned_and_referenced_contents_stay),
 		TEST(test_dropped_dirty_room_can_be_used_at_once),
 		TEST(test_after_a_power_failure_the_last_second_is_not_trusted),
+		TEST(test_what_a_power_failure_tears_gives_way_to_what_was_there_before),
 		TEST(test_filling_writing_mapping_and_sealing_in_parallel),
 		TEST(test_random_histories_agree_with_a_model),
 		TEST(test_sealed_contents_survive_kill_9_whole),

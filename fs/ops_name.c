@@ -409,6 +409,19 @@ static int exchange_checked_locked(struct mount *m, struct node *a, struct node 
 	return r ? r : exchange_locked(m, a, b);
 }
 
+/* What waited for the bytes of @target waits for those of @n now, as does @target itself. */
+static void replace_after_locked(struct tree *t, struct node *target, const struct node *n)
+{
+	target->after = n->id;
+	if (target->known.rid)
+		return; /* then nothing was replaced by it that is not settled */
+	for (struct node *g = t->sync_first; g; g = g->sync_next)
+		if (g->gone && g->after == target->id) {
+			g->after = n->id;
+			tree_put_locked(t, g);
+		}
+}
+
 /*
  * @target goes and @n takes its place. Until the bytes of @n are safe, here against a power failure
  * and then on the server, what there was can come back.
@@ -420,7 +433,7 @@ static void replace_node_locked(struct mount *m, struct node *target, const stru
 	if (c && target->dirty && target->content)
 		content_set_before(c, target->content);
 	if (c)
-		target->after = n->id;
+		replace_after_locked(m->tree, target, n);
 	content_unref(c);
 	remove_node_locked(m, target);
 }

@@ -563,6 +563,7 @@ static void undo_replacing(struct load *load, struct node *n, struct node *dir)
 	struct tree *t = load->tree;
 	struct node *g = find_replaced(load, n);
 
+	tree_unlink_locked(t, n);
 	n->gone = true;
 	n->dirty = false;
 	n->content = 0;
@@ -624,9 +625,9 @@ static void load_links(struct load *load)
 		struct node *n = load->nodes[i];
 		struct node *dir = load->parents[i] ? tree_find_locked(t, load->parents[i]) : NULL;
 
-		claim(load, n, dir);
 		if (dir && !n->gone && !tree_child_locked(t, dir, n->shown))
 			link_child(t, dir, n);
+		claim(load, n, dir);
 		if (n->kind != NODE_COLLECTION && node_differs(t, n))
 			tree_changed_locked(t, n);
 	}

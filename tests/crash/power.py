@@ -326,10 +326,16 @@ class PowerLane(Lane):
                     p: state[p]._replace(data=data, ident=None) for p, data in found.items()
                 }
         lines = [f"worker {w.letter}: after a power cut it shows what was never promised"]
+        ages = [f"{self.cut_at - t:.1f} s{' synced' * d}" for t, d, _ in w.history[floor:]]
+        ages += ["at the cut"] * (len(states) - len(ages))
         for p in sorted(names.union(*states)):
             were = [bytes_of(s, p) for s in states]
-            if set(were) != {found.get(p)}:
-                lines.append(f"  {p}: shows {told(found.get(p))}; was: " + " | ".join(map(told, were)))
+            if set(were) == {found.get(p)}:
+                continue
+            lines.append(f"  {p}: shows {told(found.get(p))}; was:")
+            for i, (age, data) in enumerate(zip(ages, were)):
+                if i == 0 or data != were[i - 1]:
+                    lines.append(f"    {age} before: {told(data)}")
         raise Violation("\n".join(lines))
 
     @staticmethod

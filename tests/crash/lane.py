@@ -303,12 +303,15 @@ class Lane:
         }
         lines = [f"  lost: {p}" for p in sorted(set(wanted) - set(there))]
         lines += [
-            f"  doubled or left: {p} {there[p]['size']} bytes" for p in sorted(set(there) - set(wanted))
+            f"  doubled or left: {p} {there[p]['size']} bytes"
+            for p in sorted(set(there) - set(wanted))
         ]
         for p in sorted(set(there) & set(wanted)):
             a, f = there[p], wanted[p]
             if a["sha256"] != hashlib.sha256(f.data).hexdigest():
-                lines.append(f"  {p}: has {a['size']} bytes {a['sha256'][:12]}, not {told(f.data)}")
+                lines.append(
+                    f"  {p}: has {a['size']} bytes {a['sha256'][:12]}, not {told(f.data)}"
+                )
             if f.ident and str(a["remote_id"]) != f.ident:
                 lines.append(f"  {p}: its id is {a['remote_id']}, not {f.ident}")
             if self.system.has_filename and a["filename"] not in (a["name"], os.path.basename(p)):
@@ -323,7 +326,9 @@ class Lane:
             w.replaced.clear()
             w.settle(
                 {
-                    p: f._replace(ident=str(there[p]["remote_id"]), moved=False) if p in there else f
+                    p: f._replace(ident=str(there[p]["remote_id"]), moved=False)
+                    if p in there
+                    else f
                     for p, f in w.state.items()
                 }
             )
@@ -403,7 +408,16 @@ class Lane:
         env = {"ATTACHFS_CRASH_LOG": self.crash_log}
         if point:
             nth = self.chance.choice([1, 1, 2, 3, 5])
-            rare = ("start", "end", "look", "fetch", "checkpoint", "unchanged", "records", "listing")
+            rare = (
+                "start",
+                "end",
+                "look",
+                "fetch",
+                "checkpoint",
+                "unchanged",
+                "records",
+                "listing",
+            )
             env["ATTACHFS_CRASH_POINT"] = f"{point}:{1 if point.startswith(rare) else nth}"
         return env
 

@@ -31,7 +31,9 @@ from workload import Violation, Worker, bytes_of, told
 AGE = 2.5 * SLOW  # seconds; the ledger promises one, and may be kept from running for a while
 PAGE = 4096
 HEADER = struct.Struct("<IIIIQQQQ")
-OPEN, CREATE, WRITE, SIZE, ZERO, RENAME, UNLINK, MKDIR, RMDIR, SYNC, SYNC_DIR, SYNC_ALL = range(1, 13)
+OPEN, CREATE, WRITE, SIZE, ZERO, RENAME, UNLINK, MKDIR, RMDIR, SYNC, SYNC_DIR, SYNC_ALL = range(
+    1, 13
+)
 
 
 class Inode:
@@ -322,9 +324,7 @@ class PowerLane(Lane):
         found = {p: w.title if p == "@title" else self.read(p) for p in sorted(names)}
         for state in reversed(states):
             if self.fits(state, states, names, found):
-                return {
-                    p: state[p]._replace(data=data, ident=None) for p, data in found.items()
-                }
+                return {p: state[p]._replace(data=data, ident=None) for p, data in found.items()}
         lines = [f"worker {w.letter}: after a power cut it shows what was never promised"]
         ages = [f"{self.cut_at - t:.1f} s{' synced' * d}" for t, d, _ in w.history[floor:]]
         ages += ["at the cut"] * (len(states) - len(ages))
@@ -398,6 +398,7 @@ class PowerLane(Lane):
     def cut_power(self, when: float) -> None:
         self.disk = self.disk.cut(self.chance)
         self.disk.write(self.mount.cache)
+        self.disk.write(self.base / "cut")  # to look at when something is wrong
         self.new_boot()
         if self.cut_at is None:
             self.cut_at = when

@@ -112,7 +112,9 @@ class Worker:
         file = File(data, frozenset({next(LINES)}))
         if keep:
             old = self.state[path]
-            file = old._replace(data=data, ident=old.ident if self.system.replace_keeps_id else None)
+            file = old._replace(
+                data=data, ident=old.ident if self.system.replace_keeps_id else None
+            )
         return {**self.state, path: file}
 
     def without(self, *paths: str) -> dict:
@@ -175,7 +177,9 @@ class Worker:
         half = len(data) // 2
         self.step(
             self.with_file(path, data),
-            lambda: self.write(path, os.O_CREAT | os.O_EXCL, (None, data[:half]), (None, data[half:])),
+            lambda: self.write(
+                path, os.O_CREAT | os.O_EXCL, (None, data[:half]), (None, data[half:])
+            ),
         )
 
     def overwrite(self, path: str) -> None:
@@ -262,7 +266,9 @@ class Worker:
         self.rename_to(path, target, self.moved_ident(path, keeps))
 
     def rename_over(self, path: str) -> None:
-        others = [p for p in self.state if p != path and os.path.dirname(p) == os.path.dirname(path)]
+        others = [
+            p for p in self.state if p != path and os.path.dirname(p) == os.path.dirname(path)
+        ]
         if others:
             self.rename_to(path, self.chance.choice(sorted(others)), None)
 

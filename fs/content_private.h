@@ -63,6 +63,7 @@ struct content {
 	struct content *older, *newer;		  /* store->lock: evictable ones, by last use */
 	char *key;				  /* store->lock: clean only */
 	uint64_t file;				  /* content */
+	uint64_t before;			  /* store->lock: dirty only */
 	int64_t size;				  /* content: -1 = not known */
 	uint64_t charged;			  /* content: its part of store->used */
 	uint32_t refs;				  /* store->lock */
@@ -81,6 +82,12 @@ struct content_doomed {
 	uint64_t file;
 	uint64_t charged; /* given back when the file is gone */
 	bool after_sync;  /* only when the ledger on disk does not want it any more */
+};
+
+/* Taken by a power failure, and what there is instead. */
+struct content_torn {
+	uint64_t id, instead, file;
+	bool has_file;
 };
 
 struct content_store {
@@ -102,6 +109,9 @@ struct content_store {
 	uint64_t *unsynced; /* lock: files whose rows were put since the last sync */
 	size_t unsynced_count, unsynced_room;
 	bool unsynced_all; /* lock: too many to list */
+
+	struct content_torn *torn; /* by id; constant after the start, gone with the claims */
+	size_t torn_count, torn_room;
 
 	pthread_t reaper;
 	bool reaper_runs, stop, urgent; /* lock */
@@ -142,6 +152,11 @@ void content_name(uint64_t file, char name[static CONTENT_NAME_BYTES]);
 /* The descriptor; -ENOENT when there is no file and not @create. */
 int content_fd_locked(struct content *c, bool create);
 int content_unlink(struct content_store *s, uint64_t file);
+/* Its bytes and its name to the disk; 0 also when there is no such file (any more). */
+int content_sync_file(struct content_store *s, uint64_t file);
+/* One of the two alone. */
+int content_sync_bytes(struct content_store *s, uint64_t file);
+int content_sync_dir(struct content_store *s, uint64_t file);
 int content_pwrite(int fd, const void *data, size_t len, uint64_t off);
 int content_copy(int from, int to, uint64_t off, uint64_t len);
 int content_zero(int fd, uint64_t off, uint64_t len);

@@ -72,6 +72,7 @@ static const struct ledger_column content_columns[] = {
 	C(key, TEXT),
 	C(base, U64),
 	C(base_len, U64),
+	C(before, U64),
 	C(size, I64),
 	C(complete, BOOL),
 	C_LEN(hash, HASH, has_hash),
@@ -103,6 +104,7 @@ static const struct ledger_column mark_columns[] = {
 	{"used_ns", "", COLUMN_I64, offsetof(struct ledger_mark_row, used_ns), 0},
 	{"pinned", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, pinned), 0},
 	{"dropped", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, dropped), 0},
+	{"before", "", COLUMN_U64, offsetof(struct ledger_mark_row, before), 0},
 };
 
 static const struct ledger_column clean_columns[] = {
@@ -481,12 +483,18 @@ int ledger_create_tables(sqlite3 *db)
 	return 0;
 }
 
-int ledger_upgrade_tables(sqlite3 *db)
+int ledger_upgrade_tables(sqlite3 *db, long version)
 {
-	static const char sql[] = "ALTER TABLE node ADD COLUMN fields;"
-				  "ALTER TABLE node ADD COLUMN rfields;";
+	static const char *const sql[] = {
+		[1] = "ALTER TABLE node ADD COLUMN fields;"
+		      "ALTER TABLE node ADD COLUMN rfields;",
+		[2] = "ALTER TABLE content ADD COLUMN before DEFAULT 0;",
+	};
+	int result = SQLITE_OK;
 
-	return ledger_errno(db, sqlite3_exec(db, sql, NULL, NULL, NULL));
+	for (long v = version; v < LEDGER_SCHEMA_VERSION && result == SQLITE_OK; v++)
+		result = sqlite3_exec(db, sql[v], NULL, NULL, NULL);
+	return ledger_errno(db, result);
 }
 
 static int prepare_put(struct ledger *l, enum ledger_table table)
@@ -518,7 +526,8 @@ static int prepare_drop(struct ledger *l, enum ledger_table table)
 int ledger_prepare(struct ledger *l)
 {
 	int r = prepare(l->writer,
-			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4 WHERE id=?1",
+			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4, before=?5 "
+			"WHERE id=?1",
 			&l->put[TABLE_MARK]);
 
 	if (r == 0)

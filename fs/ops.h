@@ -42,6 +42,8 @@ struct handle {
 	struct node *node; /* alive: the node counts its handles */
 	uint64_t version;  /* of the node's content when opened: another one now = stale */
 	int flags;
+	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
+	bool flushed;
 	bool error_told; /* fsync reported the node's write-back error through this handle */
 };
 

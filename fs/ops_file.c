@@ -30,6 +30,29 @@ static bool may_write(const struct handle *h)
 	return (h->flags & O_ACCMODE) != O_RDONLY || (h->flags & O_TRUNC);
 }
 
+static void set_flushed(struct mount *m, struct handle *h, bool flushed)
+{
+	tree_lock(m->tree);
+	h->flushed = flushed;
+	tree_unlock(m->tree);
+}
+
+/*
+ * What is left of a handle when nobody has it any more: a mapping may have been written after the
+ * close, or the program was killed and its close never came. Otherwise there is nothing to commit
+ * but what the next writer is in the middle of, for the kernel tells us of this at its leisure.
+ */
+static void commit_last(struct mount *m, struct handle *h)
+{
+	bool flushed;
+
+	tree_lock(m->tree);
+	flushed = h->flushed;
+	tree_unlock(m->tree);
+	if (may_write(h) && !flushed)
+		file_commit(m, h->node);
+}
+
 static void handle_left(struct mount *m, struct opened *o)
 {
 	struct handle *h = (struct handle *)o;
@@ -38,8 +61,8 @@ static void handle_left(struct mount *m, struct opened *o)
 	 * unmounted in the ordinary way nobody had it open any more; else somebody was in the
 	 * middle of it
 	 */
-	if (may_write(h) && !atomic_load(&m->forced))
-		file_commit(m, h->node);
+	if (!atomic_load(&m->forced))
+		commit_last(m, h);
 	handle_drop(m, h);
 }
 
@@ -158,9 +181,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	} else if (is_virtual(ino)) {
 		json_release(m, fi->fh);
 	} else {
-		/* a mapping may have been written after the close */
-		if (may_write(h))
-			file_commit(m, h->node);
+		commit_last(m, h);
 		handle_drop(m, h);
 	}
 	fuse_reply_err(req, 0);
@@ -392,6 +413,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	n = handle_of(fi->fh)->node;
 	do {
 		tree_lock(m->tree);
+		handle_of(fi->fh)->flushed = false;
 		done = is_stale(handle_of(fi->fh)) ? -ESTALE : file_writable_locked(m, n, &c);
 		tree_unlock(m->tree);
 		if (done < 0)
@@ -490,7 +512,10 @@ static void flush_run(struct call *c)
 		return;
 	}
 	/* without a network what was written is kept all the same, and the rest asked for later */
+	set_flushed(m, h, true);
 	r = file_commit(m, h->node);
+	if (r < 0)
+		set_flushed(m, h, false);
 	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || h->node->local) {
 		call_fail(c, r);
 		return;
@@ -561,6 +586,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	}
 	n = handle_of(fi->fh)->node;
 	tree_lock(m->tree);
+	handle_of(fi->fh)->flushed = false;
 	r = is_stale(handle_of(fi->fh)) ? -ESTALE : file_writable_locked(m, n, &c);
 	tree_unlock(m->tree);
 	if (!r) {

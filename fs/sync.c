@@ -17,6 +17,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 #define IDLE_SLEEP_MS 60000
@@ -152,10 +153,24 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		s->uploads += (unsigned)call->n;
 }
 
+/*
+ * What is in flight is known to be in flight before it flies. Of uploads also after a power failure:
+ * one that was forgotten would be sent a second time, or taken for somebody else's change.
+ */
+static int commit_todo(struct sync *s, const struct todo *todo)
+{
+	bool uploads = false;
+
+	for (size_t i = 0; i < todo->n_batches; i++) {
+		crash_point_of("planned", batch_kind(todo->batches[i]));
+		uploads |= sync_is_upload(todo->batches[i]->kind);
+	}
+	return uploads ? ledger_sync(s->m->ledger) : ledger_commit(s->m->ledger);
+}
+
 static void do_todo(struct sync *s, struct todo *todo)
 {
-	/* what is in flight is known to be in flight before it flies */
-	if (todo->n_batches && ledger_commit(s->m->ledger) < 0) {
+	if (todo->n_batches && commit_todo(s, todo) < 0) {
 		for (size_t i = 0; i < todo->n_batches; i++)
 			batch_put_off(todo->batches[i]);
 		todo->n_batches = 0;

@@ -13,6 +13,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "events.h"
 #include "lister.h"
 #include "notifier.h"
@@ -70,6 +71,7 @@ void sync_forget_locked(struct sync *s, struct node *n)
 	node_drop_content_locked(t, n);
 	if (n->in_ledger)
 		ledger_drop_node(t->ledger, n->id);
+	crash_point("forget.row");
 	n->in_ledger = false;
 	n->dirty = n->mtime_dirty = n->unknown = false;
 	n->error = 0;
@@ -124,6 +126,7 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	tree_changed_locked(t, n);
 	tree_changed_locked(t, ghost);
 	ledger_group_end(t->ledger);
+	crash_point("adopt.rows");
 	return 0;
 }
 
@@ -241,6 +244,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	tree_swap_known_locked(t, n, ghost);
 	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
+	crash_point("ghost.row");
 	ghost->change = n->change; /* still the same change, for those that wait for it */
 }
 
@@ -572,6 +576,7 @@ void sync_apply(struct batch *b, int error)
 {
 	struct sync *s = b->sync;
 
+	crash_point_of("answered", batch_kind(b));
 	if (!error && bisect(b))
 		return;
 	tree_lock(s->m->tree);
@@ -582,6 +587,7 @@ void sync_apply(struct batch *b, int error)
 		apply_item(b, i, error);
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
+	crash_point_of("applied", batch_kind(b));
 	for (size_t i = 0; i < b->n; i++) {
 		sync_tell(s, b->sent[i].node);
 		if (b->sent[i].after)

@@ -110,6 +110,8 @@ void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
+/* A word for what it does, for crash_point_of(). */
+const char *batch_kind(const struct batch *b);
 /*
  * Some of its items as a call of their own, and out of @b, whose copies of strings they do not need.
  * NULL without memory: @b is as it was.

@@ -13,6 +13,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 #define KEPT_MAX 10 /* strings of an item */
@@ -31,6 +32,17 @@ void batch_free(struct batch *b)
 	free(b->items);
 	free(b->sent);
 	free(b);
+}
+
+const char *batch_kind(const struct batch *b)
+{
+	static const char *const words[] = {
+		[PLAN_CREATE] = "create",	   [PLAN_REPLACE] = "replace",
+		[PLAN_UPDATE] = "update",	   [PLAN_REMOVE] = "remove",
+		[PLAN_UPDATE_RECORDS] = "records",
+	};
+
+	return b->n && b->items[0].filler ? "filler" : words[b->kind];
 }
 
 static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
@@ -315,8 +327,12 @@ static int send_call(struct batch *b)
 
 void batch_call(struct batch *b)
 {
-	int r = send_call(b);
+	const char *kind = batch_kind(b);
+	int r;
 
+	crash_point_of("ready", kind);
+	r = send_call(b); /* which takes it */
+	crash_point_of("handed-over", kind);
 	if (r == 0)
 		return;
 	for (size_t i = 0; i < b->n; i++) {
@@ -332,6 +348,7 @@ void batch_call(struct batch *b)
 
 void batch_send(struct batch *b)
 {
+	crash_point_of("committed", batch_kind(b));
 	if (sync_is_upload(b->kind))
 		batch_upload(b);
 	else

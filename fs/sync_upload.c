@@ -13,6 +13,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 /* The server has these bytes there already: nothing to upload. */
@@ -76,6 +77,7 @@ static void apply_unchanged(struct batch *b)
 	n = tree_find_locked(s->m->tree, id);
 	if (n)
 		unchanged_locked(s, &b->sent[0], n);
+	crash_point("unchanged.row");
 	tree_unlock(s->m->tree);
 	batch_free(b);
 	sync_tell(s, id);

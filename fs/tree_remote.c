@@ -18,6 +18,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "notifier.h"
 #include "tree.h"
 #include "tree_private.h"
@@ -587,6 +588,7 @@ void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64
 	}
 	ledger_group_end(t->ledger);
 	tree_unlock(t);
+	crash_point("listing.applied");
 }
 
 void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record)

@@ -185,6 +185,12 @@ static void test_a_refused_password_is_not_tried_all_the_time(void **state)
 	rig_stop(&rig);
 }
 
+static void ignore_reload(void *ctx, int result)
+{
+	(void)ctx;
+	(void)result;
+}
+
 static void test_being_told_to_log_in_again_ends_the_pause(void **state)
 {
 	struct rig rig;
@@ -194,7 +200,7 @@ static void test_being_told_to_log_in_again_ends_the_pause(void **state)
 	rig.login = RIG_LOGIN_REFUSED;
 	assert_int_equal(run(new_call(&rig, "GET", "/a")).error, -EACCES);
 	rig.login = RIG_LOGIN_GOOD;
-	remote_reload_credentials(&rig.remote);
+	remote_reload_credentials(&rig.remote, ignore_reload, NULL);
 	assert_int_equal(run(new_call(&rig, "GET", "/a")).error, 0);
 	assert_int_equal(rig.logins, 2);
 	rig_stop(&rig);

@@ -230,6 +230,9 @@ void servicemax_logout(struct remote *r, const struct auth_login *login)
 	} tokens[] = {{login->refresh, "refresh_token"}, {login->token, "access_token"}};
 	char *id = dup_known_id(p);
 
+	/* a server that takes no calls now would be waited for in vain */
+	if (engine_get_state(r->engine, NULL) != ENGINE_ONLINE)
+		until_ms = 0;
 	for (size_t i = 0; i < 2; i++) {
 		const char *const pairs[] = {"token",		tokens[i].token, "client_id", id,
 					     "token_type_hint", tokens[i].hint,	 NULL};

@@ -412,23 +412,6 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 
 /* ---- flush and fsync ---- */
 
-/* Run again until the server has it; c->step 1 = committed here. */
-static void synced_run(struct call *c)
-{
-	struct mount *m = c->m;
-	struct node *n = handle_of(c->fh)->node;
-	int error = c->error;
-	bool over;
-
-	tree_lock(m->tree);
-	over = error || n->gone || sync_node_locked(m->sync, n, &error);
-	if (!over)
-		call_park(c, CALL_WAIT_SYNCED, n->id);
-	tree_unlock(m->tree);
-	if (over)
-		call_fail(c, error);
-}
-
 static int told_error(struct mount *m, struct handle *h)
 {
 	int error = 0;
@@ -442,10 +425,30 @@ static int told_error(struct mount *m, struct handle *h)
 	return error;
 }
 
+static void synced_begin(struct call *c)
+{
+	reply_synced(c, handle_of(c->fh)->node->id, 0);
+}
+
+/* A file that was deleted meanwhile is nobody's any more. */
+static void reply_when_synced(fuse_req_t req, const struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of_request(req);
+	struct call c = {.m = m, .req = req, .op = synced_begin, .fh = fi->fh};
+	bool gone;
+
+	tree_lock(m->tree);
+	gone = handle_of(fi->fh)->node->gone;
+	tree_unlock(m->tree);
+	if (gone)
+		fuse_reply_err(req, 0);
+	else
+		call_run(m->calls, &c);
+}
+
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
 	int r;
 
 	if (is_virtual(ino)) {
@@ -461,16 +464,15 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	r = file_commit(m, handle_of(fi->fh)->node);
-	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH)
 		fuse_reply_err(req, -r);
 	else
-		call_run(m->calls, &c);
+		reply_when_synced(req, fi);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
 	int r;
 
 	(void)datasync;
@@ -490,7 +492,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
 		fuse_reply_err(req, -r);
 	else
-		call_run(m->calls, &c);
+		reply_when_synced(req, fi);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,

@@ -16,6 +16,7 @@
 #include <attachfs/names.h>
 
 #include "lister.h"
+#include "notifier.h"
 
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE (1 << 0)
@@ -269,17 +270,22 @@ void remove_node_locked(struct mount *m, struct node *n)
 	tree_release_locked(t, n);
 }
 
-static void finish_name(struct call *c, int r)
+/* @node, @other: of what has changed; 0 = none. */
+static void finish_name(struct call *c, int r, uint64_t node, uint64_t other)
 {
-	int committed = r ? 0 : ledger_commit(c->m->ledger);
-
-	call_fail(c, r ? r : committed);
+	if (!r)
+		r = ledger_commit(c->m->ledger);
+	if (r < 0 || c->m->options->write != OPTIONS_WRITE_THROUGH)
+		call_fail(c, r);
+	else
+		reply_synced(c, node, other);
 }
 
 static void unlink_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct node *dir, *n;
+	uint64_t id;
 	int r = 0;
 
 	tree_lock(m->tree);
@@ -287,6 +293,7 @@ static void unlink_run(struct call *c)
 	if (!dir)
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);
+	id = n ? n->id : 0;
 	if (!n)
 		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM
 										   : -ENOENT;
@@ -297,7 +304,7 @@ static void unlink_run(struct call *c)
 	if (!r)
 		remove_node_locked(m, n);
 	tree_unlock(m->tree);
-	finish_name(c, r);
+	finish_name(c, r, id, 0);
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -444,6 +451,15 @@ struct rename {
 
 static void rename_run(struct call *c);
 
+void forget_names(const struct call *c)
+{
+	const struct rename *a = c->data;
+
+	notifier_entry(c->m->notifier, c->ino, c->name);
+	if (a)
+		notifier_entry(c->m->notifier, a->dir, a->name);
+}
+
 /*
  * Renamed before it was closed the first time: what is written so far is committed first, or the
  * ledger would know of the file it replaces being gone but not of this one. tree->lock held on
@@ -478,7 +494,8 @@ static void rename_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct rename *a = c->data;
-	struct node *dir, *to, *n;
+	struct node *dir, *to, *n, *target;
+	uint64_t id, other;
 	int r = 0;
 
 	tree_lock(m->tree);
@@ -497,14 +514,16 @@ static void rename_run(struct call *c)
 		json_take_file_unlock(c, n, to);
 		return;
 	}
+	target = tree_child_locked(m->tree, to, a->name);
+	id = n ? n->id : 0;
+	other = target ? target->id : 0;
 	if (!n)
 		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM
 										   : -ENOENT;
 	else
-		r = rename_locked(m, n, to, tree_child_locked(m->tree, to, a->name), a->name,
-				  a->flags);
+		r = rename_locked(m, n, to, target, a->name, a->flags);
 	tree_unlock(m->tree);
-	finish_name(c, r);
+	finish_name(c, r, id, other);
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,

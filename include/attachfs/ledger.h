@@ -169,6 +169,8 @@ void ledger_group_end(struct ledger *l);
  */
 int ledger_commit(struct ledger *l);
 int ledger_sync(struct ledger *l);
+/* What the last attempt to commit came to: 0, or the negative errno that is in the way. */
+int ledger_get_trouble(struct ledger *l);
 
 /*
  * The highest node id ever put into this ledger, also when its row is gone; 0 = none. Never blocks

@@ -155,7 +155,8 @@ static int explain(struct servicemax *p, const struct call_waited *w, char *mess
 {
 	const char *error = json_get_text(w->json, "error");
 
-	if (w->status == 0 || w->status >= 500 || w->status == 429 || w->status == 408) {
+	/* below 400: it said yes, and the rest of the answer was lost */
+	if (w->status < 400 || w->status >= 500 || w->status == 429 || w->status == 408) {
 		snprintf(message, size, "%.200s", w->message);
 		return w->error == -EOVERFLOW ? -EIO : w->error;
 	}

@@ -1895,6 +1895,19 @@ static void test_a_refused_password_is_said(void **state)
 	assert_non_null(strstr(said, "wrong password"));
 }
 
+/* The server said yes, and the connection broke before it had said to what. */
+static void test_a_login_that_was_cut_short_does_not_blame_the_password(void **state)
+{
+	char message[256];
+	int error = 1;
+
+	(void)state;
+	assert_int_equal(remote->ops->probe(remote, TRANSFER_INTERACTIVE, on_said, &error), 0);
+	answer_error(next_sent("POST", "/sec/auth/token"), -ECONNRESET, 200);
+	wait_for(&error, -EIO);
+	assert_int_not_equal(remote_get_auth(remote, message), REMOTE_AUTH_FAILED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1960,6 +1973,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_a_client_id_that_cannot_be_found_out_is_asked_of_the_user,
 			begin_password_without_id, end_world),
+		cmocka_unit_test_setup_teardown(
+			test_a_login_that_was_cut_short_does_not_blame_the_password, begin_password,
+			end_world),
 		cmocka_unit_test_setup_teardown(test_a_refused_password_is_said, begin_password,
 						end_world),
 	};

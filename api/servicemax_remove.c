@@ -85,11 +85,16 @@ static struct call *make_deletion(struct servicemax_write *w)
 	return call;
 }
 
-/* The other path, if it is not known which one it is. True: it is on its way. */
+/*
+ * The other path, unless it is known that this is the one: that one is known now may have been
+ * learned by another DELETE, while this one went to the wrong one. True: it is on its way.
+ */
 static bool try_other_path(struct deletion *d, const struct call_reply *reply)
 {
+	enum servicemax_path used = d->singular ? SERVICEMAX_SINGULAR : SERVICEMAX_PLURAL;
+
 	if ((reply->status != 404 && reply->status != 405) || d->second ||
-	    atomic_load(&d->write.p->delete_path) != SERVICEMAX_PATH_UNKNOWN)
+	    atomic_load(&d->write.p->delete_path) == (int)used)
 		return false;
 	d->second = true;
 	d->first_status = reply->status;

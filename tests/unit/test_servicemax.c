@@ -1469,6 +1469,27 @@ static void test_a_path_that_is_none_tells_nothing_of_the_file(void **state)
 	assert_int_equal(done, 2);
 }
 
+static void test_a_path_learned_meanwhile_does_not_make_a_wrong_one_right(void **state)
+{
+	struct remote_change a = change(F1, "a"), b = change(F1, "b");
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(remove_items(&a, 1, &done), 0);
+	struct sent *first = next_sent("DELETE", PLURAL_URL);
+	assert_int_equal(remove_items(&b, 1, &done), 0);
+	struct sent *second = next_sent("DELETE", "/v2/io_showcase/" R1
+						  "/attachments?names=b&version=all");
+	answer(first, 404, "");
+	answer(next_sent("DELETE", SINGULAR_URL), 200, "[]");
+	/* That there is no such path says nothing of b. */
+	answer(second, 404, "");
+	answer(next_sent("DELETE", "/v2/io_showcase/" R1 "/attachment?names=b&version=all"), 200,
+	       "[]");
+	assert_int_equal(b.outcome, REMOTE_DONE);
+	assert_int_equal(done, 2);
+}
+
 static void test_long_names_are_deleted_in_several_calls(void **state)
 {
 	struct remote_change items[40];
@@ -1955,6 +1976,7 @@ int main(void)
 		CALL_TEST(test_many_deletions_are_one_call_by_name),
 		CALL_TEST(test_the_other_path_of_deletions_is_tried_and_remembered),
 		CALL_TEST(test_a_path_that_is_none_tells_nothing_of_the_file),
+		CALL_TEST(test_a_path_learned_meanwhile_does_not_make_a_wrong_one_right),
 		CALL_TEST(test_long_names_are_deleted_in_several_calls),
 		CALL_TEST(test_a_guarded_server_gets_its_token),
 		CALL_TEST(test_a_script_without_a_token_is_said),

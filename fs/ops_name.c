@@ -120,6 +120,33 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 	call_done(c);
 }
 
+/* The file is made; with write=through, run again until it is on the server. */
+static void mknod_run(struct call *c)
+{
+	struct mount *m = c->m;
+	bool through = m->options->write == OPTIONS_WRITE_THROUGH;
+	int error = c->error;
+	struct node *n;
+
+	c->op = mknod_run;
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, c->off);
+	if (!error && (!n || n->gone))
+		error = -ENOENT;
+	if (!error && through && !n->local && !node_synced_locked(c, n, 1, &error)) {
+		tree_unlock(m->tree);
+		return;
+	}
+	if (!error) {
+		reply_entry_unlock(c, n);
+		return;
+	}
+	tree_unlock(m->tree);
+	/* the kernel takes it for not made, but here it is */
+	notifier_entry(m->notifier, c->ino, c->name);
+	call_fail(c, error);
+}
+
 /*
  * A node without a handle: what mknod makes is there for good. tree->lock held on entry, released.
  */
@@ -135,12 +162,11 @@ static void reply_mknod_unlock(struct call *c, struct node *n)
 		return;
 	}
 	r = file_commit(m, n);
-	tree_lock(m->tree);
-	if (!r) {
-		reply_entry_unlock(c, n);
-	} else {
-		tree_unlock(m->tree);
+	if (r < 0) {
 		call_fail(c, r);
+	} else {
+		c->off = n->id;
+		mknod_run(c);
 	}
 	handle_drop(m, h);
 }

@@ -632,14 +632,15 @@ static void take_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct text *t = text_of(c->fh);
+	uint64_t record = t->record, file = c->off;
 	struct node *n, *dir;
 	int r = commit_text(c, t);
 
 	if (r == -EINPROGRESS)
 		return;
 	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, c->off);
-	dir = tree_find_locked(m->tree, t->record);
+	n = tree_find_locked(m->tree, file);
+	dir = tree_find_locked(m->tree, record);
 	if (!r && n && n->parent && dir) {
 		n->left_name = true;
 		notifier_entry(m->notifier, dir->id, ".record.json");
@@ -649,7 +650,10 @@ static void take_run(struct call *c)
 	text_close(t);
 	if (!r)
 		r = ledger_commit(m->ledger);
-	call_fail(c, r);
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH)
+		call_fail(c, r);
+	else
+		reply_synced(c, record, file);
 }
 
 void json_take_file_unlock(struct call *c, struct node *n, struct node *dir)

@@ -7,6 +7,7 @@ mounted again.
 """
 
 import errno
+import json
 import os
 import threading
 import time
@@ -52,6 +53,8 @@ def test_through_creating_and_overwriting(drive):
     with open(m / NOTES, "ab") as f:
         f.write(b"at the end")
     assert m.emulator.bytes_of(NOTES) == expected + b"at the end"
+    os.mknod(m / ADA / "node", 0o100644)
+    assert m.emulator.bytes_of(f"{ADA}/node") == b""
     assert m.idle()
 
 
@@ -123,6 +126,12 @@ def test_through_a_record_is_renamed(drive, system):
     m = through(drive)
     os.rename(m / "events/Live fire", m / "events/Dry run")
     assert m.emulator.record("events", "Dry run")
+    saved = m / "events/Dry run/record.tmp"
+    fields = json.loads((m / "events/Dry run/.record.json").read_text())
+    saved.write_text(json.dumps({**fields, "description": "other words"}))
+    os.rename(saved, m / "events/Dry run/.record.json")
+    assert m.emulator.record("events", "Dry run")["description"] == "other words"
+    assert "record.tmp" not in m.emulator.folder("events/Dry run")
 
 
 @pytest.mark.parametrize("system", [ENTERPRISE_TESTER], ids=lambda s: s.name)

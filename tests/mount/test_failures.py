@@ -11,6 +11,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -232,6 +233,73 @@ def test_a_start_on_a_full_disk_works_or_says_why(drive, small_disk):
     assert (m / ADA / "new.txt").read_bytes() == b"new " * 1000
     m.sync()
     assert m.emulator.bytes_of(f"{ADA}/new.txt") == b"new " * 1000
+
+
+@pytest.fixture
+def breaking_disk(base):
+    """A disk that breaks at a word: its environment for the daemon, and where the word goes."""
+    disk = base / "disk"
+    disk.mkdir()
+    library = base / "broken_disk.so"
+    source = Path(__file__).with_name("broken_disk.c")
+    compiler = os.environ.get("CC", "cc")
+    run(compiler, "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", library, source, "-ldl")
+    asan = os.environ.get("ASAN_OPTIONS", "")
+    environment = {
+        "LD_PRELOAD": library,
+        "BROKEN_DISK": disk,
+        "ASAN_OPTIONS": f"{asan}:verify_asan_link_order=0",
+    }
+    return disk, environment
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO], ids=lambda n: errno.errorcode[n])
+def test_a_disk_that_refuses_or_breaks_loses_nothing_of_what_was_taken(
+    drive, breaking_disk, number
+):
+    disk, environment = breaking_disk
+    m = drive(cache_dir=disk / "cache", poll=0, settle=600, environment=environment)
+    m.allow_errors(TROUBLE + "|Disk quota|Input/output|disk I/O")
+    kept = random_bytes(300_000, "kept")
+    cached = (m / ADA / "notes.txt").read_bytes()
+    uncached = m.emulator.bytes_of(f"{ADA}/large.bin")
+    os.stat(m / ADA / "large.bin")
+    (m / ADA / "kept.bin").write_bytes(kept)
+    (disk / "broken").write_text(str(number))
+    fd = os.open(m / ADA / "refused.bin", os.O_CREAT | os.O_WRONLY, 0o644)
+    with raises_errno(number):
+        os.write(fd, random_bytes(300_000, "refused"))
+    with raises_errno(number, errno.EIO):
+        os.close(fd)
+    fd = os.open(m / ADA / "kept.bin", os.O_RDWR)
+    with raises_errno(number):
+        os.write(fd, b"not any more")
+    with raises_errno(number, errno.EIO):  # the ledger knows of full disks only by name
+        os.close(fd)
+    assert (m / ADA / "kept.bin").read_bytes() == kept
+    assert (m / ADA / "notes.txt").read_bytes() == cached
+    try:
+        assert (m / ADA / "large.bin").read_bytes() == uncached
+    except OSError as e:
+        assert e.errno in (number, errno.EIO)
+    with raises_errno(number, errno.EIO):
+        os.rename(m / ADA / "logo.png", m / ADA / "emblem.png")
+    status = m.status()
+    assert status["cache"]["error"] in (os.strerror(number), os.strerror(errno.EIO))
+    assert status["state"] == "online"
+    (disk / "broken").unlink()
+    assert (m / ADA / "large.bin").read_bytes() == uncached
+    os.unlink(m / ADA / "refused.bin")
+    (m / ADA / "again.bin").write_bytes(kept[:5000])
+    m.sync()
+    assert m.emulator.bytes_of(f"{ADA}/kept.bin") == kept
+    assert m.emulator.bytes_of(f"{ADA}/again.bin") == kept[:5000]
+    there = m.emulator.folder(ADA)
+    assert "emblem.png" in there and "logo.png" not in there, "the ledger wrote it later"
+    assert "error" not in m.status()["cache"]
+    m.kill9()
+    m.start()
+    assert (m / ADA / "again.bin").read_bytes() == kept[:5000]
 
 
 # ---- sizes and other refusals ----

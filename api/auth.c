@@ -590,8 +590,7 @@ static void reload(struct auth *a, unsigned generation, bool forced, int64_t dea
 	pthread_mutex_lock(&a->lock);
 	bool fresh = !forced && a->generation != generation && a->header;
 	a->forced |= forced;
-	bool wait = !fresh &&
-		    (a->reading || (may_read_locked(a) && start_thread_locked(a))) &&
+	bool wait = !fresh && (a->reading || (may_read_locked(a) && start_thread_locked(a))) &&
 		    auth_waits_add_locked(&a->waits, deadline_mono_ms, done, ctx);
 	int result = wait ? 0 : answer_locked(a, fresh);
 	pthread_mutex_unlock(&a->lock);

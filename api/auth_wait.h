@@ -22,8 +22,8 @@ struct auth_waits {
 	pthread_mutex_t *lock;	/* the owner's */
 	pthread_cond_t changed; /* wakes the watcher */
 	struct auth_wait *first, **last;
-	bool watching;	/* the watcher looks at the list */
-	bool joinable;	/* there is a watcher to join */
+	bool watching; /* the watcher looks at the list */
+	bool joinable; /* there is a watcher to join */
 	pthread_t watcher;
 };
 

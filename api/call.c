@@ -492,8 +492,7 @@ static void on_reload(void *ctx, int result)
 		auth_describe_trouble(c->remote->auth, c->result.message,
 				      sizeof(c->result.message));
 		if (result == -ETIMEDOUT && !c->result.message[0])
-			snprintf(c->result.message, sizeof(c->result.message),
-				 "no login in time");
+			snprintf(c->result.message, sizeof(c->result.message), "no login in time");
 	}
 	c->refused = result == 0 && c->result.status == 0;
 	run_on_pool(c, result > 0 ? resend_job : conclude_job);

@@ -274,8 +274,7 @@ static void retry_job(void *ctx)
 	struct control *k = ctx;
 	char line[64];
 
-	snprintf(line, sizeof(line), "{\"done\":true,\"retried\":%u}\n",
-		 sync_retry(k->m->sync, 0));
+	snprintf(line, sizeof(line), "{\"done\":true,\"retried\":%u}\n", sync_retry(k->m->sync, 0));
 	finish_command(k, line);
 }
 

@@ -333,8 +333,8 @@ static void tell_left(struct sync *s, const struct sync_counts *c)
 	tree_lock(s->m->tree);
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
 		const char *what = what_differs(n);
-		const struct node *dir = n->parent ? n->parent
-						   : tree_find_locked(s->m->tree, n->known.record);
+		const struct node *dir =
+			n->parent ? n->parent : tree_find_locked(s->m->tree, n->known.record);
 
 		if (!what)
 			continue;
@@ -367,8 +367,7 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 		struct timespec pause = {.tv_nsec = 20 * 1000000};
 
 		sync_get_counts(s, &c);
-		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms ||
-		    !may_still_send(s, end_ms))
+		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || !may_still_send(s, end_ms))
 			break;
 		sync_wake(s);
 		nanosleep(&pause, NULL);

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
 What cannot be done now: a cache whose disk is full, servers that refuse (sizes, rights), calls that
-fail for a while. What was promised is kept, refused calls are few, others are not held up, the words
-are shown where a person looks, and all of it goes once the trouble is over.
+fail for a while. What was promised is kept, refused calls are few, others are not held up, the
+words are shown where a person looks, and all of it goes once the trouble is over.
 """
 
 import errno
@@ -383,8 +383,8 @@ def test_a_parked_new_file_that_is_deleted_is_the_end_of_it(drive):
 
 def bisection(system, files: int, at_once: int) -> int:
     """
-    The most calls that halving refused batches down to single files takes; where a refused batch may
-    have been done in part, each is looked at besides.
+    The most calls that halving refused batches down to single files takes; where a refused batch
+    may have been done in part, each is looked at besides.
     """
     if at_once <= 1:
         return files
@@ -464,8 +464,13 @@ def test_a_better_token_in_the_file_is_taken_by_a_retry(drive, system):
 
 @pytest.mark.parametrize("system", [ENTERPRISE_TESTER], ids=lambda s: s.name)
 def test_a_better_password_in_the_file_is_taken_by_a_retry(drive, system):
-    m = drive(tokens=["reader:read-only-4711=view", "reader:read-write-4712=view,*"],
-              start=False, settle=0, poll=0, user="reader")
+    m = drive(
+        tokens=["reader:read-only-4711=view", "reader:read-write-4712=view,*"],
+        start=False,
+        settle=0,
+        poll=0,
+        user="reader",
+    )
     m.system = replace(system, password="4711")
     m.allow_errors(TROUBLE)
     m.password_file.write_text("read-only-4711\n")

@@ -23,7 +23,9 @@ from harness import (
     wait_until,
 )
 
-TROUBLE = r"50\d|403|413|422|400|refused|parked|connect|reach|lost|offline|waits for you|denied|kept"
+TROUBLE = (
+    r"50\d|403|413|422|400|refused|parked|connect|reach|lost|offline|waits for you|denied|kept"
+)
 ADA = "users/Ada Byron"
 NOTES = f"{ADA}/notes.txt"
 

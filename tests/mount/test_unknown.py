@@ -365,9 +365,7 @@ def test_a_set_whose_answer_was_lost_can_be_made_again(drive, system, what):
     os.listdir(m / "sets")
     lose(m, {"method": "POST"}, what)
     m.emulator.reset()
-    with raises_errno(
-        errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ECONNRESET, errno.EAGAIN
-    ):
+    with raises_errno(errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ECONNRESET, errno.EAGAIN):
         (m / "sets/mine").mkdir()
     assert os.listdir(m / "sets") == []
     assert sum(m.emulator.calls().values()) == 1, "it was not repeated"
@@ -480,8 +478,9 @@ FATES = pytest.mark.parametrize("what", ["renamed", "replaced", "deleted"])
 @BOTH
 @FATES
 def test_a_create_of_unknown_outcome_that_another_client_changed(drive, life, what):
-    m = drive(tree={"users": {"Ada Byron": {"there.txt": b"there"}}, "events": {}},
-              settle=600, poll=0)
+    m = drive(
+        tree={"users": {"Ada Byron": {"there.txt": b"there"}}, "events": {}}, settle=600, poll=0
+    )
     m.allow_errors(TROUBLE)
     os.listdir(m / ADA)
     lose_and_stop(m, life)
@@ -499,8 +498,14 @@ def test_a_create_of_unknown_outcome_that_another_client_changed(drive, life, wh
 @BOTH
 @FATES
 def test_a_replacement_of_unknown_outcome_that_another_client_changed(drive, life, what):
-    m = drive(tree={"users": {"Ada Byron": {"a.txt": b"old " * 500, "there.txt": b"there"}},
-                    "events": {}}, settle=600, poll=0)
+    m = drive(
+        tree={
+            "users": {"Ada Byron": {"a.txt": b"old " * 500, "there.txt": b"there"}},
+            "events": {},
+        },
+        settle=600,
+        poll=0,
+    )
     m.allow_errors(TROUBLE + "|conflict")
     (m / ADA / "a.txt").read_bytes()
     lose_and_stop(m, life)
@@ -523,8 +528,11 @@ def test_a_replacement_of_unknown_outcome_that_another_client_changed(drive, lif
 @BOTH
 @FATES
 def test_a_rename_of_unknown_outcome_that_another_client_changed(drive, life, what, system):
-    m = drive(tree={"users": {"Ada Byron": {"a.txt": OURS, "there.txt": b"there"}},
-                    "events": {}}, settle=600, poll=0)
+    m = drive(
+        tree={"users": {"Ada Byron": {"a.txt": OURS, "there.txt": b"there"}}, "events": {}},
+        settle=600,
+        poll=0,
+    )
     m.allow_errors(TROUBLE + "|conflict")
     (m / ADA / "a.txt").read_bytes()
     lose_and_stop(m, life)

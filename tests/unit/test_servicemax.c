@@ -1478,8 +1478,8 @@ static void test_a_path_learned_meanwhile_does_not_make_a_wrong_one_right(void *
 	assert_int_equal(remove_items(&a, 1, &done), 0);
 	struct sent *first = next_sent("DELETE", PLURAL_URL);
 	assert_int_equal(remove_items(&b, 1, &done), 0);
-	struct sent *second = next_sent("DELETE", "/v2/io_showcase/" R1
-						  "/attachments?names=b&version=all");
+	struct sent *second =
+		next_sent("DELETE", "/v2/io_showcase/" R1 "/attachments?names=b&version=all");
 	answer(first, 404, "");
 	answer(next_sent("DELETE", SINGULAR_URL), 200, "[]");
 	/* That there is no such path says nothing of b. */

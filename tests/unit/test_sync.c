@@ -620,7 +620,8 @@ static struct back_off sample_back_off(unsigned tries)
 	int64_t last = -1;
 
 	for (unsigned i = 0; i < 1000; i++) {
-		int64_t ms = sync_back_off_ms(tries, (random = random * 1664525u + 1013904223u) >> 8);
+		int64_t ms =
+			sync_back_off_ms(tries, (random = random * 1664525u + 1013904223u) >> 8);
 
 		b.least = ms < b.least ? ms : b.least;
 		b.most = ms > b.most ? ms : b.most;

@@ -25,6 +25,7 @@ from harness import (
     raises_errno,
     random_bytes,
     run,
+    small_tree,
     wait_until,
 )
 
@@ -596,3 +597,106 @@ def test_umount_says_what_is_left_by_name_and_number(drive):
     m.command("retry")
     m.sync()
     assert sum("left-" in p for p in m.emulator.files()) == 15
+
+
+# ---- unsent bytes ----
+
+
+@pytest.fixture
+def unsent(mount, emulator, gate):
+    """A mount with a new file, an edit, a rename and a removal that no server hears of."""
+    server = emulator(tree=small_tree())
+    door = gate(server)
+    m = mount(server, source=server.system.source(door.url), settle=0, poll=0)
+    m.door = door
+    m.allow_errors(TROUBLE + "|reach|offline|down|connect|reset")
+    os.listdir(m / "events/Live fire")
+    for name in m.names(ADA):
+        (m / ADA / name).read_bytes()
+    door.shut()
+    (m / ADA / "new.bin").write_bytes(OURS)
+    with open(m / ADA / "large.bin", "r+b") as f:
+        f.seek(300_000)
+        f.write(b"edited")
+    os.rename(m / ADA / "logo.png", m / ADA / "emblem.png")
+    os.unlink(m / ADA / "tiny.txt")
+    yield m
+
+
+OURS = random_bytes(1_500_000, "ours")
+
+
+def check_unsent(m, there: dict) -> None:
+    assert (m / ADA / "new.bin").read_bytes() == OURS
+    large = there[f"{ADA}/large.bin"]
+    assert (m / ADA / "large.bin").read_bytes() == large[:300_000] + b"edited" + large[300_006:]
+    assert (m / ADA / "emblem.png").read_bytes() == there[f"{ADA}/logo.png"]
+    names = m.names(ADA)
+    assert "tiny.txt" not in names and "logo.png" not in names
+
+
+def after_a_signal(m):
+    m.terminate()
+
+
+def after_a_kill(m):
+    m.kill9()
+
+
+def after_an_umount(m):
+    m.umount(ok=False)
+    m._ended()
+
+
+def with_another_command_line(m, **options):
+    m.terminate()
+    before = dict(m.options)
+    collections = options.pop("collections", m.collections)
+    m.options.update(options)
+    kept, m.collections = m.collections, collections
+    m.start()
+    m.terminate()
+    m.options, m.collections = before, kept
+
+
+def with_a_smaller_cache(m):
+    with_another_command_line(m, cache_size=1_000_000)
+
+
+def with_other_collections(m):
+    if m.system.list_of_collections:
+        pytest.skip("what the top directories are is asked of the server, which is away")
+    with_another_command_line(m, collections=("events",))
+
+
+def with_a_read_only_mount(m):
+    with_another_command_line(m, ro=True)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        after_a_signal,
+        after_a_kill,
+        after_an_umount,
+        with_a_smaller_cache,
+        with_other_collections,
+        with_a_read_only_mount,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_unsent_bytes_are_there_at_the_next_mount_and_go(unsent, happens):
+    m = unsent
+    there = {p: m.emulator.blob(a["id"]) for p, a in m.emulator.files().items()}
+    assert f"{ADA}/new.bin" not in there
+    for _ in range(2):
+        happens(m)
+        m.start()
+        check_unsent(m, there)
+    m.door.open()
+    m.command("retry")
+    m.sync()
+    check_unsent(m, there)
+    found = m.emulator.folder(ADA)
+    assert m.emulator.blob(found["new.bin"]["id"]) == OURS
+    assert "tiny.txt" not in found and "logo.png" not in found and "emblem.png" in found

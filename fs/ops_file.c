@@ -430,17 +430,22 @@ static void synced_begin(struct call *c)
 	reply_synced(c, handle_of(c->fh)->node->id, 0);
 }
 
-/* A file that was deleted meanwhile is nobody's any more. */
-static void reply_when_synced(fuse_req_t req, const struct fuse_file_info *fi)
+/*
+ * A file that was deleted meanwhile is nobody's any more. @closing: an empty one is not waited for, it
+ * goes when it has settled. A shell opens a file, makes a copy of the descriptor and closes the first
+ * before anything is written: that must not show the world an empty file.
+ */
+static void reply_when_synced(fuse_req_t req, const struct fuse_file_info *fi, bool closing)
 {
 	struct mount *m = mount_of_request(req);
 	struct call c = {.m = m, .req = req, .op = synced_begin, .fh = fi->fh};
-	bool gone;
+	const struct node *n = handle_of(fi->fh)->node;
+	bool over;
 
 	tree_lock(m->tree);
-	gone = handle_of(fi->fh)->node->gone;
+	over = n->gone || (closing && n->dirty && n->size == 0);
 	tree_unlock(m->tree);
-	if (gone)
+	if (over)
 		fuse_reply_err(req, 0);
 	else
 		call_run(m->calls, &c);
@@ -467,7 +472,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH)
 		fuse_reply_err(req, -r);
 	else
-		reply_when_synced(req, fi);
+		reply_when_synced(req, fi, true);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -492,7 +497,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
 		fuse_reply_err(req, -r);
 	else
-		reply_when_synced(req, fi);
+		reply_when_synced(req, fi, false);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,

@@ -9,6 +9,7 @@ mounted again.
 import errno
 import json
 import os
+import subprocess
 import threading
 import time
 
@@ -17,8 +18,10 @@ import pytest
 from harness import (
     ENTERPRISE_TESTER,
     PERSCOM,
+    SLOW,
     raises_errno,
     random_bytes,
+    run,
     utimensat,
     wait_until,
 )
@@ -43,7 +46,7 @@ def names_there(m, record=ADA) -> list:
 
 def test_through_creating_and_overwriting(drive):
     m = through(drive)
-    for size in (0, 10, 5000, 300_000):
+    for size in (10, 5000, 300_000):
         (m / ADA / "new.bin").write_bytes(random_bytes(size, "a"))
         assert m.emulator.bytes_of(f"{ADA}/new.bin") == random_bytes(size, "a")
     with open(m / NOTES, "r+b") as f:
@@ -245,6 +248,30 @@ def test_through_local_names_wait_for_nothing(drive):
     (m / ADA / "film.part").write_bytes(b"half")
     os.unlink(m / ADA / "film.part")
     assert m.emulator.calls() == {}
+
+
+def test_through_a_shell_never_shows_an_empty_file(drive):
+    """It opens, copies the descriptor, closes the first one, and writes."""
+    m = through(drive)
+    old = m.emulator.file(NOTES)["size"]
+    os.listdir(m / "users/Nobody")
+    os.stat(m / NOTES)
+    m.emulator.reset()
+    run("sh", "-c", "echo some words > notes.txt; echo other words > new.txt", cwd=m / ADA)
+    assert m.emulator.bytes_of(NOTES) == b"some words\n" and old
+    assert m.emulator.bytes_of(f"{ADA}/new.txt") == b"other words\n"
+    assert m.emulator.uploads() <= (3 if m.system.create_min else 2)
+    m.emulator.reset()
+    (m / ADA / "empty.bin").write_bytes(b"")
+    assert m.emulator.uploads() == 0
+    m.sync()
+    assert m.emulator.bytes_of(f"{ADA}/empty.bin") == b""
+
+
+def test_through_an_empty_file_goes_when_it_has_settled(drive):
+    m = drive(write="through", settle=0, poll=0)
+    (m / ADA / "empty.bin").write_bytes(b"")
+    wait_until(lambda: "empty.bin" in m.emulator.folder(ADA), "it to go by itself")
 
 
 # fsync=remote
@@ -478,3 +505,37 @@ def test_a_time_the_server_keeps_in_seconds_is_kept_in_nanoseconds_here(drive, s
     m.command("refresh")
     m.sync()
     assert m.emulator.count("PATCH .*") == 0, "the time is not sent again and again"
+
+
+@pytest.mark.parametrize("act", ["close", "mv", "rm", "truncate"])
+def test_through_who_waits_can_be_killed(drive, readers, act):
+    m = through(drive, timeout=600)
+    m.allow_errors(TROUBLE + "|answer|cancel|connection")
+    data = (m / NOTES).read_bytes()
+    (m / ADA / "logo.png").read_bytes()
+    m.emulator.faults(m.system.reads, {**m.system.writes, "hang": True})
+    argv = {
+        "close": ["sh", "-c", "echo some words > new.txt"],
+        "mv": ["mv", "notes.txt", "moved.txt"],
+        "rm": ["rm", "notes.txt"],
+        "truncate": ["truncate", "-s", "7", "notes.txt"],
+    }[act]
+    waiting = subprocess.Popen(argv, cwd=m / ADA, stdin=subprocess.DEVNULL)
+    readers.processes.append(waiting)
+    wait_until(lambda: m.emulator.struck(1), "the call to be on its way")
+    assert waiting.poll() is None
+    waiting.kill()
+    assert waiting.wait(20 * SLOW) < 0
+    m.emulator.heal()
+    m.kill9()
+    m.start()
+    m.sync()
+    there = m.emulator.folder(ADA)
+    if act == "close":
+        assert m.emulator.blob(there["new.txt"]["id"]) == b"some words\n"
+    elif act == "mv":
+        assert m.emulator.blob(there["moved.txt"]["id"]) == data and "notes.txt" not in there
+    elif act == "rm":
+        assert "notes.txt" not in there
+    else:
+        assert m.emulator.blob(there["notes.txt"]["id"]) == data[:7]

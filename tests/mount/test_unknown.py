@@ -441,9 +441,9 @@ def lose_and_stop(m, life: str) -> None:
     )
 
 
-def find_out(m, life: str, meanwhile: Callable) -> None:
+def find_out(m, life: str, done: Callable, meanwhile: Callable) -> None:
     begin_sync(m)
-    wait_until(lambda: m.emulator.struck(1), "the answer to be lost")
+    wait_until(lambda: m.emulator.struck(1) and done(m.emulator.folder(ADA)), "it to be done")
     if life == "killed":
         m.kill9()
     else:
@@ -485,7 +485,12 @@ def test_a_create_of_unknown_outcome_that_another_client_changed(drive, life, wh
     os.listdir(m / ADA)
     lose_and_stop(m, life)
     (m / ADA / "new.txt").write_bytes(OURS)
-    find_out(m, life, lambda: fate(m, what, m.emulator.file(f"{ADA}/new.txt")["id"]))
+    find_out(
+        m,
+        life,
+        lambda there: "new.txt" in there,
+        lambda: fate(m, what, m.emulator.file(f"{ADA}/new.txt")["id"]),
+    )
     found = contents(m)
     assert found.pop("there.txt") == b"there"
     assert OURS in found.values(), f"ours is lost: {sorted(found)}"
@@ -516,7 +521,10 @@ def test_a_replacement_of_unknown_outcome_that_another_client_changed(drive, lif
         found = [a for p, a in m.emulator.files().items() if "/a" in p]
         fate(m, what, max(a["id"] for a in found))
 
-    find_out(m, life, meanwhile)
+    def done(there) -> bool:
+        return OURS in [m.emulator.blob(a["id"]) for a in there.values()]
+
+    find_out(m, life, done, meanwhile)
     found = contents(m)
     assert found.pop("there.txt") == b"there"
     assert OURS in found.values(), f"ours is lost: {sorted(found)}"
@@ -541,7 +549,7 @@ def test_a_rename_of_unknown_outcome_that_another_client_changed(drive, life, wh
     def meanwhile():
         fate(m, what, m.emulator.file(f"{ADA}/renamed.txt")["id"])
 
-    find_out(m, life, meanwhile)
+    find_out(m, life, lambda there: "renamed.txt" in there, meanwhile)
     found = contents(m)
     assert found.pop("there.txt") == b"there"
     if what == "replaced":
@@ -566,7 +574,12 @@ def test_a_deletion_of_unknown_outcome_spares_another_clients_new_file(drive, li
     lose_and_stop(m, life)
     for name in names:
         os.unlink(m / ADA / name)
-    find_out(m, life, lambda: m.emulator.change(added("a.txt", text=THEIRS.decode())))
+    find_out(
+        m,
+        life,
+        lambda there: "a.txt" not in there,
+        lambda: m.emulator.change(added("a.txt", text=THEIRS.decode())),
+    )
     found = contents(m)
     assert found.pop("there.txt") == OURS
     assert found.pop("a.txt") == THEIRS

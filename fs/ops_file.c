@@ -436,23 +436,6 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 
 /* ---- flush and fsync ---- */
 
-/* Run again until the server has it; c->step 1 = committed here. */
-static void synced_run(struct call *c)
-{
-	struct mount *m = c->m;
-	struct node *n = handle_of(c->fh)->node;
-	int error = c->error;
-	bool over;
-
-	tree_lock(m->tree);
-	over = error || n->gone || sync_node_locked(m->sync, n, &error);
-	if (!over)
-		call_park(c, CALL_WAIT_SYNCED, n->id);
-	tree_unlock(m->tree);
-	if (over)
-		call_fail(c, error);
-}
-
 static int told_error(struct mount *m, struct handle *h)
 {
 	int error = 0;
@@ -464,6 +447,27 @@ static int told_error(struct mount *m, struct handle *h)
 	}
 	tree_unlock(m->tree);
 	return error;
+}
+
+static void synced_begin(struct call *c)
+{
+	reply_synced(c, handle_of(c->fh)->node->id, 0);
+}
+
+/*
+ * A file that was deleted meanwhile is nobody's any more. @closing: an empty one is not waited for, it
+ * goes when it has settled. A shell opens a file, makes a copy of the descriptor and closes the first
+ * before anything is written: that must not show the world an empty file.
+ */
+static bool is_waited_for(struct mount *m, const struct handle *h, bool closing)
+{
+	const struct node *n = h->node;
+	bool over;
+
+	tree_lock(m->tree);
+	over = n->gone || (closing && n->dirty && n->size == 0);
+	tree_unlock(m->tree);
+	return !over;
 }
 
 /*
@@ -516,14 +520,13 @@ static void flush_run(struct call *c)
 	r = file_commit(m, h->node);
 	if (r < 0)
 		set_flushed(m, h, false);
-	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || h->node->local) {
+	c->deadline_ms = clock_mono_ms() + (int64_t)(m->options->timeout_s * 1000);
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || !is_waited_for(m, h, true)) {
 		call_fail(c, r);
 		return;
 	}
-	c->error = 0;
-	c->deadline_ms = clock_mono_ms() + (int64_t)(m->options->timeout_s * 1000);
-	c->op = synced_run;
-	synced_run(c);
+	c->error = c->step = 0;
+	synced_begin(c);
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -549,7 +552,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
+	struct call c = {.m = m, .req = req, .op = synced_begin, .fh = fi->fh};
 	int r;
 
 	(void)datasync;
@@ -566,7 +569,8 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 		r = ledger_sync(m->ledger);
 	if (!r)
 		r = told_error(m, handle_of(fi->fh));
-	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
+	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE ||
+	    !is_waited_for(m, handle_of(fi->fh), false))
 		fuse_reply_err(req, -r);
 	else
 		call_run(m->calls, &c);

@@ -6,6 +6,7 @@
  */
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,17 +40,22 @@ void sync_landed_locked(struct sync *s, struct node *n)
 	}
 }
 
-void sync_back_off_locked(struct sync *s, struct node *n)
+int64_t sync_back_off_ms(unsigned tries, uint32_t random)
 {
-	int64_t most = BACK_OFF_FIRST_MS << (n->tries < 8 ? n->tries : 8);
+	int64_t most = BACK_OFF_FIRST_MS << (tries < 8 ? tries : 8);
 
 	if (most > BACK_OFF_MOST_MS)
 		most = BACK_OFF_MOST_MS;
-	n->tries++;
-	/* full jitter: a thousand files refused together do not come back together */
+	return most / 4 + (int64_t)(random % (uint32_t)(most * 3 / 4 + 1));
+}
+
+void sync_back_off_locked(struct sync *s, struct node *n)
+{
 	s->random = s->random * 1664525u + 1013904223u;
-	n->retry_at_ms =
-		clock_mono_ms() + most / 4 + (int64_t)(s->random % (uint32_t)(most * 3 / 4 + 1));
+	/* the low bits of such numbers are the worst */
+	n->retry_at_ms = clock_mono_ms() + sync_back_off_ms(n->tries, s->random >> 8);
+	if (n->tries < UINT_MAX)
+		n->tries++;
 }
 
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message)

@@ -144,6 +144,12 @@ void verify_send(struct verify *v);
 
 /* The remote has answered for all items of @b. Takes @b. */
 void sync_apply(struct batch *b, int error);
+/*
+ * How long to wait after a failure that @tries others came before, in a row: pure. Doubles from
+ * half a second to a minute and stays there, for ever; of that a quarter is sure and the rest is
+ * left to @random, so that a thousand files that failed together do not come back together.
+ */
+int64_t sync_back_off_ms(unsigned tries, uint32_t random);
 /* The node's call is over without an outcome: try again later. tree->lock held. */
 void sync_back_off_locked(struct sync *s, struct node *n);
 /* The server will not: wait for the user. tree->lock held. */

@@ -360,6 +360,8 @@ void batch_put_off(struct batch *b)
 	for (size_t i = 0; i < b->n; i++) {
 		b->items[i].outcome = REMOTE_RETRY;
 		b->items[i].error = -ENOSPC;
+		snprintf(b->items[i].message, sizeof(b->items[i].message),
+			 "the ledger in the cache directory cannot be written");
 	}
 	sync_apply(b, 0);
 }

@@ -64,8 +64,9 @@ static bool content_settled(struct sync *s, struct sync_view *v, const struct no
 {
 	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
 
+	/* with write=through somebody waits for it, but for an empty one, see ops_file.c */
 	if (s->draining || n->sealed_ms <= s->flush_ms ||
-	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+	    (s->m->options->write == OPTIONS_WRITE_THROUGH && n->size != 0))
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))

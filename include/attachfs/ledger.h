@@ -173,6 +173,8 @@ void ledger_group_end(struct ledger *l);
  */
 int ledger_commit(struct ledger *l);
 int ledger_sync(struct ledger *l);
+/* What the last attempt to commit came to: 0, or the negative errno that is in the way. */
+int ledger_get_trouble(struct ledger *l);
 
 /*
  * Suspect contents have been dealt with; what was put for that is committed before this is. Until

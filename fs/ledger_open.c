@@ -150,10 +150,10 @@ static int open_connection(const char *path, sqlite3 **ret_db)
 }
 
 /*
- * What kind of file it is, before anything is changed in it. *@ret_new: empty; *@ret_old: made by an
- * older version.
+ * What kind of file it is, before anything is changed in it. *@ret_version: that of the attachfs that
+ * made it, 0 = it is empty.
  */
-static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message, size_t size)
+static int examine(struct ledger *l, long *ret_version, char *message, size_t size)
 {
 	char id[32], version[32], tables[32];
 	int r = get_pragma(l->writer, "PRAGMA application_id", id, sizeof id);
@@ -165,9 +165,8 @@ static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message
 			       sizeof tables);
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
-	*ret_new = strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0;
-	*ret_old = false;
-	if (*ret_new)
+	*ret_version = 0;
+	if (strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0)
 		return 0;
 	if (strtol(id, NULL, 10) != LEDGER_APPLICATION_ID)
 		return fail(-EIO, message, size, "%s: a database, but no ledger of attachfs",
@@ -178,12 +177,12 @@ static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message
 			    version, LEDGER_SCHEMA_VERSION);
 	if (strtol(version, NULL, 10) < 1)
 		return fail(-EIO, message, size, "%s: version %s", l->path, version);
-	*ret_old = strtol(version, NULL, 10) < LEDGER_SCHEMA_VERSION;
+	*ret_version = strtol(version, NULL, 10);
 	return 0;
 }
 
-/* All of it or nothing: @make in a transaction, and the version. */
-static int write_schema(struct ledger *l, int (*make)(sqlite3 *db))
+/* All of it or nothing, in a transaction: the tables, made or brought on from @version, and the version. */
+static int write_schema(struct ledger *l, long version)
 {
 	char sql[128];
 	int r;
@@ -192,7 +191,8 @@ static int write_schema(struct ledger *l, int (*make)(sqlite3 *db))
 		 LEDGER_APPLICATION_ID, LEDGER_SCHEMA_VERSION);
 	r = ledger_errno(l->writer, sqlite3_exec(l->writer, "BEGIN IMMEDIATE", NULL, NULL, NULL));
 	if (r == 0)
-		r = make(l->writer);
+		r = version ? ledger_upgrade_tables(l->writer, version)
+			    : ledger_create_tables(l->writer);
 	if (r == 0)
 		r = ledger_errno(l->writer, sqlite3_exec(l->writer, sql, NULL, NULL, NULL));
 	if (r == 0)
@@ -217,12 +217,12 @@ static int on_commit(void *ctx, sqlite3 *db, const char *name, int frames)
 static int open_database(struct ledger *l, char *message, size_t size)
 {
 	char mode[16];
-	bool fresh = false, old = false;
+	long version = 0;
 	int r = open_connection(l->path, &l->writer);
 
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
-	r = examine(l, &fresh, &old, message, size);
+	r = examine(l, &version, message, size);
 	if (r < 0)
 		return r;
 	r = get_pragma(l->writer, "PRAGMA journal_mode=WAL", mode, sizeof mode);
@@ -230,10 +230,8 @@ static int open_database(struct ledger *l, char *message, size_t size)
 		r = -EIO;
 	/* Replaces automatic checkpoints, which a commit would have to do. */
 	sqlite3_wal_hook(l->writer, on_commit, l);
-	if (r == 0 && fresh)
-		r = write_schema(l, ledger_create_tables);
-	if (r == 0 && old)
-		r = write_schema(l, ledger_upgrade_tables);
+	if (r == 0 && version < LEDGER_SCHEMA_VERSION)
+		r = write_schema(l, version);
 	if (r == 0)
 		r = ledger_prepare(l);
 	if (r < 0)

@@ -29,8 +29,11 @@
 #define LOCAL_VIM ".*.sw?:4913"
 /* Emacs: locks and auto-saves. Kate: swap files. */
 #define LOCAL_EDITORS ".#*:#*#:.*.kate-swp"
-/* LibreOffice and Microsoft Office: who has the document open. */
-#define LOCAL_OFFICE ".~lock.*#:~$*"
+/*
+ * LibreOffice and Microsoft Office: who has the document open, and what they write to before they
+ * rename.
+ */
+#define LOCAL_OFFICE ".~lock.*#:~$*:lu[0-9]*.tmp:~WR[A-Z][0-9]*.tmp"
 /* Firefox and Chrome: downloads, renamed when they are complete. */
 #define LOCAL_DOWNLOADS "*.part:*.crdownload:.com.google.Chrome.*"
 /* GLib saves through this, then renames. */

@@ -116,6 +116,9 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	n->known_seq = ghost->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
+	/* its content is that of the identity: forgetting the ghost must not drop it */
+	if (!ghost->dirty)
+		ghost->content = 0;
 	ghost->name_ms = 0;
 	/* a parked deletion does not keep the new content from taking the place */
 	ghost->error = 0;
@@ -203,6 +206,7 @@ static void content_arrived(const struct sent *sent, struct node *n)
 	char key[NODE_KEY_MAX];
 
 	n->known.size = sent->content ? content_size(sent->content) : 0;
+	known_set_hash(&n->known, sent->content);
 	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
@@ -264,20 +268,20 @@ static void updated(struct batch *b, size_t i, struct node *n)
 {
 	struct tree *t = b->sync->m->tree;
 	struct remote_change *c = &b->items[i];
-	bool filler = n->known.filler && b->kind != PLAN_REPLACE;
-	int64_t size = n->known.size;
-	char *version = n->known.version;
+	struct known old = n->known;
+	bool filler = old.filler && b->kind != PLAN_REPLACE;
 
 	n->known.version = NULL;
 	take_known(t, n, c, record_of(b, c, n));
 	n->known.filler = filler;
 	if (b->kind == PLAN_REPLACE) {
-		free(version);
+		free(old.version);
 	} else {
 		/* other bytes there are somebody else's doing: left for the listing to find */
 		free(n->known.version);
-		n->known.version = version;
-		n->known.size = size;
+		n->known.version = old.version;
+		n->known.size = old.size;
+		known_copy_hash(&n->known, &old);
 	}
 	if (b->kind == PLAN_REPLACE)
 		content_arrived(&b->sent[i], n);

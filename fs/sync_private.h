@@ -69,6 +69,8 @@ struct sent {
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
 	bool in_place; /* upload: the server has it at this very place already */
+	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
+	uint64_t heir_of;
 	int lost;      /* upload: the bytes are not here (any more): negative errno */
 	/* upload: referenced; NULL = empty */
 	struct content *content;

@@ -16,6 +16,7 @@
 
 #define NAME_IDLE_MS 150  /* names and deletes: so long after the last of them */
 #define NAME_MOST_MS 2000 /* ... or the first */
+#define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 
 void sync_view_clear(struct sync_view *v)
 {
@@ -69,6 +70,29 @@ static bool content_settled(struct sync *s, struct sync_view *v, const struct no
 		return true;
 	due_at(v, n->sealed_ms + settle_ms);
 	return false;
+}
+
+/*
+ * A program is writing what will be in the place of @n on the server, which it has moved away or
+ * removed just now: an editor that saves. Before that is whole, the name is not settled: removed or
+ * not, @n is then known to be what the new bytes replace, or a backup that stays.
+ */
+static bool is_being_replaced(struct sync *s, struct sync_view *v, const struct node *n,
+			      const char *known_name)
+{
+	struct tree *t = s->m->tree;
+	const struct node *record, *heir;
+
+	if (n->kind != NODE_FILE || !n->known.rid || !n->name_ms || s->draining ||
+	    n->name_ms <= s->flush_ms || v->now_ms - n->name_ms >= HEIR_MOST_MS)
+		return false;
+	record = tree_find_locked(t, n->known.record);
+	heir = record && known_name ? tree_child_locked(t, record, known_name) : NULL;
+	if (!heir || heir == n || heir->kind != NODE_FILE || heir->known.rid || heir->local ||
+	    (heir->in_ledger && content_settled(s, v, heir)))
+		return false;
+	due_at(v, n->name_ms + HEIR_MOST_MS);
+	return true;
 }
 
 static bool content_local(struct sync *s, const struct node *n)
@@ -137,6 +161,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 	struct tree *t = s->m->tree;
 	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms;
 	struct plan_item *i = &v->items[v->n];
+	const char *known = known_name(s, v, n);
 
 	if (waits)
 		due_at(v, n->retry_at_ms);
@@ -147,7 +172,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.known = n->known.rid != NULL,
 		.known_record = n->known.record,
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
-		.known_name = known_name(s, v, n),
+		.known_name = known,
 		.known_name_exact =
 			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
@@ -166,7 +191,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.unknown = n->unknown,
 		.open = n->n_open > 0,
 		.content_settled = content_settled(s, v, n),
-		.name_settled = v->names_settled,
+		.name_settled = v->names_settled && !is_being_replaced(s, v, n, known),
 		.after = n->after,
 		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
 		.flight_name = flight_name(v, n),

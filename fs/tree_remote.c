@@ -321,6 +321,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
 		return tree_part_conflict_locked(t, mark, dir, n, k);
 	k->filler = !version && was->filler;
+	if (!version && (k->size < 0 || k->size == was->size))
+		known_copy_hash(k, was);
 	if (!version && k->size < 0)
 		k->size = was->size;
 	if (version && !n->gone)

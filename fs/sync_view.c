@@ -56,20 +56,26 @@ static void settle_names(struct sync *s, struct sync_view *v)
 									: oldest + NAME_MOST_MS);
 }
 
-static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)
+/* Whether the settle time is over for what changed at @ms. */
+static bool has_rested(const struct sync *s, struct sync_view *v, int64_t ms)
 {
 	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
 
+	if (v->now_ms - ms >= settle_ms)
+		return true;
+	due_at(v, ms + settle_ms);
+	return false;
+}
+
+static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)
+{
 	if (s->draining || n->sealed_ms <= s->flush_ms ||
 	    s->m->options->write == OPTIONS_WRITE_THROUGH)
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))
 		return false;
-	if (v->now_ms - n->sealed_ms >= settle_ms)
-		return true;
-	due_at(v, n->sealed_ms + settle_ms);
-	return false;
+	return has_rested(s, v, n->sealed_ms);
 }
 
 /*
@@ -81,18 +87,30 @@ static bool is_being_replaced(struct sync *s, struct sync_view *v, const struct 
 			      const char *known_name)
 {
 	struct tree *t = s->m->tree;
-	const struct node *record, *heir;
+	const struct node *record = tree_find_locked(t, n->known.record);
+	const struct node *heir =
+		record && known_name ? tree_child_locked(t, record, known_name) : NULL;
 
-	if (n->kind != NODE_FILE || !n->known.rid || !n->name_ms || s->draining ||
-	    n->name_ms <= s->flush_ms || v->now_ms - n->name_ms >= HEIR_MOST_MS)
-		return false;
-	record = tree_find_locked(t, n->known.record);
-	heir = record && known_name ? tree_child_locked(t, record, known_name) : NULL;
-	if (!heir || heir == n || heir->kind != NODE_FILE || heir->known.rid || heir->local ||
+	if (v->now_ms - n->name_ms >= HEIR_MOST_MS || !heir || heir == n ||
+	    heir->kind != NODE_FILE || heir->known.rid || heir->local ||
 	    (heir->in_ledger && content_settled(s, v, heir)))
 		return false;
 	due_at(v, n->name_ms + HEIR_MOST_MS);
 	return true;
+}
+
+static bool name_settled(struct sync *s, struct sync_view *v, const struct node *n,
+			 const char *known_name)
+{
+	if (!v->names_settled)
+		return false;
+	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->name_ms <= s->flush_ms ||
+	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+		return true;
+	if (is_being_replaced(s, v, n, known_name))
+		return false;
+	/* the new name of a file that the server cannot rename is an upload */
+	return n->gone || s->m->remote->caps.rename_in_place || has_rested(s, v, n->name_ms);
 }
 
 static bool content_local(struct sync *s, const struct node *n)
@@ -191,7 +209,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.unknown = n->unknown,
 		.open = n->n_open > 0,
 		.content_settled = content_settled(s, v, n),
-		.name_settled = v->names_settled && !is_being_replaced(s, v, n, known),
+		.name_settled = name_settled(s, v, n, known),
 		.after = n->after,
 		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
 		.flight_name = flight_name(v, n),

@@ -744,6 +744,16 @@ class Emulator:
             for r in self.requests()
         )
 
+    def uploaded(self) -> int:
+        """How many files came with all uploads."""
+        endpoints = re.compile(f"{self.system.creates}|{self.system.replaces}")
+        return sum(r["files"] or 0 for r in self.requests() if endpoints.fullmatch(r["endpoint"]))
+
+    def changes(self) -> dict:
+        """Endpoint -> how often: calls that change something."""
+        lists = re.compile(rf"GET .*|{self.system.lists}")
+        return {k: n for k, n in self.calls().items() if not lists.fullmatch(k)}
+
     def blob_requests(self) -> list:
         """Requests for bytes, were it for the one that tells a size."""
         return [r for r in self.requests() if re.fullmatch(self.system.downloads, r["endpoint"])]

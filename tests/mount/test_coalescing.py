@@ -30,27 +30,10 @@ RECORD = "users/Ada Byron"
 NOTES = f"{RECORD}/notes.txt"
 
 
-def changes(m) -> dict:
-    """Endpoint -> calls that change something on the server: all but lists."""
-    return {
-        k: n
-        for k, n in m.emulator.calls().items()
-        if not re.fullmatch(m.system.lists, k) and not k.startswith("GET ")
-    }
-
-
-def uploaded(m) -> int:
-    """How many files came with all uploads."""
-    endpoints = f"{m.system.creates}|{m.system.replaces}"
-    return sum(
-        r["files"] or 0 for r in m.emulator.requests() if re.fullmatch(endpoints, r["endpoint"])
-    )
-
-
 def assert_only(m, *endpoints) -> None:
     """No change on the server but by calls of these endpoints."""
     allowed = "|".join(e for e in endpoints if e)
-    assert all(re.fullmatch(allowed or r"(?!)", e) for e in changes(m)), changes(m)
+    assert all(re.fullmatch(allowed or r"(?!)", e) for e in m.emulator.changes()), m.emulator.changes()
 
 
 def of_mtimes(system) -> str:
@@ -89,7 +72,7 @@ def test_1000_files_are_1000_creates_and_nothing_when_copied_again(
     argv = [*COPIES[program], f"{folder}/.", f"{m / RECORD}/"]
     run(*argv)
     m.sync()
-    assert uploaded(m) == 1000
+    assert m.emulator.uploaded() == 1000
     assert_only(m, system.creates)
     most = {"rillsoft": 1200}.get(system.name, 1000 // system.batch_create)
     assert sum(m.emulator.calls().values()) <= most * (1.25 if system.batch_create > 1 else 1)
@@ -101,10 +84,10 @@ def test_1000_files_are_1000_creates_and_nothing_when_copied_again(
         m.emulator.reset()
         run(*argv)
         m.sync()
-        assert uploaded(m) == 0
+        assert m.emulator.uploaded() == 0
         if program == "cp -r":  # it gives each copy the time of copying
             assert_only(m, of_mtimes(system))
-            assert sum(changes(m).values()) <= 10, changes(m)
+            assert sum(m.emulator.changes().values()) <= 10, m.emulator.changes()
         else:
             assert m.emulator.calls() == {}
     assert {p: a["id"] for p, a in m.emulator.files().items()} == ids
@@ -135,7 +118,7 @@ def test_five_saves_within_the_settle_time_are_one_upload(drive, system):
             break
     else:
         raise AssertionError("never five saves within the settle time: the machine is too slow")
-    assert m.emulator.uploads() == 1 and uploaded(m) == 1, m.emulator.calls()
+    assert m.emulator.uploads() == 1 and m.emulator.uploaded() == 1, m.emulator.calls()
     assert_only(m, system.creates, system.replaces, system.removes)
     after = m.emulator.file(NOTES)
     assert m.emulator.blob(after["id"]) == data
@@ -192,16 +175,16 @@ def test_swapping_two_names_is_one_batch(drive, system, swap):
     if system.rename_in_place:
         assert after["notes.txt"]["id"] == before["logo.png"]["id"]
         assert after["logo.png"]["id"] == before["notes.txt"]["id"]
-        assert uploaded(m) == 0
+        assert m.emulator.uploaded() == 0
         most = 1 if system.batch_rename else 2
     elif system.names_unique:
         # one steps aside under a temporary name, which is removed in the end
-        assert uploaded(m) == 3
+        assert m.emulator.uploaded() == 3
         most = 4
     else:
-        assert uploaded(m) == 2
+        assert m.emulator.uploaded() == 2
         most = 4
-    assert sum(changes(m).values()) <= most, m.emulator.calls()
+    assert sum(m.emulator.changes().values()) <= most, m.emulator.calls()
     if system.batch_rename:
         assert m.emulator.calls() == {system.batch_rename: 1}
 
@@ -340,9 +323,9 @@ AGAIN = [
 def assert_nothing_sent(m, before: dict) -> None:
     """But a new time, where the server has a field for it."""
     m.sync()
-    assert uploaded(m) == 0, m.emulator.calls()
+    assert m.emulator.uploaded() == 0, m.emulator.calls()
     assert_only(m, of_mtimes(m.system))
-    assert sum(changes(m).values()) <= 1, changes(m)
+    assert sum(m.emulator.changes().values()) <= 1, m.emulator.changes()
     after = m.emulator.files()
     assert {p: a["id"] for p, a in after.items()} == {p: a["id"] for p, a in before.items()}
 
@@ -394,6 +377,49 @@ def test_what_was_written_here_is_known_without_reading_it(drive, scratch, write
 
 
 @pytest.mark.parametrize("write", [overwrite, tmp_and_rename, unlink_and_write])
+def test_what_left_the_cache_is_still_known_by_its_hash(drive, scratch, write):
+    filler = {f"{i}.bin": random_bytes(2_000_000, i) for i in range(6)}
+    tree = {"users": {"Ada Byron": {"notes.txt": random_bytes(5000)}, "Nobody": filler}, "events": {}}
+    m = drive(tree=tree, poll=0, cache_size=8_000_000)
+    data = (m / NOTES).read_bytes()
+    before = m.emulator.files()
+    for name in filler:
+        assert (m / "users/Nobody" / name).read_bytes() == filler[name]
+    assert m.xattr(NOTES, "state") == "remote", "it is in the cache still"
+    m.remount()
+    os.listdir(m / RECORD)
+    m.emulator.reset()
+    write(m / NOTES, data, scratch)
+    assert_nothing_sent(m, before)
+    assert not m.emulator.downloads()
+
+
+def test_what_was_never_here_is_sent_as_nobody_knows_it(drive, system):
+    """To compare would cost as many bytes as to send."""
+    m = drive(poll=0)
+    data = m.emulator.bytes_of(NOTES)
+    os.listdir(m / RECORD)
+    m.emulator.reset()
+    (m / NOTES).write_bytes(data)
+    m.sync()
+    assert m.emulator.uploaded() == 1 and not m.emulator.downloads()
+
+
+def test_what_others_replaced_meanwhile_is_sent(drive):
+    """Known is what the server has now, not what it had."""
+    m = drive(poll=0)
+    data = (m / NOTES).read_bytes()
+    m.emulator.change({"op": "replace", "id": m.emulator.file(NOTES)["id"], "text": "other" * 400})
+    m.command("refresh")
+    wait_until(lambda: (m / NOTES).read_bytes() == b"other" * 400, "the new bytes")
+    m.emulator.reset()
+    (m / NOTES).write_bytes(data)
+    m.sync()
+    assert m.emulator.uploaded() == 1
+    assert m.emulator.bytes_of(NOTES) == data
+
+
+@pytest.mark.parametrize("write", [overwrite, tmp_and_rename, unlink_and_write])
 def test_other_bytes_of_the_same_size_are_sent(drive, system, scratch, write):
     m = drive(poll=0)
     data = bytearray((m / NOTES).read_bytes())
@@ -401,5 +427,5 @@ def test_other_bytes_of_the_same_size_are_sent(drive, system, scratch, write):
     m.emulator.reset()
     write(m / NOTES, bytes(data), scratch)
     m.sync()
-    assert uploaded(m) == 1
+    assert m.emulator.uploaded() == 1
     assert m.emulator.bytes_of(NOTES) == data

@@ -44,9 +44,10 @@
 #define LOCAL_MACOS ".DS_Store:._*"
 /* SQLite: companions of a database, of no use without the process that has it open. */
 #define LOCAL_SQLITE "*.*-journal:*-wal:*-shm"
-/* git: its locks by name, and objects being written. */
+/* git: its locks by name, objects being written, and what it gives to a merge driver. */
 #define LOCAL_GIT                                                                                  \
-	"index.lock:HEAD.lock:config.lock:packed-refs.lock:shallow.lock:tmp_obj_*:tmp_pack_*"
+	"index.lock:HEAD.lock:config.lock:packed-refs.lock:shallow.lock:tmp_obj_*:tmp_pack_*"      \
+	":.merge_file_*"
 
 #define LOCAL_NAMES                                                                                \
 	LOCAL_VIM ":" LOCAL_EDITORS ":" LOCAL_OFFICE ":" LOCAL_DOWNLOADS ":" LOCAL_GLIB            \

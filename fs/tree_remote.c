@@ -144,6 +144,16 @@ static void take_times(struct node *n)
 		n->mtime_ns = n->ctime_ns = n->atime_ns = n->known.mtime_ns;
 }
 
+/*
+ * Whether the kernel may have been told that a name is not in @dir, and must be told that it is now.
+ * Before the first listing is over nobody gets an answer. A notification that is not needed does
+ * harm: the entry it drops is perhaps the working directory of the program that waited for it.
+ */
+static bool may_be_missed(const struct node *dir)
+{
+	return dir->listed || (dir->kind == NODE_RECORD && dir->parent && dir->parent->listed);
+}
+
 /* Another node is behind a record's name, or none: the kernel sees a flat one in the root. */
 static void notify_record(struct tree *t, const struct node *collection, const char *shown)
 {
@@ -167,7 +177,8 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	n->seen_seq = mark;
 	take_times(n);
 	tree_put_locked(t, n);
-	notify_record(t, collection, shown);
+	if (may_be_missed(collection))
+		notify_record(t, collection, shown);
 	return 0;
 }
 
@@ -249,7 +260,8 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 	n->size = n->known.size;
 	take_times(n);
 	tree_put_locked(t, n);
-	notifier_entry(t->notifier, dir->id, shown);
+	if (may_be_missed(dir))
+		notifier_entry(t->notifier, dir->id, shown);
 	return 0;
 }
 

@@ -1250,7 +1250,9 @@ def check_cache(cache: Path, killed: bool) -> None:
             assert not mode & 0o077, f"{path} has mode {mode:o}"
             assert killed or "lost+found" not in folder, f"set aside as unknown: {path}"
             with open(path, "rb") as f:
-                if f.read(16) != b"SQLite format 3\0":
+                # a database of the user's is as good as he left it
+                ours = not {"objects", "lost+found"} & set(path.parts)
+                if not ours or f.read(16) != b"SQLite format 3\0":
                     continue
             database = sqlite3.connect(path)
             try:

@@ -23,7 +23,7 @@
 #include <attachfs/ledger.h>
 
 #define LEDGER_APPLICATION_ID 0x61746663 /* "atfc" */
-#define LEDGER_SCHEMA_VERSION 3 /* 1: no fields of records; 2: no hashes of nodes */
+#define LEDGER_SCHEMA_VERSION 3		 /* 1: no fields of records; 2: no hashes of nodes */
 
 /* The last two are no tables: changes of some columns of content, queued and written like rows. */
 enum ledger_table {

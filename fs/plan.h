@@ -88,14 +88,14 @@ struct plan_call {
 };
 
 struct plan_entry {
-	size_t item;  /* index into the items given */
+	size_t item; /* index into the items given */
 	/*
 	 * PLAN_ADOPT: the gone one's index. PLAN_CREATE without replace_keeps_id: that of a gone one
 	 * at its place, which it takes over and saves the call if it has the same bytes; SIZE_MAX =
 	 * none.
 	 */
 	size_t other;
-	bool filler;  /* PLAN_CREATE: below or above what a create takes (P-1) */
+	bool filler; /* PLAN_CREATE: below or above what a create takes (P-1) */
 
 	/* PLAN_CREATE, PLAN_REPLACE, PLAN_UPDATE: what to send besides */
 	bool set_name, set_record, set_mtime;

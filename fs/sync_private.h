@@ -71,7 +71,7 @@ struct sent {
 	bool in_place; /* upload: the server has it at this very place already */
 	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
 	uint64_t heir_of;
-	int lost;      /* upload: the bytes are not here (any more): negative errno */
+	int lost; /* upload: the bytes are not here (any more): negative errno */
 	/* upload: referenced; NULL = empty */
 	struct content *content;
 	uint64_t content_id; /* upload: node->content when this was sent */

@@ -14,8 +14,8 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS 150  /* names and deletes: so long after the last of them */
-#define NAME_MOST_MS 2000 /* ... or the first */
+#define NAME_IDLE_MS 150    /* names and deletes: so long after the last of them */
+#define NAME_MOST_MS 2000   /* ... or the first */
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 
 void sync_view_clear(struct sync_view *v)

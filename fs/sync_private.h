@@ -55,6 +55,7 @@ struct sync_view {
 	size_t n_names;
 	int64_t now_ms, next_ms; /* when something settles that has not yet */
 	bool names_settled;
+	bool moves_settled; /* names of files that the server cannot rename */
 };
 
 /* tree->lock held. 0 or -ENOMEM; sync_view_clear() in both cases. */

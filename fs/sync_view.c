@@ -33,38 +33,57 @@ static void due_at(struct sync_view *v, int64_t ms)
 		v->next_ms = ms;
 }
 
+static int64_t settle_ms(const struct sync *s)
+{
+	return (int64_t)(s->m->options->settle_s * 1000);
+}
+
+/* When the first and the last of a burst changed; newest 0 = there is none. */
+struct burst {
+	int64_t oldest, newest;
+};
+
+static void add_to_burst(struct burst *b, int64_t ms)
+{
+	if (!b->newest || ms > b->newest)
+		b->newest = ms;
+	if (!b->oldest || ms < b->oldest)
+		b->oldest = ms;
+}
+
+/* Whether a burst is over, or has lasted long enough. */
+static bool is_over(struct sync_view *v, const struct burst *b, int64_t idle_ms, int64_t most_ms)
+{
+	int64_t ms = b->newest + idle_ms < b->oldest + most_ms ? b->newest + idle_ms
+							       : b->oldest + most_ms;
+
+	if (!b->newest || v->now_ms >= ms)
+		return true;
+	due_at(v, ms);
+	return false;
+}
+
 /*
  * Names and deletes go in bursts (a shell loop of mv): wait until the burst is over, but not for
- * ever.
+ * ever. Where the server cannot rename, a new name is an upload, and rests as long as one.
  */
 static void settle_names(struct sync *s, struct sync_view *v)
 {
-	int64_t newest = 0, oldest = INT64_MAX;
+	struct burst names = {0}, moves = {0};
+	int64_t rest_ms = settle_ms(s);
+	int64_t most_ms = rest_ms > NAME_MOST_MS ? rest_ms : NAME_MOST_MS;
 
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
 		if (n->busy || n->error || n->name_ms <= s->flush_ms)
 			continue;
-		if (n->name_ms > newest)
-			newest = n->name_ms;
-		if (n->name_ms < oldest)
-			oldest = n->name_ms;
+		add_to_burst(&names, n->name_ms);
+		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
+			add_to_burst(&moves, n->name_ms);
 	}
-	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS ||
-			   v->now_ms - oldest >= NAME_MOST_MS;
-	if (!v->names_settled)
-		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS
-									: oldest + NAME_MOST_MS);
-}
-
-/* Whether the settle time is over for what changed at @ms. */
-static bool has_rested(const struct sync *s, struct sync_view *v, int64_t ms)
-{
-	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
-
-	if (v->now_ms - ms >= settle_ms)
-		return true;
-	due_at(v, ms + settle_ms);
-	return false;
+	v->names_settled = s->draining || is_over(v, &names, NAME_IDLE_MS, NAME_MOST_MS);
+	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
+			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
+			   is_over(v, &moves, rest_ms, most_ms);
 }
 
 static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)
@@ -75,7 +94,10 @@ static bool content_settled(struct sync *s, struct sync_view *v, const struct no
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))
 		return false;
-	return has_rested(s, v, n->sealed_ms);
+	if (v->now_ms - n->sealed_ms >= settle_ms(s))
+		return true;
+	due_at(v, n->sealed_ms + settle_ms(s));
+	return false;
 }
 
 /*
@@ -104,13 +126,9 @@ static bool name_settled(struct sync *s, struct sync_view *v, const struct node 
 {
 	if (!v->names_settled)
 		return false;
-	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->name_ms <= s->flush_ms ||
-	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->name_ms <= s->flush_ms)
 		return true;
-	if (is_being_replaced(s, v, n, known_name))
-		return false;
-	/* the new name of a file that the server cannot rename is an upload */
-	return n->gone || s->m->remote->caps.rename_in_place || has_rested(s, v, n->name_ms);
+	return (n->gone || v->moves_settled) && !is_being_replaced(s, v, n, known_name);
 }
 
 static bool content_local(struct sync *s, const struct node *n)

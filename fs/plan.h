@@ -100,9 +100,14 @@ struct plan_call {
 };
 
 struct plan_entry {
-	size_t item;  /* index into the items given */
-	size_t other; /* PLAN_ADOPT: the gone one's index */
-	bool filler;  /* PLAN_CREATE: below or above what a create takes (P-1) */
+	size_t item; /* index into the items given */
+	/*
+	 * PLAN_ADOPT: the gone one's index. PLAN_CREATE without replace_keeps_id: that of a gone one
+	 * at its place, which it takes over and saves the call if it has the same bytes; SIZE_MAX =
+	 * none.
+	 */
+	size_t other;
+	bool filler; /* PLAN_CREATE: below or above what a create takes (P-1) */
 
 	/* PLAN_CREATE, PLAN_REPLACE, PLAN_UPDATE: what to send besides */
 	bool set_name, set_record, set_mtime;
@@ -150,6 +155,8 @@ struct plan {
  *     and the time in the same call where the record is the same (another record: UPDATE first).
  *     Without replace_keeps_id: CREATE anew; the old identity is removed when that
  *     was acknowledged (the caller makes a gone item of it, with `after`).
+ *     Whether an upload brings other bytes than the server has is not seen here: the caller compares
+ *     before it sends.
  *  7. known, name or record or (alone) mtime differ, or the name is not exact -> UPDATE once
  *     name_settled where the caps say that the server can do it in place; where it cannot: CREATE
  *     at the new place (FETCH first; content settled too if it differs), then remove the old as in

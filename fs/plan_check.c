@@ -131,6 +131,10 @@ static int check_upload(struct check *c, enum plan_kind kind, const struct plan_
 		return bad(c, e->item, "created anew where a replace would do");
 	if (kind == PLAN_CREATE && !it->known && it->local)
 		return bad(c, e->item, "a local name is sent");
+	if (kind == PLAN_CREATE && e->other != NONE &&
+	    (plan_keeps_id(c->w.caps) || e->other >= c->w.n || !c->w.items[e->other].gone ||
+	     c->w.states[e->other].known_at != c->w.states[e->item].wanted_at))
+		return bad(c, e->item, "takes over what it must not");
 	if (kind == PLAN_REPLACE && (!it->known || !plan_differs(it) || !plan_keeps_id(c->w.caps)))
 		return bad(c, e->item, "must not be replaced");
 	if (kind == PLAN_REPLACE ? it->known_stale : c->w.caps->names_unique && it->stale)

@@ -29,6 +29,24 @@ static bool needs_filler(const struct remote_caps *caps, uint64_t size)
 	       (caps->create_max_bytes && size > caps->create_max_bytes);
 }
 
+/* Contents are immutable: a gone one at @i's wanted place, whose identity will do for equal bytes. */
+static size_t gone_at_place(const struct work *w, size_t i)
+{
+	const struct place *p = &w->places[w->states[i].wanted_at];
+	size_t g = plan_keeps_id(w->caps) || p->wanter != i ? NONE : p->gone;
+
+	for (; g != NONE; g = w->states[g].next_gone) {
+		const struct plan_item *it = &w->items[g];
+		size_t target;
+
+		if (!it->busy && !it->unknown && !it->known_filler &&
+		    (!it->open || it->content_local) &&
+		    (!plan_must_stay(w, g, &target) || target == i))
+			break;
+	}
+	return g;
+}
+
 void plan_choose_create(struct work *w, size_t i, const char *name)
 {
 	const struct plan_item *it = &w->items[i];
@@ -45,6 +63,7 @@ void plan_choose_create(struct work *w, size_t i, const char *name)
 	e->set_record = true;
 	e->set_mtime = !e->filler && w->caps->set_mtime;
 	e->name = name;
+	e->other = gone_at_place(w, i);
 }
 
 static bool name_to_send(const struct work *w, size_t i)

@@ -126,6 +126,9 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	n->known_seq = ghost->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
+	/* its content is that of the identity: forgetting the ghost must not drop it */
+	if (!ghost->dirty)
+		ghost->content = 0;
 	ghost->name_ms = 0;
 	/* a parked deletion does not keep the new content from taking the place */
 	ghost->error = 0;
@@ -215,6 +218,7 @@ static void content_arrived(const struct sent *sent, struct node *n)
 
 	n->known.size = sent->content ? content_size(sent->content) : 0;
 	n->known.confirmed_ms = clock_mono_ms();
+	known_set_hash(&n->known, sent->content);
 	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
@@ -281,17 +285,16 @@ static void created(struct batch *b, size_t i, struct node *n)
  */
 static void take_place(struct batch *b, struct node *n, struct remote_change *c)
 {
-	int64_t size = n->known.size, confirmed_ms = n->known.confirmed_ms;
-	char *version = n->known.version;
-	bool filler = n->known.filler;
+	struct known old = n->known;
 
 	n->known.version = NULL;
 	take_known(b->sync->m->tree, n, c, record_of(b, c, n));
 	free(n->known.version);
-	n->known.version = version;
-	n->known.size = size;
-	n->known.confirmed_ms = confirmed_ms;
-	n->known.filler = filler;
+	n->known.version = old.version;
+	n->known.size = old.size;
+	n->known.confirmed_ms = old.confirmed_ms;
+	n->known.filler = old.filler;
+	known_copy_hash(&n->known, &old);
 }
 
 static void updated(struct batch *b, size_t i, struct node *n)

@@ -56,6 +56,7 @@ struct sync_view {
 	size_t n_names;
 	int64_t now_ms, next_ms; /* when something settles that has not yet */
 	bool names_settled;
+	bool moves_settled; /* names of files that the server cannot rename */
 };
 
 /* tree->lock held. 0 or -ENOMEM; sync_view_clear() in both cases. */
@@ -70,7 +71,9 @@ struct sent {
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
 	bool in_place; /* upload: the server has it at this very place already */
-	int lost;      /* upload: the bytes are not here (any more): negative errno */
+	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
+	uint64_t heir_of;
+	int lost; /* upload: the bytes are not here (any more): negative errno */
 	/* upload: referenced; NULL = empty */
 	struct content *content;
 	uint64_t content_id; /* upload: node->content when this was sent */

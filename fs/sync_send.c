@@ -237,6 +237,8 @@ struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
 		struct node *n = nodes[e->item];
 
 		fill_item(b, i, e, n);
+		if (b->kind == PLAN_CREATE && e->other != SIZE_MAX)
+			b->sent[i].heir_of = nodes[e->other]->id;
 		if (sync_is_upload(b->kind))
 			fill_upload(b, i, n);
 		else

@@ -394,6 +394,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rmtime_ns = k->mtime_ns,
 		.rctime_ns = k->ctime_ns,
 		.rfiller = k->filler,
+		.has_rhash = k->has_hash,
 		.flight = n->flight,
 		.flight_since_ns = n->flight_since_ns,
 		.token = n->token,
@@ -404,6 +405,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.fields = n->fields,
 		.rfields = n->known_fields,
 	};
+	memcpy(row->rhash, k->hash, sizeof(row->rhash));
 }
 
 void tree_put_locked(struct tree *t, struct node *n)
@@ -479,6 +481,8 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	k->mtime_ns = row->rmtime_ns;
 	k->ctime_ns = row->rctime_ns;
 	k->filler = row->rfiller;
+	k->has_hash = row->has_rhash;
+	memcpy(k->hash, row->rhash, sizeof(k->hash));
 	n->flight_since_ns = row->flight_since_ns;
 	n->after = row->after;
 	n->error = row->error;

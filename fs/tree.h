@@ -61,6 +61,8 @@ struct known {
 	 */
 	int64_t confirmed_ms;
 	bool filler;
+	bool has_hash; /* of the bytes of `version`: as content_hash() tells it */
+	uint8_t hash[LEDGER_HASH_BYTES];
 };
 
 struct xattr {
@@ -263,6 +265,15 @@ void tree_forget_record_locked(struct tree *t, struct node *record);
 void known_clear(struct known *k);
 /* Takes over from @f (clearing it); @record is the node id of the record. */
 void known_take(struct known *k, struct remote_file *f, uint64_t record);
+/* The bytes of @k are those of @c (NULL: none), as far as their hash is known. */
+void known_set_hash(struct known *k, struct content *c);
+/* @k tells of the same bytes as @from: the hash goes along. */
+void known_copy_hash(struct known *k, const struct known *from);
+/*
+ * Whether the server's bytes are those of @c (NULL: none at all). False also when that cannot be
+ * told: they were never all here.
+ */
+bool node_known_is_content(struct tree *t, const struct node *n, struct content *c);
 /* A copy for the remote's ops: strings borrowed from the node. */
 void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file);
 

@@ -145,6 +145,16 @@ static void take_times(struct node *n)
 		n->mtime_ns = n->ctime_ns = n->atime_ns = n->known.mtime_ns;
 }
 
+/*
+ * Whether the kernel may have been told that a name is not in @dir, and must be told that it is now.
+ * Before the first listing is over nobody gets an answer. A notification that is not needed does
+ * harm: the entry it drops is perhaps the working directory of the program that waited for it.
+ */
+static bool may_be_missed(const struct node *dir)
+{
+	return dir->listed || (dir->kind == NODE_RECORD && dir->parent && dir->parent->listed);
+}
+
 /* Another node is behind a record's name, or none: the kernel sees a flat one in the root. */
 static void notify_record(struct tree *t, const struct node *collection, const char *shown)
 {
@@ -168,7 +178,8 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	n->seen_seq = mark;
 	take_times(n);
 	tree_put_locked(t, n);
-	notify_record(t, collection, shown);
+	if (may_be_missed(collection))
+		notify_record(t, collection, shown);
 	return 0;
 }
 
@@ -265,7 +276,8 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 	n->size = n->known.size;
 	take_times(n);
 	tree_put_locked(t, n);
-	notifier_entry(t->notifier, dir->id, shown);
+	if (may_be_missed(dir))
+		notifier_entry(t->notifier, dir->id, shown);
 	return 0;
 }
 
@@ -372,6 +384,10 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (version)
 		tree_keep_overwritten_locked(t, n, k);
 	k->filler = !version && was->filler;
+	if (!version)
+		k->confirmed_ms = was->confirmed_ms;
+	if (!version && (k->size < 0 || k->size == was->size))
+		known_copy_hash(k, was);
 	if (!version && k->size < 0)
 		k->size = was->size;
 	if (version)

@@ -75,6 +75,9 @@ struct ledger_node {
 	const char *rname, *rfilename, *rversion, *rurl, *rmedia;
 	int64_t rsize, rmtime_ns, rctime_ns;
 	bool rfiller; /* the server's bytes are our filler, not a content (P-1) */
+	/* XXH3-128 of the bytes of rversion, with the content store's secret; kept when they are evicted */
+	bool has_rhash;
+	uint8_t rhash[LEDGER_HASH_BYTES];
 
 	/* between the two */
 	enum ledger_flight flight;

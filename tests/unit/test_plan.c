@@ -196,7 +196,7 @@ static void entry_text(FILE *f, enum plan_kind kind, const struct plan_entry *e,
 		       const struct plan_item *items)
 {
 	fprintf(f, " %llu", (unsigned long long)items[e->item].node);
-	if (kind == PLAN_ADOPT)
+	if (kind == PLAN_ADOPT || (kind == PLAN_CREATE && e->other != SIZE_MAX))
 		fprintf(f, "<%llu", (unsigned long long)items[e->other].node);
 	if (e->set_name)
 		fprintf(f, "=%s", e->name);
@@ -454,7 +454,7 @@ static void test_rename_over_existing_keeps_the_remote_id(void **state)
 	(void)state;
 	EXPECT(&perscom, items, "adopt 2<1");
 	EXPECT(&servicemax, items, "adopt 2<1");
-	EXPECT(&enterprise_tester, items, "create 2=f");
+	EXPECT(&enterprise_tester, items, "create 2<1=f");
 	items[1].content_settled = false;
 	EXPECT(&perscom, items, "");
 }
@@ -467,7 +467,7 @@ test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes_are_here(vo
 	(void)state;
 	EXPECT(&perscom, items, "adopt 2<1");
 	EXPECT(&servicemax, items, "adopt 2<1");
-	EXPECT(&enterprise_tester, items, "create 2=b");
+	EXPECT(&enterprise_tester, items, "create 2<1=b");
 }
 
 static void

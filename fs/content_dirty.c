@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <attachfs/log.h>
@@ -260,6 +261,16 @@ static int put_base_rows_locked(struct content *c)
 	return r;
 }
 
+/* Nearly always it ends there already, and asking is cheaper than the inode written once more. */
+static int end_file_at(int fd, int64_t size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && st.st_size == size)
+		return 0;
+	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
 static int seal_locked(struct content *c)
 {
 	struct content_live *live = c->live;
@@ -272,8 +283,10 @@ static int seal_locked(struct content *c)
 	fd = content_fd_locked(c, false);
 	if (fd < 0 && fd != -ENOENT)
 		return fd;
-	if (fd >= 0 && ftruncate(fd, (off_t)c->size) < 0)
-		return -errno;
+	if (fd >= 0)
+		r = end_file_at(fd, c->size);
+	if (r < 0)
+		return r;
 	give_room_back_locked(c);
 	c->sealed = true;
 	c->complete = live->present.bytes == (uint64_t)c->size;

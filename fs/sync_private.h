@@ -22,6 +22,8 @@
 #include "sync.h"
 #include "tree.h"
 
+#define SYNC_NAME_IDLE_MS 150 /* names and deletes settle so long after the last of them */
+
 struct sync {
 	struct mount *m;
 	pthread_t thread;
@@ -30,6 +32,8 @@ struct sync {
 	pthread_mutex_t lock; /* leaf: the thread's wake-up */
 	pthread_cond_t wake;
 	bool woken, stop; /* lock */
+	int64_t soon_ms;  /* lock: something changed that is looked at by then; 0 = nothing */
+	int64_t grace_ms; /* constant: so long nothing that changes is due */
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */

@@ -14,7 +14,6 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS 150  /* names and deletes: so long after the last of them */
 #define NAME_MOST_MS 2000 /* ... or the first */
 
 void sync_view_clear(struct sync_view *v)
@@ -48,11 +47,12 @@ static void settle_names(struct sync *s, struct sync_view *v)
 		if (n->name_ms < oldest)
 			oldest = n->name_ms;
 	}
-	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS ||
+	v->names_settled = !newest || s->draining || v->now_ms - newest >= SYNC_NAME_IDLE_MS ||
 			   v->now_ms - oldest >= NAME_MOST_MS;
 	if (!v->names_settled)
-		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS
-									: oldest + NAME_MOST_MS);
+		due_at(v, newest + SYNC_NAME_IDLE_MS < oldest + NAME_MOST_MS
+				  ? newest + SYNC_NAME_IDLE_MS
+				  : oldest + NAME_MOST_MS);
 }
 
 static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)

@@ -1,18 +1,13 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """
 What a few everyday jobs cost: seconds on the clock and requests as the server counted them.
 
 Each workload gets an emulator and a mount of its own, with an empty cache unless it says "warm", and a
 latency that the emulator adds to every answer. Every result is checked (all there, same bytes) before its
-time is told; a workload that does not check out is told as failed, and the exit status is 1. The figures
-say something about the machine they were taken on, so that machine is told along with them.
+time is told; a workload that does not check out is told as failed.
 """
 
-import argparse
-import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,10 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.dont_write_bytecode = True
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "mount"))
-
-from harness import PERSCOM, Emulator, Mount, binary, random_bytes, run  # noqa: E402
+from common import digest, expect, machine, sums
+from harness import PERSCOM, Emulator, Mount, binary, random_bytes, run
 
 ROWS = []
 
@@ -59,18 +52,6 @@ class Job:
             check()
         ROWS.append((what, seconds, counted))
         print(f"  {what}: {seconds:.2f} s", file=sys.stderr)
-
-
-def sums(root: Path) -> list:
-    found = []
-    for folder, _, files in os.walk(root):
-        for name in files:
-            found.append(hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest())
-    return sorted(found)
-
-
-def expect(got, wanted, what: str) -> None:
-    assert got == wanted, f"{what}: {got!r} instead of {wanted!r}"
 
 
 def server_sums(e: Emulator) -> list:
@@ -185,11 +166,6 @@ def large(base: Path, latency: int) -> None:
         )
 
 
-def digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 WORKLOADS = {
     "listing": listing,
     "copy": copy_in,
@@ -200,20 +176,9 @@ WORKLOADS = {
 }
 
 
-def processor() -> str:
-    try:
-        for line in open("/proc/cpuinfo"):
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.machine()
-
-
 def table(latency: int) -> str:
     lines = [
-        f"{os.cpu_count()} processors ({processor()}), Linux {platform.release().split('-')[0]}, "
-        f"{latency} ms added to each answer:",
+        f"{machine()}, {latency} ms added to each answer:",
         "",
         "| workload | seconds | API requests | downloads | at once |",
         "|---|---:|---:|---:|---:|",
@@ -223,43 +188,18 @@ def table(latency: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def into_readme(text: str) -> None:
-    """Between the two comments that mark the place."""
-    path = Path(__file__).resolve().parents[2] / "README.md"
-    begin, end = "<!-- scripts/bench -->\n", "<!-- end -->\n"
-    before, rest = path.read_text().split(begin)
-    _, after = rest.split(end)
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
-    parser.add_argument("--latency-ms", type=int, default=20, help="default: 20")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md, too")
-    arguments = parser.parse_args()
-    unknown = set(arguments.workloads) - set(WORKLOADS)
-    if unknown:
-        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}")
+def measure(names: list, latency: int) -> int:
+    """Fills the table; how many workloads failed."""
     base = Path(tempfile.mkdtemp(prefix="attachfs-bench-"))
     failed = 0
     try:
-        for name in arguments.workloads or WORKLOADS:
+        for name in names or WORKLOADS:
             print(name, file=sys.stderr)
             try:
-                WORKLOADS[name](base, arguments.latency_ms)
+                WORKLOADS[name](base, latency)
             except (AssertionError, OSError, subprocess.SubprocessError, StopIteration) as e:
                 failed += 1
                 print(f"  FAILED: {type(e).__name__}: {e}", file=sys.stderr)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    print(table(arguments.latency_ms), end="")
-    if failed:
-        print(f"\n{failed} workloads failed", file=sys.stderr)
-    elif arguments.readme:
-        into_readme(table(arguments.latency_ms))
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return failed

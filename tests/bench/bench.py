@@ -1,0 +1,59 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""
+scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
+beside rclone mount and davfs2 (writes.py). Results go to standard output, progress to standard error; the
+exit status is 1 when a result of ours did not check out.
+"""
+
+import argparse
+import sys
+
+from common import into_readme  # first: it says where the harness is
+
+import everyday
+import writes
+
+
+def main() -> int:
+    known = [*everyday.WORKLOADS, "writes"]
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
+    parser.add_argument("--latency-ms", type=int, help="default: 20; of writes: 0 and 20")
+    group = parser.add_argument_group("writes")
+    group.add_argument("--runs", type=int, default=5, help="rounds of all contenders; default: 5")
+    group.add_argument("--limit", type=float, default=25, help="seconds for a result; default: 25")
+    group.add_argument("--no-peers", action="store_true", help="without rclone and davfs2")
+    group.add_argument("--only", default="", metavar="A,B", help=", ".join(writes.WORKLOADS))
+    arguments = parser.parse_args()
+    unknown = set(arguments.workloads) - set(known)
+    if unknown:
+        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    jobs = [name for name in arguments.workloads if name != "writes"]
+    failed = 0
+    if jobs or not arguments.workloads:
+        latency = 20 if arguments.latency_ms is None else arguments.latency_ms
+        failed = everyday.measure(jobs, latency)
+        print(everyday.table(latency), end="")
+        if arguments.readme and not failed:
+            into_readme("scripts/bench", everyday.table(latency))
+    if "writes" in arguments.workloads:
+        bench = writes.Bench(
+            latencies=[0, 20] if arguments.latency_ms is None else [arguments.latency_ms],
+            runs=arguments.runs,
+            limit=arguments.limit,
+            peers=not arguments.no_peers,
+            only=[w for w in arguments.only.split(",") if w],
+        )
+        failed += bench.measure()
+        print(bench.text(), end="")
+        if arguments.readme and not failed:
+            into_readme("scripts/bench writes", bench.text())
+    if failed:
+        print(f"\n{failed} results failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,7 +21,7 @@
 
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
-#define MAX_UPLOADS   64 /* files */
+#define MAX_UPLOADS   256 /* files */
 
 void sync_wake(struct sync *s)
 {

@@ -31,6 +31,7 @@ static struct content *new_dirty_store_locked(struct content_store *s)
 	c->refs = 1;
 	c->dirty = c->claimed = true;
 	content_insert_store_locked(c);
+	content_ahead_store_locked(s);
 	return c;
 }
 

@@ -180,6 +180,7 @@ int64_t sync_plan(struct sync *s)
 	int r;
 
 	tree_lock(t);
+	tree_put_touched_locked(t);
 	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);

@@ -7,7 +7,8 @@
  *
  * Nothing relies on it. A content whose file is not there yet makes it as ever; one that is there is
  * empty, as if it had just been made. What was made and not used is removed at the close, and after a
- * kill by the next start, which deletes empty files that no row speaks of.
+ * kill by the next start, which deletes empty files that no row speaks of. (So it does with the file
+ * of a content that came and went while its file was being made: hence the next few are left out.)
  */
 #include "content_private.h"
 
@@ -16,6 +17,7 @@
 #define BURST	    8 /* new contents in a second: more will come */
 #define AHEAD	    128
 #define AHEAD_LEAST 64 /* so many left, and the next ones are made */
+#define SKIPPED	    8
 
 static void *ahead_main(void *arg)
 {
@@ -26,8 +28,8 @@ static void *ahead_main(void *arg)
 	for (;;) {
 		uint64_t file;
 
-		if (s->ahead.made < s->next_id)
-			s->ahead.made = s->next_id;
+		if (s->ahead.made < s->next_id + SKIPPED)
+			s->ahead.made = s->next_id + SKIPPED;
 		if (s->stop)
 			break;
 		if (s->ahead.made >= s->ahead.wanted) {

@@ -7,6 +7,7 @@ exit status is 1 when a result of ours did not check out.
 """
 
 import argparse
+import signal
 import sys
 
 from common import into_readme  # first: it says where the harness is
@@ -23,7 +24,7 @@ def main() -> int:
     parser.add_argument("--latency-ms", type=int, help="default: 20; of writes: 0 and 20")
     group = parser.add_argument_group("writes")
     group.add_argument("--runs", type=int, default=5, help="rounds of all contenders; default: 5")
-    group.add_argument("--limit", type=float, default=25, help="seconds for a result; default: 25")
+    group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
     group.add_argument("--no-peers", action="store_true", help="without rclone and davfs2")
     group.add_argument("--only", default="", metavar="A,B", help=", ".join(writes.WORKLOADS))
     arguments = parser.parse_args()
@@ -31,6 +32,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     jobs = [name for name in arguments.workloads if name != "writes"]
+    # what was started and mounted is ended and unmounted on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = 0
     if jobs or not arguments.workloads:
         latency = 20 if arguments.latency_ms is None else arguments.latency_ms

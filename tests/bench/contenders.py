@@ -64,6 +64,16 @@ def end(process: Optional[subprocess.Popen], seconds: float = 10) -> None:
         process.wait()
 
 
+def remove(path: Path) -> None:
+    """The directory with all below, of which nothing must be mounted: that would be emptied, too."""
+    with open("/proc/self/mountinfo") as f:
+        mounted = [Path(line.split()[4]) for line in f if line.split()[4].startswith(f"{path}/")]
+    for below in mounted:
+        lazy_unmount(below)
+    if not any(is_mounted(below) for below in mounted):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def run_limited(argv: list, seconds: float) -> None:
     """Like a person at a terminal who waits so long. A failure is an AssertionError."""
     late = threading.Event()
@@ -112,6 +122,7 @@ class Contender:
         self.shm.chmod(0o755)
         self.directory = self.base / "mnt"
         self.delays: list = []
+        self.stopped = False
 
     def port(self, host: str, port: int) -> int:
         """Where to reach a server at 127.0.0.1 with the latency asked for."""
@@ -146,10 +157,10 @@ class Contender:
         for process in self.delays:
             end(process)
             process.stdout.close()
-        shutil.rmtree(self.shm, ignore_errors=True)
+        remove(self.shm)
         # 1 GiB is not kept until the end
         if self.work.size > FILE_BYTES:
-            shutil.rmtree(self.base, ignore_errors=True)
+            remove(self.base)
 
     def look(self) -> None:
         subprocess.run(["ls", "-l", self.directory], stdout=subprocess.DEVNULL, check=True)
@@ -250,10 +261,13 @@ class Attachfs(WithEmulator):
     def stop(self) -> None:
         if self.mount and self.mount.process:
             try:
-                self.mount.umount(timeout=20)
+                # one that was stopped at the limit would go on sending
+                if not self.stopped:
+                    self.mount.umount(timeout=60)
             except (AssertionError, subprocess.SubprocessError) as e:
-                print(f"  attachfs umount: {e:.300}", file=sys.stderr)
-            self.mount.abandon()
+                print(f"  attachfs umount: {e!s:.300}", file=sys.stderr)
+            finally:
+                self.mount.abandon()
         super().stop()
 
 

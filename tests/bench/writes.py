@@ -18,7 +18,6 @@ ext4 without a journal is slow to create files where others were just removed.
 
 import contextlib
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from typing import Optional
 
 from common import digest, machine
 from contenders import BIG_BYTES, FILE_BYTES, Attachfs, Curl, Davfs, Ext4, Nothing
-from contenders import Rclone, RcloneTuned, Stopped, Workload, run_limited
+from contenders import Rclone, RcloneTuned, Stopped, Workload, remove, run_limited
 from harness import binary, random_bytes
 
 FILES = 1000
@@ -76,7 +75,7 @@ class Bench:
             for name, where in (("base", os.environ.get("TMPDIR", "/var/tmp")), ("shm", TMPFS)):
                 made = Path(tempfile.mkdtemp(prefix="attachfs-bench-", dir=where))
                 made.chmod(0o755)
-                stack.callback(shutil.rmtree, made, ignore_errors=True)
+                stack.callback(remove, made)
                 setattr(self, name, made)
             self.disk = filesystem(self.base)
             self.make_sources()
@@ -203,7 +202,7 @@ class Bench:
                     c.settle(start + self.limit)
                     result.server = time.monotonic() - start
             except Stopped:
-                result.stopped = True
+                result.stopped = c.stopped = True
             if work.server:
                 result.requests, result.bytes = c.counts()
             if not result.stopped:

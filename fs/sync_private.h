@@ -72,8 +72,9 @@ struct sent {
 		after; /* a removal, told to this one too: whose earlier identity it is; 0 = none */
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
-	bool in_place; /* upload: the server has it at this very place already */
-	int lost;      /* upload: the bytes are not here (any more): negative errno */
+	bool in_place; /* upload: the server has a content at this very place already */
+	bool first_try;
+	int lost; /* upload: the bytes are not here (any more): negative errno */
 	/* upload: referenced; NULL = empty */
 	struct content *content;
 	uint64_t content_id; /* upload: node->content when this was sent */

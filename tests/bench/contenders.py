@@ -434,6 +434,11 @@ class Peer(Contender):
         self.skip = self.log.stat().st_size
 
     def counts(self) -> tuple:
+        # a request is logged when it is over, which is after its file was seen
+        size = -1
+        while size != self.log.stat().st_size:
+            size = self.log.stat().st_size
+            time.sleep(0.2)
         with open(self.log, "rb") as f:
             f.seek(self.skip)
             lines = f.read().split(b"\n")[:-1]
@@ -544,12 +549,17 @@ class Davfs(Peer):
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         assert said.returncode == 0, f"mount.davfs: {said.stdout[-300:]!r}"
-        self.pid = (self.pids() - before or {0}).pop()
         self.mounted()
+        self.pid = (self.pids() - before or {0}).pop()
 
     @staticmethod
     def pids() -> set:
-        return {int(p.read_text()) for p in Path("/var/run/mount.davfs").glob("*.pid")}
+        """Of all mounts of davfs2; a file may be there before its number."""
+        found = set()
+        for path in Path("/var/run/mount.davfs").glob("*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                found.add(int(path.read_text()))
+        return found
 
     def settle(self, deadline: float) -> None:
         self.unmount = subprocess.Popen(

@@ -175,7 +175,8 @@ int file_commit(struct mount *m, struct node *n)
 	if (changed && !r)
 		r = ledger_commit(m->ledger);
 	crash_point("close.committed");
-	if (c && (r < 0 || pool_run(m->disk_pool, merge_job, c) < 0))
+	/* whole in itself: nothing lies below that it could be merged with */
+	if (c && (r < 0 || content_is_complete(c) || pool_run(m->disk_pool, merge_job, c) < 0))
 		content_unref(c);
 	return r;
 }

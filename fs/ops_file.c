@@ -4,6 +4,8 @@
 
 #include "ops.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -377,7 +379,53 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 
 /* ---- write ---- */
 
-static ssize_t write_content(struct content *c, struct fuse_bufvec *in, off_t off, size_t size)
+/*
+ * What is written must reach the disk before a close or an fsync is worth its name, and is uploaded
+ * from there. A large file begins to go there while the rest of it is still coming: left to the
+ * kernel, nothing goes before seconds have passed or much of the memory is full. One request at a
+ * time, on a pool thread, since a slow disk makes it wait; it takes along all that came meanwhile.
+ */
+#define WRITE_BEHIND_BYTES (UINT64_C(8) << 20)
+
+struct write_behind {
+	struct mount *m;
+	struct content *c;
+	int fd; /* lent by c while it is referenced */
+};
+
+static void write_behind_job(void *ctx)
+{
+	struct write_behind *w = ctx;
+
+	if (sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
+		log_debug("cache: sync_file_range: %s", strerror(errno));
+	atomic_store(&w->m->writing_behind, false);
+	content_unref(w->c);
+	free(w);
+}
+
+static void write_behind(struct mount *m, struct content *c, int fd, uint64_t off, uint64_t len)
+{
+	struct write_behind *w;
+
+	if (off / WRITE_BEHIND_BYTES == (off + len) / WRITE_BEHIND_BYTES ||
+	    atomic_exchange(&m->writing_behind, true))
+		return;
+	w = malloc(sizeof(*w));
+	if (w) {
+		*w = (struct write_behind){.m = m, .c = content_ref(c), .fd = fd};
+		if (!w->c || pool_run(m->disk_pool, write_behind_job, w) < 0) {
+			content_unref(w->c);
+			free(w);
+			w = NULL;
+		}
+	}
+	if (!w)
+		atomic_store(&m->writing_behind, false);
+}
+
+static ssize_t write_content(struct mount *m, struct content *c, struct fuse_bufvec *in, off_t off,
+			     size_t size)
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
 	ssize_t n;
@@ -389,6 +437,8 @@ static ssize_t write_content(struct content *c, struct fuse_bufvec *in, off_t of
 	out.buf[0].fd = fd;
 	out.buf[0].pos = off;
 	n = fuse_buf_copy(&out, in, 0);
+	if (n > 0)
+		write_behind(m, c, fd, (uint64_t)off, (uint64_t)n);
 	content_write_end(c, (uint64_t)off, n > 0 ? (uint64_t)n : 0);
 	return n;
 }
@@ -418,7 +468,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		tree_unlock(m->tree);
 		if (done < 0)
 			break;
-		done = write_content(c, in, off, size);
+		done = write_content(m, c, in, off, size);
 		content_unref(c);
 	} while (done ==
 		 -EROFS); /* sealed by another handle's close in between: a new one over it */

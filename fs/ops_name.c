@@ -63,7 +63,7 @@ static void touch_dir_locked(struct mount *m, struct node *dir)
 
 	/* the time it has may be of a server whose clock is ahead: it changes all the same */
 	dir->mtime_ns = dir->ctime_ns = now_ns > dir->mtime_ns ? now_ns : dir->mtime_ns + 1;
-	tree_put_locked(m->tree, dir);
+	tree_touch_locked(m->tree, dir);
 }
 
 /* ---- create ---- */

@@ -22,8 +22,8 @@
 
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
-#define MAX_UPLOADS   64 /* files */
-#define TELL_MOST     5	 /* names of what is left at the end */
+#define MAX_UPLOADS   256 /* files */
+#define TELL_MOST     5	  /* names of what is left at the end */
 
 void sync_wake(struct sync *s)
 {
@@ -33,9 +33,33 @@ void sync_wake(struct sync *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/*
+ * Something changed. Every program that writes comes here at each of its calls, and nothing of it is
+ * due before it has settled: one look then is early enough for all that changed in between.
+ */
 static void wake_from_tree(void *ctx)
 {
-	sync_wake(ctx);
+	struct sync *s = ctx;
+
+	if (!s->grace_ms) {
+		sync_wake(s);
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	if (!s->soon_ms && !s->woken) {
+		s->soon_ms = clock_mono_ms() + s->grace_ms;
+		pthread_cond_signal(&s->wake);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static int64_t grace_ms(const struct options *o)
+{
+	int64_t settle_ms = (int64_t)(o->settle_s * 1000);
+
+	if (o->write == OPTIONS_WRITE_THROUGH)
+		return 0;
+	return settle_ms < SYNC_NAME_IDLE_MS ? settle_ms : SYNC_NAME_IDLE_MS;
 }
 
 /* ---- doing it ---- */
@@ -195,6 +219,7 @@ int64_t sync_plan(struct sync *s)
 	int r;
 
 	tree_lock(t);
+	tree_put_touched_locked(t);
 	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
@@ -252,13 +277,14 @@ static void *sync_main(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
-		int64_t began;
+		int64_t began, until = s->soon_ms && s->soon_ms < next_ms ? s->soon_ms : next_ms;
 
-		if (!s->woken && next_ms > clock_mono_ms()) {
-			sleep_until(s, next_ms);
+		if (!s->woken && until > clock_mono_ms()) {
+			sleep_until(s, until);
 			continue;
 		}
 		s->woken = false;
+		s->soon_ms = 0;
 		pthread_mutex_unlock(&s->lock);
 		began = clock_mono_ms();
 		next_ms = sync_plan(s);
@@ -290,6 +316,7 @@ int sync_new(struct mount *m, struct sync **ret_sync)
 	if (!s)
 		return -ENOMEM;
 	s->m = m;
+	s->grace_ms = grace_ms(m->options);
 	s->flush_ms = 0;
 	s->random = (uint32_t)clock_real_ns() | 1;
 	s->next_token = (uint64_t)clock_real_ns();

@@ -28,7 +28,14 @@
 
 void sync_tell(struct sync *s, uint64_t node)
 {
+	bool drained;
+
+	tree_lock(s->m->tree);
+	drained = !s->m->tree->n_sync;
+	tree_unlock(s->m->tree);
 	calls_wake(s->m->calls, CALL_WAIT_SYNCED, node, 0);
+	if (drained)
+		calls_wake(s->m->calls, CALL_WAIT_DRAINED, 0, 0);
 	sync_wake(s);
 }
 

@@ -23,6 +23,8 @@
 #include "sync.h"
 #include "tree.h"
 
+#define SYNC_NAME_IDLE_MS 150 /* names and deletes settle so long after the last of them */
+
 struct sync {
 	struct mount *m;
 	pthread_t thread;
@@ -31,6 +33,8 @@ struct sync {
 	pthread_mutex_t lock; /* leaf: the thread's wake-up */
 	pthread_cond_t wake;
 	bool woken, stop; /* lock */
+	int64_t soon_ms;  /* lock: something changed that is looked at by then; 0 = nothing */
+	int64_t grace_ms; /* constant: so long nothing that changes is due */
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
@@ -70,7 +74,8 @@ struct sent {
 		after; /* a removal, told to this one too: whose earlier identity it is; 0 = none */
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
-	bool in_place; /* upload: the server has it at this very place already */
+	bool in_place; /* upload: the server has a content at this very place already */
+	bool first_try;
 	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
 	uint64_t heir_of;
 	int lost; /* upload: the bytes are not here (any more): negative errno */

@@ -198,9 +198,11 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 		sent->lost = -ENODATA;
 	else if (!sent->content && !n->dirty && n->size != 0)
 		sent->lost = -EAGAIN;
-	sent->in_place = b->kind == PLAN_REPLACE ||
-			 (n->known.rid && n->parent && n->known.record == n->parent->id &&
-			  c->name && n->known.name && !strcmp(n->known.name, c->name));
+	sent->first_try = !n->tries;
+	sent->in_place = !n->known.filler &&
+			 (b->kind == PLAN_REPLACE ||
+			  (n->known.rid && n->parent && n->known.record == n->parent->id &&
+			   c->name && n->known.name && !strcmp(n->known.name, c->name)));
 	fill_part_name(b, i, n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
 	n->flight_since_ns = clock_real_ns();

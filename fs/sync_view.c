@@ -14,8 +14,7 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS 150    /* names and deletes: so long after the last of them */
-#define NAME_MOST_MS 2000   /* ... or the first */
+#define NAME_MOST_MS 2000   /* names and deletes: so long after the first of them at most */
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 /*
  * What the server said is good for so long. Long enough for what waits for a place among the
@@ -85,7 +84,7 @@ static void settle_names(struct sync *s, struct sync_view *v)
 		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
 			add_to_burst(&moves, n->name_ms);
 	}
-	v->names_settled = s->draining || is_over(v, &names, NAME_IDLE_MS, NAME_MOST_MS);
+	v->names_settled = s->draining || is_over(v, &names, SYNC_NAME_IDLE_MS, NAME_MOST_MS);
 	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
 			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
 			   is_over(v, &moves, rest_ms, most_ms);

@@ -56,8 +56,8 @@ static bool check_size(struct rillsoft_job *job, const struct rillsoft_doc *doc)
 	    (uint64_t)doc->size == job->item->size)
 		return true;
 	if (doc->size != job->doc->size) {
-		rillsoft_job_end(job, REMOTE_RETRY, -EIO, "'%.80s' was replaced by somebody else",
-				 doc->name);
+		rillsoft_job_end(job, REMOTE_RETRY, -ESTALE,
+				 "'%.80s' was replaced by somebody else", doc->name);
 		return false;
 	}
 	rillsoft_job_end(job, REMOTE_REFUSED, -EIO,

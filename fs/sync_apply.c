@@ -512,6 +512,7 @@ static void keep_doubt(const struct batch *b, size_t i, struct node *n)
 {
 	enum remote_outcome outcome = b->items[i].outcome;
 	bool settled = outcome == REMOTE_GONE ||
+		       (outcome == REMOTE_RETRY && b->items[i].error == -ESTALE) ||
 		       (outcome == REMOTE_DONE &&
 			(b->kind != PLAN_UPDATE || b->sent[i].doubt == LEDGER_FLIGHT_UPDATE));
 

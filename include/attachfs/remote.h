@@ -116,7 +116,7 @@ enum remote_outcome {
 	REMOTE_REFUSED, /* the server will not: `error` and `message`; asking again is no use */
 	/*
 	 * not done, for a reason that passes (network, 429, 5xx): try later. -ESTALE from a
-	 * replace: not even sent, as there is another version now than `version`.
+	 * replace: another version than `version` is there now, and not ours.
 	 */
 	REMOTE_RETRY,
 	REMOTE_UNKNOWN, /* may have been done: look (list_record) before trying again (P-22) */

@@ -21,6 +21,7 @@
 #include <attachfs/log.h>
 
 #include "events.h"
+#include "notifier.h"
 #include "reader.h"
 #include "sync.h"
 
@@ -170,6 +171,24 @@ int file_commit(struct mount *m, struct node *n)
 	if (c && (r < 0 || pool_run(m->disk_pool, merge_job, c) < 0))
 		content_unref(c);
 	return r;
+}
+
+void file_abandon(struct mount *m, struct node *n)
+{
+	struct tree *t = m->tree;
+
+	tree_lock(t);
+	log_warning("'%s': what was written over a version that is gone from the server is dropped, "
+		    "and its program told so (ESTALE)",
+		    n->shown);
+	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
+	if (!n->in_ledger && !n->gone) {
+		if (n->parent)
+			notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
+		tree_unlink_locked(t, n);
+		n->gone = true;
+	}
+	tree_unlock(t);
 }
 
 int file_feed_locked(struct mount *m, struct node *n, struct content *clean)

@@ -127,6 +127,11 @@ int file_empty_locked(struct mount *m, struct node *n);
  */
 int file_commit(struct mount *m, struct node *n);
 /*
+ * What was written since the last commit can never be whole: back to what was committed, or gone if
+ * nothing ever was. The program is to be told. No lock held.
+ */
+void file_abandon(struct mount *m, struct node *n);
+/*
  * Missing bytes of @clean will be asked for on behalf of @n. -ESTALE when the server has another
  * version by now. tree->lock held.
  */

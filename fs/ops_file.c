@@ -17,6 +17,8 @@
 #include "reader.h"
 #include "sync.h"
 
+#define BASE_PATIENCE_MS 5000 /* of a close, for the rest of what it changed a part of */
+
 /* ---- handles ---- */
 
 /*
@@ -442,11 +444,67 @@ static int told_error(struct mount *m, struct handle *h)
 	return error;
 }
 
+/*
+ * What was partly overwritten, as far as it is small and not here yet: by the time it is uploaded
+ * somebody else may have replaced it, and the rest would be nowhere. *@ret_missing is a part of it.
+ */
+static bool lacks_base(struct mount *m, const struct handle *h, struct content_extent *ret_missing)
+{
+	struct content *view = NULL;
+	bool lacks = false;
+	struct reach s;
+	int64_t size;
+
+	tree_lock(m->tree);
+	if (!h->node->gone && h->node->view && node_being_written(h->node))
+		view = content_ref(h->node->view);
+	tree_unlock(m->tree);
+	if (!view)
+		return false;
+	size = content_size(view);
+	if (size > 0 && size <= READER_WHOLE_BYTES)
+		lacks = map_reach(view, 0, (uint64_t)size, &s, ret_missing) == -EAGAIN;
+	content_unref(view);
+	return lacks;
+}
+
+/* Run again until what it was written over is here; then commit. */
+static void flush_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct handle *h = handle_of(c->fh);
+	struct content_extent missing = {.where = CONTENT_END};
+	int64_t patience_ms = clock_mono_ms() + BASE_PATIENCE_MS;
+	int r = c->error == -EAGAIN ? 0 : c->error;
+
+	if (!c->step++ && c->deadline_ms > patience_ms)
+		c->deadline_ms = patience_ms;
+	if (!r && lacks_base(m, h, &missing)) {
+		if (engine_get_state(m->engine, NULL) == ENGINE_ONLINE &&
+		    park_missing(c, h->node, &missing, &r))
+			return;
+	}
+	if (r == -ESTALE || r == -ENOENT) {
+		file_abandon(m, h->node);
+		call_fail(c, -ESTALE);
+		return;
+	}
+	/* without a network what was written is kept all the same, and the rest asked for later */
+	r = file_commit(m, h->node);
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || h->node->local) {
+		call_fail(c, r);
+		return;
+	}
+	c->error = 0;
+	c->deadline_ms = clock_mono_ms() + (int64_t)(m->options->timeout_s * 1000);
+	c->op = synced_run;
+	synced_run(c);
+}
+
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
-	int r;
+	struct call c = {.m = m, .req = req, .op = flush_run, .ino = ino, .fh = fi->fh};
 
 	if (is_virtual(ino)) {
 		json_flush(req, m, ino, fi);
@@ -460,11 +518,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, 0);
 		return;
 	}
-	r = file_commit(m, handle_of(fi->fh)->node);
-	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
-		fuse_reply_err(req, -r);
-	else
-		call_run(m->calls, &c);
+	call_run(m->calls, &c);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

@@ -50,8 +50,14 @@ static size_t gone_at_place(const struct work *w, size_t i)
 void plan_choose_create(struct work *w, size_t i, const char *name)
 {
 	const struct plan_item *it = &w->items[i];
-	struct plan_entry *e = plan_choose(w, PLAN_CREATE, i);
+	struct plan_entry *e;
 
+	/* the server would take it for a new version of what others put there */
+	if (w->caps->names_unique && it->stale) {
+		plan_choose(w, PLAN_VERIFY, i);
+		return;
+	}
+	e = plan_choose(w, PLAN_CREATE, i);
 	e->filler = plan_keeps_id(w->caps) && needs_filler(w->caps, it->size);
 	e->set_name = true;
 	e->set_record = true;
@@ -71,8 +77,13 @@ static bool name_to_send(const struct work *w, size_t i)
 void plan_choose_replace(struct work *w, size_t i, bool set_name)
 {
 	const struct plan_item *it = &w->items[i];
-	struct plan_entry *e = plan_choose(w, PLAN_REPLACE, i);
+	struct plan_entry *e;
 
+	if (it->known_stale) {
+		plan_choose(w, PLAN_VERIFY, i);
+		return;
+	}
+	e = plan_choose(w, PLAN_REPLACE, i);
 	e->set_name = set_name;
 	e->set_mtime = w->caps->set_mtime;
 	e->name = set_name ? plan_wanted_name(it) : plan_known_name(it);
@@ -199,12 +210,14 @@ static void decide_new(struct work *w, size_t i)
 	size_t gone = NONE;
 	enum way way;
 
-	if (it->local || !it->content_settled)
+	if (it->local)
 		return;
 	if (!it->content_local) {
 		plan_choose(w, PLAN_FETCH, i);
 		return;
 	}
+	if (!it->content_settled)
+		return;
 	way = find_way(w, i, true, &gone);
 	if (way == WAY_FREE)
 		plan_choose_create(w, i, plan_wanted_name(it));
@@ -219,12 +232,14 @@ static void decide_in_place(struct work *w, size_t i)
 	bool set_name = name_to_send(w, i), content;
 	size_t waits;
 
+	if (plan_differs(it) && !it->content_local) {
+		plan_choose(w, PLAN_FETCH, i);
+		return;
+	}
 	if (w->caps->names_unique && is_taken(w, i, &waits, &content))
 		return;
 	if (plan_differs(it) && it->content_settled) {
-		if (!it->content_local)
-			plan_choose(w, PLAN_FETCH, i);
-		else if (plan_keeps_id(w->caps))
+		if (plan_keeps_id(w->caps))
 			plan_choose_replace(w, i, set_name);
 		else
 			plan_choose_create(w, i, plan_wanted_name(it));
@@ -257,10 +272,7 @@ static void decide_free_move(struct work *w, size_t i, bool settled)
 			plan_choose(w, PLAN_FETCH, i);
 	} else if (plan_differs(it) && it->content_settled && it->record == it->known_record &&
 		   plan_keeps_id(w->caps)) {
-		if (it->content_local)
-			plan_choose_replace(w, i, true);
-		else
-			plan_choose(w, PLAN_FETCH, i);
+		plan_choose_replace(w, i, true);
 	} else if (it->name_settled) {
 		plan_choose_update(w, i, NULL);
 	}
@@ -273,8 +285,13 @@ static void decide_moved(struct work *w, size_t i)
 	bool settled = it->name_settled && (!plan_differs(it) || it->content_settled);
 	bool can = plan_can_update(w->caps, it);
 	size_t gone = NONE;
-	enum way way = find_way(w, i, settled && (can || it->content_local), &gone);
+	enum way way;
 
+	if (plan_differs(it) && !it->content_local) {
+		plan_choose(w, PLAN_FETCH, i);
+		return;
+	}
+	way = find_way(w, i, settled && (can || it->content_local), &gone);
 	switch (way) {
 	case WAY_FREE:
 		decide_free_move(w, i, settled);
@@ -328,7 +345,7 @@ static void decide_gone(struct work *w, size_t i)
 		return;
 	if (w->caps->names_unique && p->flight != NONE && p->flight != i)
 		return;
-	plan_choose(w, PLAN_REMOVE, i);
+	plan_choose(w, it->known_stale ? PLAN_VERIFY : PLAN_REMOVE, i);
 }
 
 static void decide_record(struct work *w, size_t i)

@@ -44,6 +44,8 @@ struct todo {
 	uint64_t looks[64], fetches[64];
 	uint64_t first_look; /* the number of looks[0] */
 	size_t n_looks, n_fetches;
+	struct verify *verifies[64];
+	size_t n_verifies;
 	bool again;
 };
 
@@ -87,6 +89,22 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 	}
 }
 
+static void take_verify(struct sync *s, const struct plan *p, const struct plan_call *call,
+			const struct sync_view *v, struct todo *todo)
+{
+	const struct plan_item *it = &v->items[p->entries[call->first].item];
+	struct verify *verify;
+
+	if (todo->n_verifies == sizeof(todo->verifies) / sizeof(todo->verifies[0]))
+		return;
+	verify = verify_new_locked(s, plan_stale_record(it), call->n);
+	if (!verify)
+		return;
+	for (size_t i = call->first; i < call->first + call->n; i++)
+		verify_add_locked(verify, v->nodes[p->entries[i].item]->id);
+	todo->verifies[todo->n_verifies++] = verify;
+}
+
 /* More would only wait in the engine's queue; where a call carries many files, 16 full ones. */
 static unsigned max_uploads(const struct sync *s)
 {
@@ -105,6 +123,9 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		return;
 	case PLAN_LOOK:
 		take_look(s, p, call, v, todo);
+		return;
+	case PLAN_VERIFY:
+		take_verify(s, p, call, v, todo);
 		return;
 	case PLAN_FETCH:
 		if (todo->n_fetches < sizeof(todo->fetches) / sizeof(todo->fetches[0])) {
@@ -139,6 +160,8 @@ static void do_todo(struct sync *s, struct todo *todo)
 			batch_put_off(todo->batches[i]);
 		todo->n_batches = 0;
 	}
+	for (size_t i = 0; i < todo->n_verifies; i++)
+		verify_send(todo->verifies[i]);
 	for (size_t i = 0; i < todo->n_looks; i++)
 		sync_look(s, todo->looks[i], todo->first_look + i);
 	for (size_t i = 0; i < todo->n_fetches; i++)
@@ -165,6 +188,7 @@ int64_t sync_plan(struct sync *s)
 			break;
 		take_call(s, &plan, &plan.calls[i], &v, &todo);
 	}
+	todo.n_verifies = verify_merge_locked(todo.verifies, todo.n_verifies);
 	s->held_at =
 		!r && !plan.n_calls && !s->in_flight && v.next_ms == INT64_MAX ? t->changes : 0;
 	tree_unlock(t);

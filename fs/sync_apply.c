@@ -113,6 +113,8 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	/* what is in doubt about an identity goes with it */
 	n->flight = ghost->flight;
 	ghost->flight = doubt;
+	node_doubt_flight(n); /* what each remembers of its last call is about the other one now */
+	node_doubt_flight(ghost);
 	n->known_seq = ghost->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
@@ -207,6 +209,7 @@ static void content_arrived(const struct sent *sent, struct node *n)
 
 	n->known.size = sent->content ? content_size(sent->content) : 0;
 	known_set_hash(&n->known, sent->content);
+	n->known.confirmed_ms = clock_mono_ms();
 	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
@@ -256,35 +259,45 @@ static void created(struct batch *b, size_t i, struct node *n)
 	take_known(t, n, c, record);
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
-	if (c->filler)
+	if (c->filler) {
 		n->known.filler = true;
-	else
+		n->known.confirmed_ms = clock_mono_ms();
+	} else {
 		content_arrived(&b->sent[i], n);
+	}
 	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
+}
+
+/*
+ * Where the file is and what it is called. Other bytes there are somebody else's doing: left for the
+ * listing to find.
+ */
+static void take_place(struct batch *b, struct node *n, struct remote_change *c)
+{
+	struct known was = n->known;
+
+	n->known.version = NULL;
+	take_known(b->sync->m->tree, n, c, record_of(b, c, n));
+	free(n->known.version);
+	n->known.version = was.version;
+	n->known.size = was.size;
+	n->known.confirmed_ms = was.confirmed_ms;
+	n->known.filler = was.filler;
+	known_copy_hash(&n->known, &was);
 }
 
 static void updated(struct batch *b, size_t i, struct node *n)
 {
 	struct tree *t = b->sync->m->tree;
 	struct remote_change *c = &b->items[i];
-	struct known old = n->known;
-	bool filler = old.filler && b->kind != PLAN_REPLACE;
 
-	n->known.version = NULL;
-	take_known(t, n, c, record_of(b, c, n));
-	n->known.filler = filler;
 	if (b->kind == PLAN_REPLACE) {
-		free(old.version);
-	} else {
-		/* other bytes there are somebody else's doing: left for the listing to find */
-		free(n->known.version);
-		n->known.version = old.version;
-		n->known.size = old.size;
-		known_copy_hash(&n->known, &old);
-	}
-	if (b->kind == PLAN_REPLACE)
+		take_known(t, n, c, record_of(b, c, n));
 		content_arrived(&b->sent[i], n);
+	} else {
+		take_place(b, n, c);
+	}
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
 	apply_mtime(b->sync, n, c);
@@ -435,6 +448,7 @@ static void apply_unknown(struct batch *b, size_t i, struct node *n)
 static void apply_outcome(struct batch *b, size_t i, struct node *n)
 {
 	struct remote_change *c = &b->items[i];
+	bool half;
 
 	/* `attachfs pending` says what is in the way of what is tried again and again */
 	if (c->outcome != REMOTE_DONE && c->message[0])
@@ -455,15 +469,19 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(b->sync, n, c->error, c->message);
-		if (c->file.id && n->parent) /* something was done there all the same */
+		/* something was done there all the same */
+		half = c->file.id != NULL;
+		if (half && b->kind == PLAN_UPDATE && n->known.rid)
+			take_place(b, n, c);
+		if (half && n->parent)
 			lister_again_locked(b->sync->m->lister, n->parent);
 		break;
 	case REMOTE_RETRY:
 		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error),
 			  c->message);
-		if (b->kind == PLAN_REPLACE)
-			n->flight =
-				LEDGER_FLIGHT_REPLACE; /* it may have arrived: a new version there is no news until we know */
+		/* it may have arrived: a new version there is no news until we know */
+		if (b->kind == PLAN_REPLACE && c->error != -ESTALE)
+			n->flight = LEDGER_FLIGHT_REPLACE;
 		sync_back_off_locked(b->sync, n);
 		break;
 	case REMOTE_UNKNOWN:

@@ -12,6 +12,7 @@
  *	sync_fetch.c   bytes that must be here before an upload
  *	sync_apply.c   outcomes, item by item
  *	sync_look.c    what became of calls whose outcome nobody knows
+ *	sync_verify.c  what others have done, before something is overwritten or removed
  */
 
 #include <pthread.h>
@@ -128,6 +129,19 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost);
 /* For the nodes whose node->look is @number. */
 void sync_look(struct sync *s, uint64_t record, uint64_t number);
 void sync_fetch(struct sync *s, uint64_t node);
+
+/* One listing that tells what others have changed in a record, or a whole collection. */
+struct verify;
+/*
+ * Of the record node @record, for @n nodes, each to be added. NULL: there is one on its way, it is
+ * no record, or no memory. tree->lock held, as for merging.
+ */
+struct verify *verify_new_locked(struct sync *s, uint64_t record, size_t n);
+void verify_add_locked(struct verify *v, uint64_t node);
+/* Where many are of one collection, that is listed instead. Returns how many are left of @n. */
+size_t verify_merge_locked(struct verify **list, size_t n);
+/* Takes @v. The thread plans again when the tree is as new. */
+void verify_send(struct verify *v);
 
 /* The remote has answered for all items of @b. Takes @b. */
 void sync_apply(struct batch *b, int error);

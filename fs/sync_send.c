@@ -155,19 +155,22 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
 	struct flight f = {.record = wanted ? n->parent->id : k->record,
 			   .content = sent->content_id,
 			   .size = sent->content ? content_size(sent->content) : 0};
+	bool labelled = b->kind == PLAN_REPLACE && !c->name && k->filename &&
+			strcmp(k->filename, k->name) && is_plain(k->filename) &&
+			!known_is_tokened(k);
 	char token[64];
 
-	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) &&
-	    is_plain(k->filename) && !known_is_tokened(k)) {
-		c->token = keep(b, k->filename);
-		return;
-	}
-	if (!c->name)
-		c->name = keep(b, k->name);
-	f.name = c->name;
-	if (c->filler)
+	/* where an earlier one may have arrived, or will yet, the size tells nothing */
+	if (c->filler || (b->kind == PLAN_REPLACE && sent->doubt != LEDGER_FLIGHT_NONE))
 		f.size = -1;
-	if (c->name && node_set_flight(n, ++b->sync->next_token, &f) && node_token(n, token))
+	f.name = c->name ? c->name : k->name;
+	if (!node_set_flight(n, ++b->sync->next_token, &f))
+		return;
+	if (labelled)
+		c->token = keep(b, k->filename);
+	else if (!c->name)
+		c->name = keep(b, k->name);
+	if (!labelled && c->name && node_token(n, token))
 		c->token = keep(b, token);
 }
 
@@ -305,6 +308,7 @@ static int send_call(struct batch *b)
 	case PLAN_FORGET:
 	case PLAN_ADOPT:
 	case PLAN_LOOK:
+	case PLAN_VERIFY:
 	case PLAN_FETCH:
 		break;
 	}

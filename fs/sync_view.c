@@ -17,6 +17,11 @@
 #define NAME_IDLE_MS 150    /* names and deletes: so long after the last of them */
 #define NAME_MOST_MS 2000   /* ... or the first */
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
+/*
+ * What the server said is good for so long. Long enough for what waits for a place among the
+ * uploads, short as what follows is the chance of overwriting what nobody here has seen.
+ */
+#define FRESH_MS 2000
 
 void sync_view_clear(struct sync_view *v)
 {
@@ -192,6 +197,61 @@ static uint64_t collection_id(struct tree *t, uint64_t record)
 	return dir ? dir->id : 0;
 }
 
+/* Told by the server since the user's last change, and lately. */
+static bool is_confirmed(const struct sync_view *v, const struct node *at, int64_t changed_ms)
+{
+	int64_t confirmed_ms = at->known.confirmed_ms;
+
+	return confirmed_ms && confirmed_ms >= changed_ms && v->now_ms - confirmed_ms <= FRESH_MS;
+}
+
+static int64_t changed_ms(const struct node *n)
+{
+	return n->sealed_ms > n->name_ms ? n->sealed_ms : n->name_ms;
+}
+
+/*
+ * Whether others may have changed a file of @record since it was last seen. What is immutable, and
+ * removed by its id, is what it was.
+ */
+static bool is_stale(struct sync *s, const struct sync_view *v, const struct node *n,
+		     uint64_t record)
+{
+	const struct remote_caps *caps = &s->m->remote->caps;
+	struct node *dir = tree_find_locked(s->m->tree, record);
+	struct node *top =
+		dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(s->m->tree, dir) : NULL;
+
+	if ((!caps->replace_keeps_id && !caps->names_unique) || !top)
+		return false;
+	return !is_confirmed(v, dir, changed_ms(n)) && !is_confirmed(v, top, changed_ms(n));
+}
+
+/*
+ * A listing for each file of a long row of saves would be a call for each: where the record was
+ * listed a moment ago, the next ones wait for one another.
+ */
+static bool must_gather(struct sync *s, struct sync_view *v, const struct node *n, uint64_t record)
+{
+	int64_t most_ms = (int64_t)(s->m->options->settle_s * 1000), until_ms = 0;
+	struct node *dir = tree_find_locked(s->m->tree, record);
+	struct node *top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;
+
+	if (s->draining || changed_ms(n) <= s->flush_ms ||
+	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+		return false;
+	if (most_ms > FRESH_MS)
+		most_ms = FRESH_MS;
+	if (dir && dir->known.confirmed_ms)
+		until_ms = dir->known.confirmed_ms + most_ms;
+	if (top && top->known.confirmed_ms && top->known.confirmed_ms + most_ms > until_ms)
+		until_ms = top->known.confirmed_ms + most_ms;
+	if (until_ms <= v->now_ms)
+		return false;
+	due_at(v, until_ms);
+	return true;
+}
+
 static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 {
 	struct tree *t = s->m->tree;
@@ -212,6 +272,9 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.known_name_exact =
 			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
+		.known_stale = !record && n->known.rid && !is_confirmed(v, n, changed_ms(n) + 1) &&
+			       is_stale(s, v, n, n->known.record),
+		.stale = !record && n->parent && is_stale(s, v, n, n->parent->id),
 		.gone = n->gone,
 		.local = n->local,
 		.record = n->parent ? n->parent->id : 0,
@@ -234,6 +297,8 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 	};
 	if (record)
 		i->collection = n->parent ? n->parent->id : 0;
+	if ((i->known_stale || i->stale) && must_gather(s, v, n, plan_stale_record(i)))
+		i->busy = true;
 }
 
 int sync_view_build(struct sync *s, struct sync_view *v)

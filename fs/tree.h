@@ -55,6 +55,11 @@ struct known {
 	char *media_type;
 	int64_t size; /* -1 = not known */
 	int64_t mtime_ns, ctime_ns;
+	/*
+	 * clock_mono_ms() when the server acknowledged these bytes, which are ours; of a directory:
+	 * when it last told, because we wanted to be sure, what is in it. 0 = not in this mount.
+	 */
+	int64_t confirmed_ms;
 	bool filler;
 	bool has_hash; /* of the bytes of `version`: as content_hash() tells it */
 	uint8_t hash[LEDGER_HASH_BYTES];
@@ -98,8 +103,11 @@ struct node {
 	struct known known;
 	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
 	uint64_t seen_seq;  /* the listing it was last seen in */
-	/* the listing that showed it first; a record: the last one that showed a new file in it */
-	uint64_t born_seq;
+	/*
+	 * a file: the last one that a listing showed under the same name of the server's, which had
+	 * to take another one here; 0 = none
+	 */
+	uint64_t namesake;
 
 	/*
 	 * between: the call that is on its way. Without busy: one whose outcome is not known;
@@ -145,6 +153,7 @@ struct node {
 	bool listed; /* the children are complete: what is not here does not exist */
 	int64_t listed_ns;
 	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
+	bool verifying;	     /* a listing is on its way that will set confirmed_ms */
 };
 
 struct tombstone;

@@ -167,6 +167,8 @@ static const char *kind_text(enum plan_kind kind)
 		return "adopt";
 	case PLAN_LOOK:
 		return "look";
+	case PLAN_VERIFY:
+		return "verify";
 	case PLAN_FETCH:
 		return "fetch";
 	case PLAN_CREATE:

@@ -384,7 +384,7 @@ static void login_job(void *ctx)
 		end_refused(f);
 }
 
-/* After a login: on the reading thread, which must only pass on. */
+/* After a login, or when it took too long: on a thread of auth's, which must only pass on. */
 static void on_login(void *ctx, int result)
 {
 	struct fetch *f = ctx;
@@ -419,7 +419,7 @@ static void log_in(struct fetch *f)
 	if (cancelled)
 		fetch_end(f, -ECANCELED);
 	else
-		auth_reload(f->remote->auth, f->generation, on_login, f);
+		auth_reload(f->remote->auth, f->generation, f->deadline_mono_ms, on_login, f);
 }
 
 /* Another way to ask for the same, if there is one that was not tried. */

@@ -20,6 +20,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
 #include "events.h"
 #include "notifier.h"
 #include "reader.h"
@@ -92,6 +93,8 @@ static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 				      : NULL;
 
 	ledger_group_begin(m->ledger);
+	if (old && content_is_dirty(old))
+		content_set_before(sealed, content_id(old));
 	n->content = n->committed = content_id(sealed);
 	n->size = content_size(sealed);
 	n->dirty = true;
@@ -138,6 +141,7 @@ int file_commit(struct mount *m, struct node *n)
 	bool changed = false;
 	int r = 0;
 
+	crash_point("close.begun");
 	tree_lock(m->tree);
 	if (n->gone) {
 		tree_unlock(m->tree);
@@ -152,6 +156,7 @@ int file_commit(struct mount *m, struct node *n)
 	if (c)
 		r = content_seal(c); /* waits for writers of other handles: not under the lock */
 	if (c && !r) {
+		crash_point("close.sealed");
 		tree_lock(m->tree);
 		/*
 		 * ids count up: a later close may have been quicker, and what it committed lies
@@ -166,9 +171,12 @@ int file_commit(struct mount *m, struct node *n)
 		tree_unlock(m->tree);
 		changed = true;
 	}
+	crash_point("close.wanted");
 	if (changed && !r)
 		r = ledger_commit(m->ledger);
-	if (c && (r < 0 || pool_run(m->disk_pool, merge_job, c) < 0))
+	crash_point("close.committed");
+	/* whole in itself: nothing lies below that it could be merged with */
+	if (c && (r < 0 || content_is_complete(c) || pool_run(m->disk_pool, merge_job, c) < 0))
 		content_unref(c);
 	return r;
 }

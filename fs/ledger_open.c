@@ -3,7 +3,7 @@
  * Opening and closing the database, and what is learned on the way: how the last daemon ended.
  *
  * A value "opened" counts the openings, "closed" says which of them ended cleanly, "boot" on which
- * boot of the machine it ran. PRAGMA quick_check reads the whole file, so it is done only after an
+ * boot of the machine it ran; the last two stay as they are while contents are suspect. PRAGMA quick_check reads the whole file, so it is done only after an
  * unclean end on another boot: a kill cannot tear a WAL, a power failure can show what a disk
  * really does.
  *
@@ -22,6 +22,8 @@
 #include <unistd.h>
 
 #include <attachfs/log.h>
+
+#include "crashpoint.h"
 
 #define BOOT_BYTES 64
 
@@ -266,8 +268,33 @@ static void learn_last_end(struct ledger *l)
 	l->opens = ledger_read_number(l, "opened", 0);
 	l->was_unclean = l->opens != ledger_read_number(l, "closed", 0);
 	l->other_boot = l->was_unclean && last && boot[0] && strcmp(last, boot) != 0;
+	l->suspicious = l->other_boot;
 	l->old_synced = ledger_read_number(l, "synced", 0);
 	free(last);
+}
+
+static int put_boot(struct ledger *l)
+{
+	char boot[BOOT_BYTES];
+
+	boot_id(boot);
+	return ledger_put_value(l, "boot", boot, strlen(boot));
+}
+
+int ledger_end_suspicion(struct ledger *l)
+{
+	bool was;
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	was = l->suspicious;
+	pthread_mutex_unlock(&l->lock);
+	if (was)
+		r = put_boot(l);
+	pthread_mutex_lock(&l->lock);
+	l->suspicious = was && r < 0;
+	pthread_mutex_unlock(&l->lock);
+	return r;
 }
 
 static int learn_max_node(struct ledger *l)
@@ -300,15 +327,14 @@ static int quick_check(struct ledger *l, char *message, size_t size)
  * opened. */
 static int begin_opening(struct ledger *l, char *message, size_t size)
 {
-	char boot[BOOT_BYTES];
 	char *dir;
 	int fd, r;
 
+	crash_point("start.ledger");
 	l->opens++;
-	boot_id(boot);
 	r = ledger_put_value(l, "opened", &l->opens, sizeof l->opens);
-	if (r == 0)
-		r = ledger_put_value(l, "boot", boot, strlen(boot));
+	if (r == 0 && !l->suspicious)
+		r = put_boot(l);
 	if (r == 0)
 		r = ledger_commit_to(l, l->queued);
 	if (r < 0)
@@ -438,11 +464,13 @@ void ledger_close(struct ledger *l)
 	pthread_mutex_unlock(&l->lock);
 	pthread_join(l->thread, NULL);
 	r = ledger_sync(l);
-	if (r == 0)
+	crash_point("end.synced");
+	if (r == 0 && !l->suspicious)
 		r = ledger_put_value(l, "closed", &l->opens, sizeof l->opens);
 	if (r == 0)
 		r = ledger_sync(l);
 	if (r < 0)
 		log_errno(r, "ledger: close %s: not all of it is on the disk", l->path);
+	crash_point("end.closed");
 	release(l);
 }

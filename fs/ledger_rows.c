@@ -77,6 +77,7 @@ static const struct ledger_column content_columns[] = {
 	C(key, TEXT),
 	C(base, U64),
 	C(base_len, U64),
+	C(before, U64),
 	C(size, I64),
 	C(complete, BOOL),
 	C_LEN(hash, HASH, has_hash),
@@ -108,6 +109,7 @@ static const struct ledger_column mark_columns[] = {
 	{"used_ns", "", COLUMN_I64, offsetof(struct ledger_mark_row, used_ns), 0},
 	{"pinned", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, pinned), 0},
 	{"dropped", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, dropped), 0},
+	{"before", "", COLUMN_U64, offsetof(struct ledger_mark_row, before), 0},
 };
 
 static const struct ledger_column clean_columns[] = {
@@ -492,7 +494,8 @@ int ledger_upgrade_tables(sqlite3 *db, long version)
 	static const char *const since[LEDGER_SCHEMA_VERSION] = {
 		[1] = "ALTER TABLE node ADD COLUMN fields;"
 		      "ALTER TABLE node ADD COLUMN rfields;",
-		[2] = "ALTER TABLE node ADD COLUMN rhash;",
+		[2] = "ALTER TABLE node ADD COLUMN rhash;"
+		      "ALTER TABLE content ADD COLUMN before DEFAULT 0;",
 	};
 	int r = 0;
 
@@ -530,7 +533,8 @@ static int prepare_drop(struct ledger *l, enum ledger_table table)
 int ledger_prepare(struct ledger *l)
 {
 	int r = prepare(l->writer,
-			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4 WHERE id=?1",
+			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4, before=?5 "
+			"WHERE id=?1",
 			&l->put[TABLE_MARK]);
 
 	if (r == 0)

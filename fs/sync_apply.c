@@ -6,6 +6,7 @@
  */
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "events.h"
 #include "lister.h"
 #include "notifier.h"
@@ -26,7 +28,14 @@
 
 void sync_tell(struct sync *s, uint64_t node)
 {
+	bool drained;
+
+	tree_lock(s->m->tree);
+	drained = !s->m->tree->n_sync;
+	tree_unlock(s->m->tree);
 	calls_wake(s->m->calls, CALL_WAIT_SYNCED, node, 0);
+	if (drained)
+		calls_wake(s->m->calls, CALL_WAIT_DRAINED, 0, 0);
 	sync_wake(s);
 }
 
@@ -38,17 +47,22 @@ void sync_landed_locked(struct sync *s, struct node *n)
 	}
 }
 
-void sync_back_off_locked(struct sync *s, struct node *n)
+int64_t sync_back_off_ms(unsigned tries, uint32_t random)
 {
-	int64_t most = BACK_OFF_FIRST_MS << (n->tries < 8 ? n->tries : 8);
+	int64_t most = BACK_OFF_FIRST_MS << (tries < 8 ? tries : 8);
 
 	if (most > BACK_OFF_MOST_MS)
 		most = BACK_OFF_MOST_MS;
-	n->tries++;
-	/* full jitter: a thousand files refused together do not come back together */
+	return most / 4 + (int64_t)(random % (uint32_t)(most * 3 / 4 + 1));
+}
+
+void sync_back_off_locked(struct sync *s, struct node *n)
+{
 	s->random = s->random * 1664525u + 1013904223u;
-	n->retry_at_ms =
-		clock_mono_ms() + most / 4 + (int64_t)(s->random % (uint32_t)(most * 3 / 4 + 1));
+	/* the low bits of such numbers are the worst */
+	n->retry_at_ms = clock_mono_ms() + sync_back_off_ms(n->tries, s->random >> 8);
+	if (n->tries < UINT_MAX)
+		n->tries++;
 }
 
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message)
@@ -70,6 +84,7 @@ void sync_forget_locked(struct sync *s, struct node *n)
 	node_drop_content_locked(t, n);
 	if (n->in_ledger)
 		ledger_drop_node(t->ledger, n->id);
+	crash_point("forget.row");
 	n->in_ledger = false;
 	n->dirty = n->mtime_dirty = n->unknown = false;
 	n->error = 0;
@@ -127,6 +142,7 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	tree_changed_locked(t, n);
 	tree_changed_locked(t, ghost);
 	ledger_group_end(t->ledger);
+	crash_point("adopt.rows");
 	return 0;
 }
 
@@ -208,8 +224,8 @@ static void content_arrived(const struct sent *sent, struct node *n)
 	char key[NODE_KEY_MAX];
 
 	n->known.size = sent->content ? content_size(sent->content) : 0;
-	known_set_hash(&n->known, sent->content);
 	n->known.confirmed_ms = clock_mono_ms();
+	known_set_hash(&n->known, sent->content);
 	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
@@ -245,6 +261,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	tree_swap_known_locked(t, n, ghost);
 	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
+	crash_point("ghost.row");
 	ghost->change = n->change; /* still the same change, for those that wait for it */
 }
 
@@ -275,16 +292,16 @@ static void created(struct batch *b, size_t i, struct node *n)
  */
 static void take_place(struct batch *b, struct node *n, struct remote_change *c)
 {
-	struct known was = n->known;
+	struct known old = n->known;
 
 	n->known.version = NULL;
 	take_known(b->sync->m->tree, n, c, record_of(b, c, n));
 	free(n->known.version);
-	n->known.version = was.version;
-	n->known.size = was.size;
-	n->known.confirmed_ms = was.confirmed_ms;
-	n->known.filler = was.filler;
-	known_copy_hash(&n->known, &was);
+	n->known.version = old.version;
+	n->known.size = old.size;
+	n->known.confirmed_ms = old.confirmed_ms;
+	n->known.filler = old.filler;
+	known_copy_hash(&n->known, &old);
 }
 
 static void updated(struct batch *b, size_t i, struct node *n)
@@ -575,6 +592,7 @@ void sync_apply(struct batch *b, int error)
 {
 	struct sync *s = b->sync;
 
+	crash_point_of("answered", batch_kind(b));
 	if (!error && bisect(b))
 		return;
 	tree_lock(s->m->tree);
@@ -585,6 +603,7 @@ void sync_apply(struct batch *b, int error)
 		apply_item(b, i, error);
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
+	crash_point_of("applied", batch_kind(b));
 	for (size_t i = 0; i < b->n; i++) {
 		sync_tell(s, b->sent[i].node);
 		if (b->sent[i].after)

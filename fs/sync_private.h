@@ -23,6 +23,8 @@
 #include "sync.h"
 #include "tree.h"
 
+#define SYNC_NAME_IDLE_MS 150 /* names and deletes settle so long after the last of them */
+
 struct sync {
 	struct mount *m;
 	pthread_t thread;
@@ -31,6 +33,8 @@ struct sync {
 	pthread_mutex_t lock; /* leaf: the thread's wake-up */
 	pthread_cond_t wake;
 	bool woken, stop; /* lock */
+	int64_t soon_ms;  /* lock: something changed that is looked at by then; 0 = nothing */
+	int64_t grace_ms; /* constant: so long nothing that changes is due */
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
@@ -70,7 +74,8 @@ struct sent {
 		after; /* a removal, told to this one too: whose earlier identity it is; 0 = none */
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
-	bool in_place; /* upload: the server has it at this very place already */
+	bool in_place; /* upload: the server has a content at this very place already */
+	bool first_try;
 	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
 	uint64_t heir_of;
 	int lost; /* upload: the bytes are not here (any more): negative errno */
@@ -113,6 +118,8 @@ void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
+/* A word for what it does, for crash_point_of(). */
+const char *batch_kind(const struct batch *b);
 /*
  * Some of its items as a call of their own, and out of @b, whose copies of strings they do not need.
  * NULL without memory: @b is as it was.
@@ -145,6 +152,12 @@ void verify_send(struct verify *v);
 
 /* The remote has answered for all items of @b. Takes @b. */
 void sync_apply(struct batch *b, int error);
+/*
+ * How long to wait after a failure that @tries others came before, in a row: pure. Doubles from
+ * half a second to a minute and stays there, for ever; of that a quarter is sure and the rest is
+ * left to @random, so that a thousand files that failed together do not come back together.
+ */
+int64_t sync_back_off_ms(unsigned tries, uint32_t random);
 /* The node's call is over without an outcome: try again later. tree->lock held. */
 void sync_back_off_locked(struct sync *s, struct node *n);
 /* The server will not: wait for the user. tree->lock held. */

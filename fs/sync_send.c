@@ -13,6 +13,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 #define KEPT_MAX 10 /* strings of an item */
@@ -31,6 +32,17 @@ void batch_free(struct batch *b)
 	free(b->items);
 	free(b->sent);
 	free(b);
+}
+
+const char *batch_kind(const struct batch *b)
+{
+	static const char *const words[] = {
+		[PLAN_CREATE] = "create",	   [PLAN_REPLACE] = "replace",
+		[PLAN_UPDATE] = "update",	   [PLAN_REMOVE] = "remove",
+		[PLAN_UPDATE_RECORDS] = "records",
+	};
+
+	return b->n && b->items[0].filler ? "filler" : words[b->kind];
 }
 
 static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
@@ -186,9 +198,11 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 		sent->lost = -ENODATA;
 	else if (!sent->content && !n->dirty && n->size != 0)
 		sent->lost = -EAGAIN;
-	sent->in_place = b->kind == PLAN_REPLACE ||
-			 (n->known.rid && n->parent && n->known.record == n->parent->id &&
-			  c->name && n->known.name && !strcmp(n->known.name, c->name));
+	sent->first_try = !n->tries;
+	sent->in_place = !n->known.filler &&
+			 (b->kind == PLAN_REPLACE ||
+			  (n->known.rid && n->parent && n->known.record == n->parent->id &&
+			   c->name && n->known.name && !strcmp(n->known.name, c->name)));
 	fill_part_name(b, i, n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
 	n->flight_since_ns = clock_real_ns();
@@ -317,8 +331,12 @@ static int send_call(struct batch *b)
 
 void batch_call(struct batch *b)
 {
-	int r = send_call(b);
+	const char *kind = batch_kind(b);
+	int r;
 
+	crash_point_of("ready", kind);
+	r = send_call(b); /* which takes it */
+	crash_point_of("handed-over", kind);
 	if (r == 0)
 		return;
 	for (size_t i = 0; i < b->n; i++) {
@@ -334,6 +352,7 @@ void batch_call(struct batch *b)
 
 void batch_send(struct batch *b)
 {
+	crash_point_of("committed", batch_kind(b));
 	if (sync_is_upload(b->kind))
 		batch_upload(b);
 	else
@@ -345,6 +364,8 @@ void batch_put_off(struct batch *b)
 	for (size_t i = 0; i < b->n; i++) {
 		b->items[i].outcome = REMOTE_RETRY;
 		b->items[i].error = -ENOSPC;
+		snprintf(b->items[i].message, sizeof(b->items[i].message),
+			 "the ledger in the cache directory cannot be written");
 	}
 	sync_apply(b, 0);
 }

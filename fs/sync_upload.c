@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The bytes of an upload: on a pool thread they are first brought into one file (content_flatten)
- * and compared with what the server has. An item whose bytes cannot be had, or need not be sent,
- * leaves the call; the others go on.
+ * The bytes of an upload: on a pool thread they are first brought into one file and hashed
+ * (content_flatten) and compared with what the server has. An item whose bytes cannot be had, or need
+ * not be sent, leaves the call; the others go on.
+ *
+ * What lies in one file already and has nothing to be compared with is hashed while it is being sent.
+ * Only at the first try: should the bytes turn out to be unreadable, the second one says so.
  */
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 /*
@@ -124,6 +129,7 @@ static void apply_unchanged(struct batch *b)
 		unchanged_locked(s, sent, n);
 		tree_release_locked(s->m->tree, n);
 	}
+	crash_point("unchanged.row");
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
 	if (again) {
@@ -150,15 +156,25 @@ static void apply_unreadable(struct batch *b, int r)
 	sync_apply(b, 0);
 }
 
-/* All bytes in one file; a lost clean content was evicted a moment ago, and is fetched again. */
-static int make_ready(const struct sent *sent, struct remote_change *c)
+/* Whether it can be sent before its hash is known. */
+static bool hash_can_wait(const struct sent *sent)
+{
+	return sent->first_try && !sent->in_place && !sent->heir_of && sent->content &&
+	       content_is_dirty(sent->content) && content_is_complete(sent->content);
+}
+
+/*
+ * All bytes in one file, hashed unless that can wait; a lost clean content was evicted a moment ago,
+ * and is fetched again.
+ */
+static int make_ready(const struct sent *sent, struct remote_change *c, bool hash)
 {
 	struct content_extent extent = {.where = CONTENT_END};
 	int r = 0;
 
 	if (sent->lost)
 		return sent->lost;
-	if (sent->content && content_is_dirty(sent->content))
+	if (hash && sent->content && content_is_dirty(sent->content))
 		r = content_flatten(sent->content);
 	if (!r && sent->content && content_size(sent->content) > 0)
 		r = content_map(sent->content, 0, 1, &extent);
@@ -187,22 +203,45 @@ static bool leave(struct batch *b, size_t i, int error)
 	return true;
 }
 
+/* The server may have taken it by now: then it is clean. */
+static void hash_late(struct content *c)
+{
+	int r = content_flatten(c);
+
+	if (r == -EINVAL && !content_is_dirty(c))
+		r = content_finish(c);
+	if (r < 0)
+		log_errno(r, "sync: content %llu, while it is sent",
+			  (unsigned long long)content_id(c));
+	content_unref(c);
+}
+
 static void upload_job(void *ctx)
 {
 	struct batch *b = ctx;
+	struct content **late = calloc(b->n, sizeof(struct content *));
+	size_t n_late = 0;
 
 	for (size_t i = 0; i < b->n;) {
-		int r = make_ready(&b->sent[i], &b->items[i]);
+		bool can_wait = late && hash_can_wait(&b->sent[i]);
+		int r = make_ready(&b->sent[i], &b->items[i], !can_wait);
 
-		if (!r && !is_unchanged(b, i))
+		if (!r && can_wait)
+			late[n_late++] = content_ref(b->sent[i].content);
+		if (!r && (can_wait || !is_unchanged(b, i))) {
 			i++;
-		else if (!leave(b, i, r))
-			return;
+		} else if (!leave(b, i, r)) {
+			b = NULL;
+			break;
+		}
 	}
-	if (b->n)
+	if (b && b->n)
 		batch_call(b);
 	else
 		batch_free(b);
+	for (size_t i = 0; i < n_late; i++)
+		hash_late(late[i]);
+	free(late);
 }
 
 void batch_upload(struct batch *b)

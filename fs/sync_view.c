@@ -14,8 +14,7 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS 150    /* names and deletes: so long after the last of them */
-#define NAME_MOST_MS 2000   /* ... or the first */
+#define NAME_MOST_MS 2000   /* names and deletes: so long after the first of them at most */
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 /*
  * What the server said is good for so long. Long enough for what waits for a place among the
@@ -85,7 +84,7 @@ static void settle_names(struct sync *s, struct sync_view *v)
 		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
 			add_to_burst(&moves, n->name_ms);
 	}
-	v->names_settled = s->draining || is_over(v, &names, NAME_IDLE_MS, NAME_MOST_MS);
+	v->names_settled = s->draining || is_over(v, &names, SYNC_NAME_IDLE_MS, NAME_MOST_MS);
 	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
 			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
 			   is_over(v, &moves, rest_ms, most_ms);
@@ -93,8 +92,9 @@ static void settle_names(struct sync *s, struct sync_view *v)
 
 static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)
 {
+	/* with write=through somebody waits for it, but for an empty one, see ops_file.c */
 	if (s->draining || n->sealed_ms <= s->flush_ms ||
-	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+	    (s->m->options->write == OPTIONS_WRITE_THROUGH && n->size != 0))
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))
@@ -219,8 +219,9 @@ static bool is_stale(struct sync *s, const struct sync_view *v, const struct nod
 {
 	const struct remote_caps *caps = &s->m->remote->caps;
 	struct node *dir = tree_find_locked(s->m->tree, record);
-	struct node *top =
-		dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(s->m->tree, dir) : NULL;
+	struct node *top = dir && dir->kind == NODE_RECORD
+				   ? tree_collection_of_locked(s->m->tree, dir)
+				   : NULL;
 
 	if ((!caps->replace_keeps_id && !caps->names_unique) || !top)
 		return false;

@@ -158,6 +158,8 @@ struct node {
 
 struct tombstone;
 
+#define TREE_TOUCHED_MAX 8
+
 struct tree {
 	pthread_mutex_t lock;
 	struct ledger *ledger;
@@ -178,6 +180,10 @@ struct tree {
 	size_t n_sync;
 	/* remote ids we removed lately: late listings must not bring them back */
 	struct tombstone *tombstones;
+
+	/* directories whose times are newer than their rows */
+	uint64_t touched[TREE_TOUCHED_MAX];
+	size_t n_touched;
 
 	void (*sync_wake)(void *ctx); /* called under lock when a node joins the sync list */
 	void *sync_ctx;
@@ -222,6 +228,12 @@ void tree_release_locked(struct tree *t, struct node *n);
 
 /* Queue its row; does nothing for a node that has none yet. */
 void tree_put_locked(struct tree *t, struct node *n);
+/*
+ * The times of a directory have moved with an entry. Its row follows soon, once for a burst of
+ * entries that come and go: a row may be long, and each of them commits.
+ */
+void tree_touch_locked(struct tree *t, struct node *dir);
+void tree_put_touched_locked(struct tree *t);
 /* Something of it may have to go to the server: put the row, join the sync list. */
 void tree_changed_locked(struct tree *t, struct node *n);
 /* Leave the sync list when the halves are equal. */

@@ -18,6 +18,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "notifier.h"
 #include "tree.h"
 #include "tree_private.h"
@@ -383,6 +384,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (version)
 		tree_keep_overwritten_locked(t, n, k);
 	k->filler = !version && was->filler;
+	if (!version)
+		k->confirmed_ms = was->confirmed_ms;
 	if (!version && (k->size < 0 || k->size == was->size))
 		known_copy_hash(k, was);
 	if (!version && k->size < 0)
@@ -601,6 +604,7 @@ void tree_listing_end(struct tree *t, uint64_t mark, uint64_t collection, uint64
 	}
 	ledger_group_end(t->ledger);
 	tree_unlock(t);
+	crash_point("listing.applied");
 }
 
 void tree_record_vanished(struct tree *t, uint64_t mark, uint64_t record)

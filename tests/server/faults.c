@@ -44,6 +44,7 @@ static const char *unknown_key(const json_t *rule)
 		"cut_upload_after",
 		"reset",
 		"drop_reply",
+		"done",
 		"ignore_range",
 		"bytes_per_second",
 		"truncate_declared",
@@ -116,6 +117,7 @@ static struct fault *fault_new(const json_t *rule)
 	fault->hang = flag(rule, "hang");
 	fault->reset = flag(rule, "reset");
 	fault->drop_reply = flag(rule, "drop_reply");
+	fault->done = flag(rule, "done");
 	fault->ignore_range = flag(rule, "ignore_range");
 	return fault;
 }

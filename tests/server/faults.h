@@ -41,6 +41,7 @@ struct fault {
 	bool hang;
 	bool reset;
 	bool drop_reply;
+	bool done; /* with a status: it is carried out all the same */
 	bool ignore_range;
 };
 

@@ -235,8 +235,8 @@ static void test_a_content_comes_back_as_it_was_put(void **state)
 
 	(void)state;
 	assert_int_equal(ledger_put_content(l, &c), 0);
-	assert_int_equal(ledger_mark_content(l, 5, 60, true, false), 0);
-	assert_int_equal(ledger_mark_content(l, 99, 60, true, false), 0);
+	assert_int_equal(ledger_mark_content(l, 5, 60, true, false, 0), 0);
+	assert_int_equal(ledger_mark_content(l, 99, 60, true, false, 0), 0);
 	assert_int_equal(ledger_each_content(l, see_content, &seen), 0);
 	assert_int_equal(seen.count, 1);
 	assert_int_equal(seen.content.file, 5);
@@ -417,13 +417,15 @@ static void test_a_ledger_of_the_first_version_is_upgraded(void **state)
 	(void)state;
 	check_upgrade("PRAGMA user_version=1", "ALTER TABLE node DROP COLUMN fields;"
 					       "ALTER TABLE node DROP COLUMN rfields;"
-					       "ALTER TABLE node DROP COLUMN rhash");
+					       "ALTER TABLE node DROP COLUMN rhash;"
+					       "ALTER TABLE content DROP COLUMN before");
 }
 
 static void test_a_ledger_of_the_second_version_is_upgraded(void **state)
 {
 	(void)state;
-	check_upgrade("PRAGMA user_version=2", "ALTER TABLE node DROP COLUMN rhash");
+	check_upgrade("PRAGMA user_version=2", "ALTER TABLE node DROP COLUMN rhash;"
+					       "ALTER TABLE content DROP COLUMN before");
 }
 
 static int end_walk(void *ctx, const struct ledger_node *n)
@@ -475,9 +477,10 @@ static void test_the_thread_commits_and_syncs_by_itself(void **state)
 	ledger_close(l);
 }
 
-static void count_hook(void *ctx)
+static int count_hook(void *ctx)
 {
 	(*(int *)ctx)++;
+	return 0;
 }
 
 static void test_many_rows_are_one_sync(void **state)

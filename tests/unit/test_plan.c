@@ -144,6 +144,13 @@ static struct plan_item unknown(struct plan_item it)
 	return it;
 }
 
+static struct plan_item stale(struct plan_item it)
+{
+	it.stale = true;
+	it.known_stale = it.known;
+	return it;
+}
+
 static struct plan_item local(struct plan_item it)
 {
 	it.local = true;
@@ -317,6 +324,36 @@ static void test_unknown_outcomes_are_looked_at_once_per_record(void **state)
 	EXPECT(&perscom, items, "look 1 3; look 2 4");
 	items[3].flight_record = 1; /* moved since */
 	EXPECT(&perscom, items, "look 1 3 4; look 2");
+}
+
+static void test_nothing_is_overwritten_or_removed_before_a_look_at_its_record(void **state)
+{
+	struct plan_item items[] = {stale(written(remote(1, "a"))), stale(gone(2, "b")),
+				    stale(wish(3, "c")), stale(moved(4, "d", "e")),
+				    stale(in_record(wish(5, "f"), 2)), gone(6, "g"),
+				    stale(unsettled(written(remote(7, "h"))))};
+
+	(void)state;
+	/* what only adds, or changes a name, hurts nobody where ids are what counts */
+	EXPECT(&perscom, items, "verify 1 2; update 4=e; remove 6; create 3=c+t; create 5=f+t");
+	/* there a new name may be somebody else's by now, and a rename is an upload to one */
+	EXPECT(&servicemax, items, "verify 1 2 3; verify 5; remove 6; fetch 4");
+	for (size_t i = 0; i < 3; i++)
+		items[i].stale = items[i].known_stale = false;
+	EXPECT(&perscom, items,
+	       "update 4=e; remove 2 6; replace 1+t; create 3=c+t; create 5=f+t");
+}
+
+static void test_missing_bytes_are_fetched_before_anything_settles(void **state)
+{
+	struct plan_item items[] = {unsettled(written(remote(1, "a"))),
+				    unsettled(stale(written(moved(2, "b", "c"))))};
+
+	(void)state;
+	items[0].content_local = items[1].content_local = false;
+	EXPECT(&perscom, items, "fetch 1; fetch 2");
+	items[0].local = true;
+	EXPECT(&perscom, items, "fetch 2");
 }
 
 static void test_unsettled_items_wait_for_their_time(void **state)
@@ -1049,6 +1086,9 @@ int main(void)
 		cmocka_unit_test(test_bisected_items_go_alone),
 		cmocka_unit_test(test_busy_and_parked_items_get_no_call),
 		cmocka_unit_test(test_unknown_outcomes_are_looked_at_once_per_record),
+		cmocka_unit_test(
+			test_nothing_is_overwritten_or_removed_before_a_look_at_its_record),
+		cmocka_unit_test(test_missing_bytes_are_fetched_before_anything_settles),
 		cmocka_unit_test(test_unsettled_items_wait_for_their_time),
 		cmocka_unit_test(test_local_names_are_never_sent),
 		cmocka_unit_test(test_a_local_name_steps_aside_when_unique_names_need_its_place),

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import stat
+import sys
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_the_working_directory_stays_one_while_the_first_listing_comes_in(drive)
     """The first that anybody does in the mount is to change into a record."""
     m = drive(start=False)
     m.start(look=False)
-    told = run("sh", "-c", "sleep 0.3; exec /bin/pwd -P", cwd=m / "users/Ada Byron").stdout
+    program = "import os, time; time.sleep(0.3); print(os.getcwd())"
+    told = run(sys.executable, "-c", program, cwd=m / "users/Ada Byron").stdout
     assert told == f"{m / 'users/Ada Byron'}\n"
 
 

@@ -114,6 +114,7 @@ def test_a_full_disk_is_enospc_and_harms_nothing(drive, small_disk):
             assert (m / ADA / "large.bin").read_bytes() == uncached
         except OSError as e:
             assert e.errno == errno.ENOSPC
+    assert "no room for what is written" in m.log()
     os.unlink(m / "users/Nobody/too-much.bin")
     assert (m / ADA / "large.bin").read_bytes() == uncached
     (m / "users/Nobody/again.bin").write_bytes(b"again" * 10_000)

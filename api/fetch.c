@@ -450,10 +450,13 @@ static void tell_refusal(const struct fetch *f, int status)
 	const char *remedy = missing && f->source->remedy ? f->source->remedy : "";
 	json_t *body = json_parse(f->error_words, strlen(f->error_words), NULL, 0);
 	char words[200];
+	bool gone;
 
 	call_find_words(body, f->error_words, strlen(f->error_words), words, sizeof(words));
 	json_decref(body);
-	log_line(f->source->unsure && missing ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+	/* deleted by somebody meanwhile, and the program is told so: no failure of anything */
+	gone = missing && (f->source->unsure || (!*remedy && status != 405));
+	log_line(gone ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
 		 "read attachment %s: the storage answered with status %d%s%s%s%s", f->file.id,
 		 status, *words ? ": " : "", words, *remedy ? "; " : "", remedy);
 }

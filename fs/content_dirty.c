@@ -9,9 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <attachfs/log.h>
+
+#include "crashpoint.h"
 
 #define SIZE_LIMIT ((uint64_t)INT64_MAX - CONTENT_BLOCK_BYTES)
 
@@ -30,6 +33,7 @@ static struct content *new_dirty_store_locked(struct content_store *s)
 	c->refs = 1;
 	c->dirty = c->claimed = true;
 	content_insert_store_locked(c);
+	content_ahead_store_locked(s);
 	return c;
 }
 
@@ -131,6 +135,7 @@ int content_write_begin(struct content *c, uint64_t off, uint64_t len, int *ret_
 
 void content_write_end(struct content *c, uint64_t off, uint64_t len)
 {
+	crash_point("write.done");
 	content_lock(c);
 	if (len > 0) {
 		/* A truncate meanwhile may have given the room back; the bytes are there. */
@@ -260,6 +265,16 @@ static int put_base_rows_locked(struct content *c)
 	return r;
 }
 
+/* Nearly always it ends there already, and asking is cheaper than the inode written once more. */
+static int end_file_at(int fd, int64_t size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && st.st_size == size)
+		return 0;
+	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
 static int seal_locked(struct content *c)
 {
 	struct content_live *live = c->live;
@@ -272,12 +287,16 @@ static int seal_locked(struct content *c)
 	fd = content_fd_locked(c, false);
 	if (fd < 0 && fd != -ENOENT)
 		return fd;
-	if (fd >= 0 && ftruncate(fd, (off_t)c->size) < 0)
-		return -errno;
+	if (fd >= 0)
+		r = end_file_at(fd, c->size);
+	if (r < 0)
+		return r;
+	crash_point("seal.cut");
 	give_room_back_locked(c);
 	c->sealed = true;
 	c->complete = live->present.bytes == (uint64_t)c->size;
 	r = put_base_rows_locked(c);
+	crash_point("seal.base-row");
 	if (r == 0 && c->complete && live->base)
 		r = content_retire_room_locked(c, 1);
 	if (r < 0) {

@@ -34,7 +34,9 @@ static int open_file(struct content_store *s, uint64_t file, bool create)
 	fd = openat(s->objects_fd, name, flags, 0600);
 	if (fd < 0 && errno == ENOENT && create) {
 		name[2] = '\0';
-		if (mkdirat(s->objects_fd, name, 0700) < 0 && errno != EEXIST)
+		if (mkdirat(s->objects_fd, name, 0700) == 0)
+			fsync(s->objects_fd); /* once for each of 256 */
+		else if (errno != EEXIST)
 			return -errno;
 		name[2] = '/';
 		fd = openat(s->objects_fd, name, flags, 0600);
@@ -54,12 +56,56 @@ int content_fd_locked(struct content *c, bool create)
 	return fd;
 }
 
+void content_make_file(struct content_store *s, uint64_t file)
+{
+	int fd = open_file(s, file, true);
+
+	if (fd >= 0)
+		close(fd);
+}
+
 int content_unlink(struct content_store *s, uint64_t file)
 {
 	char name[CONTENT_NAME_BYTES];
 
 	content_name(file, name);
 	return unlinkat(s->objects_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int content_sync_dir(struct content_store *s, uint64_t file)
+{
+	char name[CONTENT_NAME_BYTES];
+	int fd, r;
+
+	content_name(file, name);
+	name[2] = '\0';
+	fd = openat(s->objects_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	r = fsync(fd) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+int content_sync_bytes(struct content_store *s, uint64_t file)
+{
+	char name[CONTENT_NAME_BYTES];
+	int fd, r;
+
+	content_name(file, name);
+	fd = openat(s->objects_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) /* empty, or deleted since */
+		return errno == ENOENT ? 0 : -errno;
+	r = fdatasync(fd) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+int content_sync_file(struct content_store *s, uint64_t file)
+{
+	int r = content_sync_bytes(s, file);
+
+	return r < 0 ? r : content_sync_dir(s, file);
 }
 
 int content_pwrite(int fd, const void *data, size_t len, uint64_t off)

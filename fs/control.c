@@ -435,7 +435,10 @@ static void read_command(struct call *c, struct control *k)
 		return;
 	}
 	c->step = 1;
-	call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);
+	if (k->command == COMMAND_SYNC)
+		call_park_soft(c, CALL_WAIT_DRAINED, 0, PROGRESS_MS);
+	else
+		call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);
 	pthread_mutex_unlock(&k->lock);
 }
 

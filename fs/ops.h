@@ -42,6 +42,8 @@ struct handle {
 	struct node *node; /* alive: the node counts its handles */
 	uint64_t version;  /* of the node's content when opened: another one now = stale */
 	int flags;
+	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
+	bool flushed;
 	bool error_told; /* fsync reported the node's write-back error through this handle */
 };
 
@@ -141,6 +143,11 @@ int file_empty_locked(struct mount *m, struct node *n);
  * ledger's commit: 0 or -errno. No lock held.
  */
 int file_commit(struct mount *m, struct node *n);
+/*
+ * What was written since the last commit can never be whole: back to what was committed, or gone if
+ * nothing ever was. The program is to be told. No lock held.
+ */
+void file_abandon(struct mount *m, struct node *n);
 /*
  * Missing bytes of @clean will be asked for on behalf of @n. -ESTALE when the server has another
  * version by now. tree->lock held.

@@ -87,7 +87,7 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 }
 
 /* Cut or extend; without a handle it is as if opened, cut and closed. No lock held. */
-static int set_size(struct mount *m, struct node *n, uint64_t size, const struct handle *by_handle)
+static int set_size(struct mount *m, struct node *n, uint64_t size, struct handle *by_handle)
 {
 	struct content *c = NULL;
 	int r;
@@ -96,6 +96,8 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, const struct
 		content_unref(c);
 		c = NULL;
 		tree_lock(m->tree);
+		if (by_handle)
+			by_handle->flushed = false;
 		r = size || by_handle ? 0 : file_empty_locked(m, n);
 		if (!r && by_handle && by_handle->version != n->version)
 			r = -ESTALE;

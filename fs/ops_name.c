@@ -15,6 +15,7 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "lister.h"
 #include "notifier.h"
 
@@ -62,7 +63,7 @@ static void touch_dir_locked(struct mount *m, struct node *dir)
 
 	/* the time it has may be of a server whose clock is ahead: it changes all the same */
 	dir->mtime_ns = dir->ctime_ns = now_ns > dir->mtime_ns ? now_ns : dir->mtime_ns + 1;
-	tree_put_locked(m->tree, dir);
+	tree_touch_locked(m->tree, dir);
 }
 
 /* ---- create ---- */
@@ -82,6 +83,7 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 	n->local = names_is_local(m->options->local_names, name);
 	n->name_ms = clock_mono_ms();
 	touch_dir_locked(m, dir);
+	crash_point("creat.made");
 	return n;
 }
 
@@ -299,8 +301,10 @@ void remove_node_locked(struct mount *m, struct node *n)
 /* @node, @other: of what has changed; 0 = none. */
 static void finish_name(struct call *c, int r, uint64_t node, uint64_t other)
 {
+	crash_point("name.changed");
 	if (!r)
 		r = ledger_commit(c->m->ledger);
+	crash_point("name.committed");
 	if (r < 0 || c->m->options->write != OPTIONS_WRITE_THROUGH)
 		call_fail(c, r);
 	else
@@ -437,6 +441,35 @@ static int exchange_checked_locked(struct mount *m, struct node *a, struct node 
 	return r ? r : exchange_locked(m, a, b);
 }
 
+/* What waited for the bytes of @target waits for those of @n now, as does @target itself. */
+static void replace_after_locked(struct tree *t, struct node *target, const struct node *n)
+{
+	target->after = n->id;
+	if (target->known.rid)
+		return; /* then nothing was replaced by it that is not settled */
+	for (struct node *g = t->sync_first; g; g = g->sync_next)
+		if (g->gone && g->after == target->id) {
+			g->after = n->id;
+			tree_put_locked(t, g);
+		}
+}
+
+/*
+ * @target goes and @n takes its place. Until the bytes of @n are safe, here against a power failure
+ * and then on the server, what there was can come back.
+ */
+static void replace_node_locked(struct mount *m, struct node *target, const struct node *n)
+{
+	struct content *c = n->dirty && n->content ? content_get(m->store, n->content) : NULL;
+
+	if (c && target->dirty && target->content)
+		content_set_before(c, target->content);
+	if (c)
+		replace_after_locked(m->tree, target, n);
+	content_unref(c);
+	remove_node_locked(m, target);
+}
+
 static int rename_locked(struct mount *m, struct node *n, struct node *dir, struct node *target,
 			 const char *name, unsigned flags)
 {
@@ -459,7 +492,7 @@ static int rename_locked(struct mount *m, struct node *n, struct node *dir, stru
 		return r;
 	ledger_group_begin(m->ledger);
 	if (target)
-		remove_node_locked(m, target);
+		replace_node_locked(m, target, n);
 	r = tree_move_locked(m->tree, n, dir, name);
 	if (!r) {
 		touch_dir_locked(m, old_dir);
@@ -499,6 +532,7 @@ static void commit_then_rename_unlock(struct call *c, struct node *n)
 
 	tree_unlock(m->tree);
 	r = h ? file_commit(m, n) : -ENOMEM;
+	crash_point("name.closed-first");
 	if (h)
 		handle_drop(m, h);
 	c->flags = 1; /* once */

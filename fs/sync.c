@@ -17,12 +17,13 @@
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
-#define MAX_UPLOADS   64 /* files */
-#define TELL_MOST     5	 /* names of what is left at the end */
+#define MAX_UPLOADS   256 /* files */
+#define TELL_MOST     5	  /* names of what is left at the end */
 
 void sync_wake(struct sync *s)
 {
@@ -32,9 +33,33 @@ void sync_wake(struct sync *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/*
+ * Something changed. Every program that writes comes here at each of its calls, and nothing of it is
+ * due before it has settled: one look then is early enough for all that changed in between.
+ */
 static void wake_from_tree(void *ctx)
 {
-	sync_wake(ctx);
+	struct sync *s = ctx;
+
+	if (!s->grace_ms) {
+		sync_wake(s);
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	if (!s->soon_ms && !s->woken) {
+		s->soon_ms = clock_mono_ms() + s->grace_ms;
+		pthread_cond_signal(&s->wake);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static int64_t grace_ms(const struct options *o)
+{
+	int64_t settle_ms = (int64_t)(o->settle_s * 1000);
+
+	if (o->write == OPTIONS_WRITE_THROUGH)
+		return 0;
+	return settle_ms < SYNC_NAME_IDLE_MS ? settle_ms : SYNC_NAME_IDLE_MS;
 }
 
 /* ---- doing it ---- */
@@ -45,6 +70,8 @@ struct todo {
 	uint64_t looks[64], fetches[64];
 	uint64_t first_look; /* the number of looks[0] */
 	size_t n_looks, n_fetches;
+	struct verify *verifies[64];
+	size_t n_verifies;
 	bool again;
 };
 
@@ -88,6 +115,22 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 	}
 }
 
+static void take_verify(struct sync *s, const struct plan *p, const struct plan_call *call,
+			const struct sync_view *v, struct todo *todo)
+{
+	const struct plan_item *it = &v->items[p->entries[call->first].item];
+	struct verify *verify;
+
+	if (todo->n_verifies == sizeof(todo->verifies) / sizeof(todo->verifies[0]))
+		return;
+	verify = verify_new_locked(s, plan_stale_record(it), call->n);
+	if (!verify)
+		return;
+	for (size_t i = call->first; i < call->first + call->n; i++)
+		verify_add_locked(verify, v->nodes[p->entries[i].item]->id);
+	todo->verifies[todo->n_verifies++] = verify;
+}
+
 /* More would only wait in the engine's queue; where a call carries many files, 16 full ones. */
 static unsigned max_uploads(const struct sync *s)
 {
@@ -106,6 +149,9 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		return;
 	case PLAN_LOOK:
 		take_look(s, p, call, v, todo);
+		return;
+	case PLAN_VERIFY:
+		take_verify(s, p, call, v, todo);
 		return;
 	case PLAN_FETCH:
 		if (todo->n_fetches < sizeof(todo->fetches) / sizeof(todo->fetches[0])) {
@@ -132,14 +178,30 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		s->uploads += (unsigned)call->n;
 }
 
+/*
+ * What is in flight is known to be in flight before it flies. Of uploads also after a power failure:
+ * one that was forgotten would be sent a second time, or taken for somebody else's change.
+ */
+static int commit_todo(struct sync *s, const struct todo *todo)
+{
+	bool uploads = false;
+
+	for (size_t i = 0; i < todo->n_batches; i++) {
+		crash_point_of("planned", batch_kind(todo->batches[i]));
+		uploads |= sync_is_upload(todo->batches[i]->kind);
+	}
+	return uploads ? ledger_sync(s->m->ledger) : ledger_commit(s->m->ledger);
+}
+
 static void do_todo(struct sync *s, struct todo *todo)
 {
-	/* what is in flight is known to be in flight before it flies */
-	if (todo->n_batches && ledger_commit(s->m->ledger) < 0) {
+	if (todo->n_batches && commit_todo(s, todo) < 0) {
 		for (size_t i = 0; i < todo->n_batches; i++)
 			batch_put_off(todo->batches[i]);
 		todo->n_batches = 0;
 	}
+	for (size_t i = 0; i < todo->n_verifies; i++)
+		verify_send(todo->verifies[i]);
 	for (size_t i = 0; i < todo->n_looks; i++)
 		sync_look(s, todo->looks[i], todo->first_look + i);
 	for (size_t i = 0; i < todo->n_fetches; i++)
@@ -157,6 +219,7 @@ int64_t sync_plan(struct sync *s)
 	int r;
 
 	tree_lock(t);
+	tree_put_touched_locked(t);
 	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
@@ -166,6 +229,7 @@ int64_t sync_plan(struct sync *s)
 			break;
 		take_call(s, &plan, &plan.calls[i], &v, &todo);
 	}
+	todo.n_verifies = verify_merge_locked(todo.verifies, todo.n_verifies);
 	s->held_at =
 		!r && !plan.n_calls && !s->in_flight && v.next_ms == INT64_MAX ? t->changes : 0;
 	tree_unlock(t);
@@ -213,13 +277,14 @@ static void *sync_main(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
-		int64_t began;
+		int64_t began, until = s->soon_ms && s->soon_ms < next_ms ? s->soon_ms : next_ms;
 
-		if (!s->woken && next_ms > clock_mono_ms()) {
-			sleep_until(s, next_ms);
+		if (!s->woken && until > clock_mono_ms()) {
+			sleep_until(s, until);
 			continue;
 		}
 		s->woken = false;
+		s->soon_ms = 0;
 		pthread_mutex_unlock(&s->lock);
 		began = clock_mono_ms();
 		next_ms = sync_plan(s);
@@ -251,6 +316,7 @@ int sync_new(struct mount *m, struct sync **ret_sync)
 	if (!s)
 		return -ENOMEM;
 	s->m = m;
+	s->grace_ms = grace_ms(m->options);
 	s->flush_ms = 0;
 	s->random = (uint32_t)clock_real_ns() | 1;
 	s->next_token = (uint64_t)clock_real_ns();

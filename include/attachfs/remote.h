@@ -114,7 +114,11 @@ enum remote_outcome {
 	REMOTE_DONE, /* the server has it; `file` says what it holds now */
 	REMOTE_GONE, /* update, replace: there is no such file any more; remove: it was gone already (a success) */
 	REMOTE_REFUSED, /* the server will not: `error` and `message`; asking again is no use */
-	REMOTE_RETRY,	/* not done, for a reason that passes (network, 429, 5xx): try later */
+	/*
+	 * not done, for a reason that passes (network, 429, 5xx): try later. -ESTALE from a
+	 * replace: not even sent, as there is another version now than `version`.
+	 */
+	REMOTE_RETRY,
 	REMOTE_UNKNOWN, /* may have been done: look (list_record) before trying again (P-22) */
 };
 

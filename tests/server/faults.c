@@ -31,6 +31,7 @@ static const char *unknown_key(const json_t *rule)
 		"port",
 		"method",
 		"match",
+		"unless",
 		"skip",
 		"count",
 		"latency_ms",
@@ -102,6 +103,7 @@ static struct fault *fault_new(const json_t *rule)
 	if (fault->method && strcasecmp(fault->method, "any") == 0)
 		fault->method = NULL;
 	fault->match = string(fault->rule, "match");
+	fault->unless = string(fault->rule, "unless");
 	fault->skip = number(rule, "skip", 0);
 	fault->count = number(rule, "count", -1);
 	fault->latency_ms = number(rule, "latency_ms", 0);
@@ -174,6 +176,7 @@ static bool fits(const struct fault *fault, enum port_kind port, const char *met
 {
 	return fault->ports[port] && (!fault->method || strcasecmp(fault->method, method) == 0) &&
 	       (!fault->match || strstr(path, fault->match)) &&
+	       (!fault->unless || !strstr(path, fault->unless)) &&
 	       (fault->count < 0 || fault->struck < fault->count);
 }
 

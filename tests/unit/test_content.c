@@ -393,6 +393,75 @@ static void test_open_contents_go_when_closed_and_to_lost_found_when_killed(void
 	assert_int_equal(count_in("lost+found"), 1);
 }
 
+static unsigned count_objects(void)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < 256; i++) {
+		char sub[16], path[128];
+
+		snprintf(sub, sizeof sub, "objects/%02x", i);
+		snprintf(path, sizeof path, "%s/%s", store_path, sub);
+		if (access(path, F_OK) == 0)
+			count += count_in(sub);
+	}
+	return count;
+}
+
+/* New contents in quick succession, until files are there that nobody has written to yet. */
+static void write_until_files_are_made_ahead(struct content *c[static 20], unsigned others)
+{
+	struct timespec pause = {.tv_nsec = 10000000};
+
+	for (unsigned i = 0; i < 20; i++) {
+		char text[16];
+
+		snprintf(text, sizeof text, "words %u", i);
+		c[i] = dirty_with(text);
+	}
+	for (unsigned i = 0; i < 3000 && count_objects() <= others + 20; i++)
+		nanosleep(&pause, NULL);
+	assert_true(count_objects() > others + 20);
+}
+
+static void test_files_made_ahead_leave_no_trace(void **state)
+{
+	struct content *c[20];
+	pid_t pid;
+	int status;
+
+	(void)state;
+	write_until_files_are_made_ahead(c, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		struct content *late = dirty_with("in a file that was there");
+
+		assert_int_equal(content_seal(c[i]), 0);
+		expect(late, "in a file that was there", 24);
+		content_unref(late);
+	}
+	expect(c[19], "words 19", 8);
+	for (unsigned i = 0; i < 20; i++)
+		content_unref(c[i]);
+	close_store();
+	/* all but one that may have been on its way to a content already gone: see below */
+	assert_in_range(count_objects(), 20, 22);
+	open_store();
+	assert_int_equal(count_objects(), 20);
+	close_store();
+	pid = fork();
+	if (pid == 0) {
+		open_store();
+		write_until_files_are_made_ahead(c, 20);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_true(count_objects() > 40);
+	open_store();
+	assert_int_equal(count_objects(), 20);
+	assert_int_equal(count_in("lost+found"), 20);
+}
+
 static void test_sparse_files_read_as_zeros_and_seek_as_holes(void **state)
 {
 	struct content *c = dirty_with("head");
@@ -491,6 +560,37 @@ static void test_merge_moves_down_into_a_base_nobody_wants(void **state)
 	c = content_get(store, id);
 	expect(c, "0B234567\0\0\0\0\0\0\0\0\0\0\0C", 20);
 	content_unref(c);
+}
+
+/* Killed between the copying and the rows: the base's file is of the size of what lies over it. */
+static void test_a_merge_that_was_cut_off_costs_nothing(void **state)
+{
+	static const uint64_t sizes[] = {4, 20};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct content *a = sealed_with("0123456789"), *b = content_new_dirty(store, a, 4);
+		uint64_t id = content_id(b);
+		char path[128], expected[32] = "0B23";
+
+		assert_int_equal(write_at(b, 1, "B", 1), 0);
+		assert_int_equal(content_truncate(b, sizes[i]), 0);
+		assert_int_equal(content_seal(b), 0);
+		snprintf(path, sizeof path, "%s/objects/%02x/%016llx", store_path,
+			 (unsigned)(content_id(a) & 0xff), (unsigned long long)content_id(a));
+		content_drop(a);
+		content_unref(a);
+		content_unref(b);
+		close_store();
+		assert_int_equal(truncate(path, (off_t)sizes[i]), 0);
+		open_store();
+		b = content_get(store, id);
+		assert_non_null(b);
+		expect(b, expected, sizes[i]);
+		assert_int_equal(content_merge(b), 0);
+		expect(b, expected, sizes[i]);
+		content_unref(b);
+	}
 }
 
 static void test_dropped_dirty_contents_are_deleted_once_the_ledger_says_so(void **state)
@@ -689,6 +789,7 @@ static void set_boot(const char *boot)
 static void test_after_a_power_failure_the_last_second_is_not_trusted(void **state)
 {
 	struct content *c;
+	uint64_t instead = 1;
 	int status;
 	pid_t pid;
 
@@ -714,12 +815,72 @@ static void test_after_a_power_failure_the_last_second_is_not_trusted(void **sta
 	expect(c, "durable", 7);
 	content_unref(c);
 	assert_null(content_get(store, 2));
+	assert_true(content_is_torn(store, 2, &instead));
+	assert_int_equal(instead, 0);
+	assert_false(content_is_torn(store, 3, &instead));
 	c = content_get(store, 3);
 	assert_non_null(c);
 	expect(c, "young, but hashed", 17);
 	content_unref(c);
 	assert_null(content_peek_key(store, "k"));
+	content_store_claimed(store);
 	assert_int_equal(count_in("lost+found"), 1);
+}
+
+/* @version over @before in the row of its node, as a close does. */
+static struct content *in_place_of(struct content *before, const char *version)
+{
+	struct content *c = sealed_with(version);
+
+	content_set_before(c, content_id(before));
+	content_drop(before);
+	content_unref(before);
+	return c;
+}
+
+static void test_what_a_power_failure_tears_gives_way_to_what_was_there_before(void **state)
+{
+	struct content *c;
+	uint64_t instead = 0;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	close_store();
+	pid = fork();
+	if (pid == 0) {
+		open_store();
+		c = sealed_with("durable"); /* 1 */
+		ledger_sync(ledger);
+		c = in_place_of(c, "young");   /* 2 */
+		c = in_place_of(c, "younger"); /* 3 */
+		ledger_commit(ledger);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	set_boot("another");
+	/* whoever does not come to the end of a start leaves everything to the next one */
+	for (int i = 0; i < 2; i++) {
+		open_store();
+		assert_null(content_get(store, 3));
+		assert_true(content_is_torn(store, 3, &instead));
+		assert_int_equal(instead, 1);
+		if (i == 0)
+			close_store();
+	}
+	c = content_get(store, 1);
+	assert_non_null(c);
+	expect(c, "durable", 7);
+	content_unref(c);
+	content_store_claimed(store);
+	assert_false(content_is_torn(store, 3, &instead));
+	close_store();
+	open_store();
+	assert_false(content_is_torn(store, 3, &instead));
+	c = content_get(store, 1);
+	assert_non_null(c);
+	expect(c, "durable", 7);
+	content_unref(c);
 }
 
 /* Threads. */
@@ -1161,9 +1322,11 @@ int main(void)
 		TEST(test_a_sealed_content_survives_with_its_incomplete_base),
 		TEST(test_an_empty_new_file_needs_no_file),
 		TEST(test_open_contents_go_when_closed_and_to_lost_found_when_killed),
+		TEST(test_files_made_ahead_leave_no_trace),
 		TEST(test_sparse_files_read_as_zeros_and_seek_as_holes),
 		TEST(test_flatten_then_clean_takes_the_place_of_the_key),
 		TEST(test_merge_moves_down_into_a_base_nobody_wants),
+		TEST(test_a_merge_that_was_cut_off_costs_nothing),
 		TEST(test_dropped_dirty_contents_are_deleted_once_the_ledger_says_so),
 		TEST(test_a_dirty_content_without_its_file_is_not_served),
 		TEST(test_unclaimed_dirty_contents_go_to_lost_found),
@@ -1172,6 +1335,7 @@ int main(void)
 		TEST(test_pinned_and_referenced_contents_stay),
 		TEST(test_dropped_dirty_room_can_be_used_at_once),
 		TEST(test_after_a_power_failure_the_last_second_is_not_trusted),
+		TEST(test_what_a_power_failure_tears_gives_way_to_what_was_there_before),
 		TEST(test_filling_writing_mapping_and_sealing_in_parallel),
 		TEST(test_random_histories_agree_with_a_model),
 		TEST(test_sealed_contents_survive_kill_9_whole),

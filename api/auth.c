@@ -663,7 +663,10 @@ enum remote_auth remote_get_auth(struct remote *r, char message[256])
 	return state;
 }
 
-void remote_reload_credentials(struct remote *r, remote_reloaded *done, void *ctx)
+void remote_reload_credentials(struct remote *r, bool doubted, remote_reloaded *done, void *ctx)
 {
-	reload(r->auth, 0, true, 0, done, ctx);
+	if (r->auth->login && !doubted)
+		done(ctx, 0);
+	else
+		reload(r->auth, 0, true, 0, done, ctx);
 }

@@ -288,6 +288,22 @@ static void on_reloaded(void *ctx, int result)
 		retry_job(k);
 }
 
+static void note_refusal(void *ctx, const struct node *n, const char *what)
+{
+	(void)what;
+	*(bool *)ctx |= n->error == -EACCES;
+}
+
+/* Something was refused for want of a right, or the credentials themselves. */
+static bool are_credentials_doubted(struct mount *m)
+{
+	char message[256];
+	bool doubted = remote_get_auth(m->remote, message) == REMOTE_AUTH_FAILED;
+
+	sync_each(m->sync, true, note_refusal, &doubted);
+	return doubted;
+}
+
 static enum command command_named(const char *name)
 {
 	return !strcmp(name, "sync")	  ? COMMAND_SYNC
@@ -322,7 +338,7 @@ static int start_command(struct control *k, enum command command)
 		lister_refresh(m->lister, on_refreshed, k);
 	} else if (command == COMMAND_RETRY) {
 		engine_retry_now(m->engine);
-		remote_reload_credentials(m->remote, on_reloaded, k);
+		remote_reload_credentials(m->remote, are_credentials_doubted(m), on_reloaded, k);
 	}
 	return 0;
 }

@@ -443,6 +443,18 @@ static ssize_t write_content(struct mount *m, struct content *c, struct fuse_buf
 	return n;
 }
 
+/* The free space of the mount says nothing of the disk that is full. Equal lines are folded. */
+static void tell_no_room(struct mount *m, uint64_t ino)
+{
+	struct content_usage u;
+
+	content_store_usage(m->store, &u);
+	log_warning("cache: no room for what is written to node %llu: the disk of the cache or "
+		    "cache_size= is full: used=%llu limit=%llu unsent=%llu",
+		    (unsigned long long)ino, (unsigned long long)u.bytes,
+		    (unsigned long long)u.limit_bytes, (unsigned long long)u.dirty_bytes);
+}
+
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
 		  struct fuse_file_info *fi)
 {
@@ -473,6 +485,8 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	} while (done ==
 		 -EROFS); /* sealed by another handle's close in between: a new one over it */
 	if (done < 0) {
+		if (done == -ENOSPC || done == -EDQUOT)
+			tell_no_room(m, ino);
 		fuse_reply_err(req, (int)-done);
 		return;
 	}

@@ -359,13 +359,14 @@ enum remote_auth { REMOTE_AUTH_OK, REMOTE_AUTH_UNKNOWN, REMOTE_AUTH_FAILED };
 enum remote_auth remote_get_auth(struct remote *r, char message[256]);
 
 /*
- * Read the credentials again now, and log in anew where they are for that: the user says that there
- * are other ones, or that they are good for more. done() once, at once or on a thread of its own,
+ * Read the credentials again now: the user says that there may be other ones. Where they are for
+ * logging in, log in anew if @doubted (something was refused for want of a right), else leave it to
+ * the next 401: the token there is would be good, and nobody's, until it ends. done() once, at once or on a thread of its own,
  * and must only pass on: 1 = there are others now; 0 = they are as they were, or refused; or the
  * error in the way (-ECANCELED: the end has begun). Any thread.
  */
 typedef void remote_reloaded(void *ctx, int result);
-void remote_reload_credentials(struct remote *r, remote_reloaded *done, void *ctx);
+void remote_reload_credentials(struct remote *r, bool doubted, remote_reloaded *done, void *ctx);
 
 /*
  * The client for options->system, from the registry in api/registry.c. Reads the credentials;

@@ -489,9 +489,10 @@ void remote_free(struct remote *r)
 	free(r);
 }
 
-void remote_reload_credentials(struct remote *r, remote_reloaded *done, void *ctx)
+void remote_reload_credentials(struct remote *r, bool doubted, remote_reloaded *done, void *ctx)
 {
 	(void)r;
+	(void)doubted;
 	done(ctx, 0);
 }
 

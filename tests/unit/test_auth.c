@@ -675,14 +675,14 @@ static void test_being_told_to_reload_is_never_lost(void **state)
 	struct auth *a = r.auth = new_login();
 	fake.result = -EACCES;
 	assert_int_equal(log_in_again(a), 0);
-	remote_reload_credentials(&r, ignore_reload, NULL);
+	remote_reload_credentials(&r, true, ignore_reload, NULL);
 	await_calls(2);
 	/* Told while another login is under way with the old password. */
 	fake.hang = true;
-	remote_reload_credentials(&r, ignore_reload, NULL);
+	remote_reload_credentials(&r, true, ignore_reload, NULL);
 	await_calls(3);
 	write_token("password-new", 0600);
-	remote_reload_credentials(&r, ignore_reload, NULL);
+	remote_reload_credentials(&r, true, ignore_reload, NULL);
 	fake.hang = false;
 	await_calls(4);
 	assert_int_equal(log_in_again(a), 0);
@@ -711,16 +711,22 @@ static void test_who_told_to_reload_hears_of_what_was_there_when_telling(void **
 	auth_reload(a, 0, 0, again_done, &first);
 	await_calls(1);
 	write_token("password-new", 0600);
-	remote_reload_credentials(&r, again_done, &told);
+	remote_reload_credentials(&r, true, again_done, &told);
 	fake.result = 0;
 	fake.hang = false;
 	await(&told);
 	assert_int_equal(told.result, 1);
 	assert_string_equal(fake.password, "password-new");
 	await(&first);
-	auth_free(a);
 	assert_int_equal(first.calls, 1);
 	assert_int_equal(told.calls, 1);
+	/* Nothing speaks against the token there is. */
+	unsigned logins = fake.calls;
+	remote_reload_credentials(&r, false, again_done, &told);
+	assert_int_equal(told.calls, 2);
+	assert_int_equal(told.result, 0);
+	assert_int_equal(fake.calls, logins);
+	auth_free(a);
 }
 
 static void test_who_waits_for_a_login_has_a_deadline(void **state)
@@ -871,7 +877,7 @@ static void test_stopping_at_any_moment_calls_all_who_wait(void **state)
 		fake.result = i % 2 ? -EACCES : 0;
 		for (size_t j = 0; j < 4; j++)
 			pthread_create(&threads[j], NULL, reload_much, a);
-		remote_reload_credentials(&r, ignore_reload, NULL);
+		remote_reload_credentials(&r, true, ignore_reload, NULL);
 		usleep((useconds_t)(300 * i));
 		auth_stop(a);
 		for (size_t j = 0; j < 4; j++)

@@ -200,7 +200,7 @@ static void test_being_told_to_log_in_again_ends_the_pause(void **state)
 	rig.login = RIG_LOGIN_REFUSED;
 	assert_int_equal(run(new_call(&rig, "GET", "/a")).error, -EACCES);
 	rig.login = RIG_LOGIN_GOOD;
-	remote_reload_credentials(&rig.remote, ignore_reload, NULL);
+	remote_reload_credentials(&rig.remote, true, ignore_reload, NULL);
 	assert_int_equal(run(new_call(&rig, "GET", "/a")).error, 0);
 	assert_int_equal(rig.logins, 2);
 	rig_stop(&rig);

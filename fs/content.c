@@ -113,7 +113,7 @@ void content_mark_store_locked(const struct content *c)
 	if (!c->has_row)
 		return;
 	ledger_mark_content(c->store->ledger, c->id, (int64_t)c->used_s * CLOCK_NS_PER_S, c->pinned,
-			    c->dropped);
+			    c->dropped, c->before);
 }
 
 /* It stays, unused. Returns what is to be freed of it without the lock. */
@@ -243,6 +243,16 @@ void content_drop(struct content *c)
 	c->dropped = true;
 	content_mark_store_locked(c);
 	content_remove_key_store_locked(c);
+	pthread_mutex_unlock(&c->store->lock);
+}
+
+void content_set_before(struct content *c, uint64_t id)
+{
+	pthread_mutex_lock(&c->store->lock);
+	if (c->before != id) {
+		c->before = id;
+		content_mark_store_locked(c);
+	}
 	pthread_mutex_unlock(&c->store->lock);
 }
 
@@ -394,6 +404,7 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 		content_note_unsynced(s, c->file);
 	pthread_mutex_lock(&s->lock);
 	row.key = c->dirty ? NULL : c->key;
+	row.before = c->dirty ? c->before : 0;
 	row.pinned = c->pinned;
 	row.dropped = c->dropped;
 	c->row_used_s = c->used_s = content_now_s();

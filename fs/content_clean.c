@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "crashpoint.h"
+
 /* Every byte is there: the ranges have nothing more to say. */
 static void complete_if_full_locked(struct content *c)
 {
@@ -97,6 +99,7 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 	if (fd >= 0)
 		claim_file_locked(c);
 	content_unlock(c);
+	crash_point("fill.claimed");
 	r = fd < 0 ? fd : content_pwrite(fd, data, len, off);
 	if (r == 0) {
 		content_lock(c);
@@ -125,6 +128,7 @@ static int hash_and_put(struct content *c, int fd, uint64_t size)
 	c->has_hash = true;
 	r = content_put_row_locked(c, &hashes);
 	content_unlock(c);
+	crash_point("fill.complete");
 	free(blocks);
 	return r;
 }

@@ -14,6 +14,8 @@
 
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 #define SIZE_LIMIT ((uint64_t)INT64_MAX - CONTENT_BLOCK_BYTES)
 
 static struct content *new_dirty_store_locked(struct content_store *s)
@@ -133,6 +135,7 @@ int content_write_begin(struct content *c, uint64_t off, uint64_t len, int *ret_
 
 void content_write_end(struct content *c, uint64_t off, uint64_t len)
 {
+	crash_point("write.done");
 	content_lock(c);
 	if (len > 0) {
 		/* A truncate meanwhile may have given the room back; the bytes are there. */
@@ -288,10 +291,12 @@ static int seal_locked(struct content *c)
 		r = end_file_at(fd, c->size);
 	if (r < 0)
 		return r;
+	crash_point("seal.cut");
 	give_room_back_locked(c);
 	c->sealed = true;
 	c->complete = live->present.bytes == (uint64_t)c->size;
 	r = put_base_rows_locked(c);
+	crash_point("seal.base-row");
 	if (r == 0 && c->complete && live->base)
 		r = content_retire_room_locked(c, 1);
 	if (r < 0) {

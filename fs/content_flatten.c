@@ -24,6 +24,8 @@
 
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 /* Fill [off, end) of @fd from below @c. Busy, so neither the base nor the ranges change; the base's
  * bytes may be copied unlocked. */
 static int fill_gap(struct content *c, int fd, struct range gap, bool *ret_copied)
@@ -88,8 +90,8 @@ static int fill_gaps(struct content *c, int fd, uint64_t size, bool *ret_copied)
 		r = fill_gap(c, fd, gap, ret_copied);
 		off = gap.end;
 	}
-	if (r == 0 && *ret_copied && fdatasync(fd) < 0)
-		r = -errno;
+	if (r == 0 && *ret_copied)
+		r = content_sync_file(c->store, c->file);
 	return r;
 }
 
@@ -130,6 +132,8 @@ static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint
 
 	if (!complete)
 		r = fill_gaps(c, fd, size, &copied);
+	if (copied)
+		crash_point("flatten.filled");
 	if (r == 0)
 		r = content_hash_file(c->store, fd, size, hash, &blocks, &hashes.count);
 	if (r == 0) {
@@ -137,10 +141,13 @@ static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint
 		hashes.on_disk = copied;
 		r = become_complete(c, bytes, hash, &hashes);
 	}
+	crash_point("flatten.row");
 	free(blocks);
 	/* The base may go from the disk only when nothing there needs it. */
 	if (r == 0 && copied)
 		r = ledger_sync(c->store->ledger);
+	if (copied)
+		crash_point("flatten.synced");
 	return r;
 }
 
@@ -264,8 +271,9 @@ static int copy_down(const struct merge *m)
 				 ranges->at[i].end - ranges->at[i].first);
 	if (r == 0 && ftruncate(m->to, (off_t)m->c->size) < 0)
 		r = -errno;
-	if (r == 0 && fdatasync(m->to) < 0)
-		r = -errno;
+	/* the file may be new: a base without bytes of its own had none */
+	if (r == 0)
+		r = content_sync_file(m->c->store, m->base->file);
 	return r;
 }
 
@@ -344,6 +352,7 @@ static int merge(struct merge *m)
 	struct content_store *s = m->c->store;
 	int r = ledger_sync(s->ledger);
 
+	crash_point("merge.synced");
 	if (r < 0)
 		return r;
 	content_lock(m->c);
@@ -357,6 +366,7 @@ static int merge(struct merge *m)
 	if (r < 0)
 		return r;
 	r = copy_down(m);
+	crash_point("merge.copied");
 	if (r < 0)
 		content_refund(s, m->reserved, true);
 	return r;
@@ -381,6 +391,7 @@ static int merge_base(struct merge *m)
 		merged = still_alone(m->base);
 		if (merged)
 			r = take_over_locked(m);
+		crash_point("merge.row");
 		content_unlock(m->base);
 		content_unlock(m->c);
 		if (!merged)
@@ -469,6 +480,7 @@ int content_become_clean(struct content *c, const char *key)
 		r = -EINVAL;
 	if (r == 0)
 		r = become_clean_locked(c, &copy, &displaced);
+	crash_point("clean.row");
 	content_unlock(c);
 	if (displaced) {
 		content_live_free(displaced->live);

@@ -10,7 +10,8 @@
  *	dirty            does not                 stays out of the store, row and file as they
  *	                                          are; reported at every start
  *	dirty, suspect   of its hash              idle, sealed
- *	dirty, suspect   else                     row dropped, file to lost+found, reported
+ *	dirty, suspect   else                     row dropped, file to lost+found, reported; what its
+ *	                                          node had `before` is taken for not dropped
  *	dropped          any                      row and file deleted, unless below a wanted one
  *	none             empty                    deleted
  *	none             else                     lost+found, reported
@@ -32,16 +33,20 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 /* A row while it is being judged. */
 struct loaded {
-	uint64_t id, file, base;
+	uint64_t id, file, base, before;
 	uint64_t charged;	 /* what the file takes on the disk */
 	int64_t file_size;	 /* -1 = there is no file */
 	struct content *content; /* NULL: a reminder to delete, or refused */
 	bool reminder;
-	bool dropped; /* by its owner */
-	bool needed;  /* below a dirty one that is wanted or needed itself */
+	bool dropped;	/* by its owner */
+	bool needed;	/* below a dirty one that is wanted or needed itself */
+	uint64_t shown; /* needed: how much of it that one shows */
 	bool suspect, unsynced;
+	bool torn; /* or over one that is */
 };
 
 struct load {
@@ -87,6 +92,7 @@ static struct content *content_of_row(struct load *load, const struct ledger_con
 	c->has_row = true;
 	c->pinned = row->pinned;
 	c->dropped = row->dropped;
+	c->before = row->before;
 	c->used_s = c->row_used_s = (uint32_t)(row->used_ns / CLOCK_NS_PER_S);
 	c->key = c->dirty ? NULL : strdup(row->key);
 	if (!c->complete) {
@@ -145,6 +151,7 @@ static int add_row(void *ctx, const struct ledger_content *c)
 			       .file_size = -1,
 			       .reminder = c->kind == LEDGER_CONTENT_DROPPED,
 			       .dropped = c->dropped,
+			       .before = c->before,
 			       .suspect = c->suspect,
 			       .unsynced = c->unsynced};
 	if (c->file != c->id)
@@ -327,20 +334,18 @@ static void settle_orphans(struct load *load)
 
 /* Judging. */
 
-static void lose_file(struct content_store *s, const struct loaded *row, const char *why)
-{
-	char name[CONTENT_NAME_BYTES];
-
-	content_name(row->file, name);
-	if (row->file_size >= 0)
-		content_lose(s, name, why);
-}
-
+/*
+ * Of a dropped one only what shows through is looked for: killed while it was merged with what lies
+ * over it (content_flatten.c), its file may be of that one's size already.
+ */
 static bool file_holds_it(const struct loaded *row)
 {
 	const struct content *c = row->content;
 	const struct ranges *present;
 
+	if (c->dirty && row->dropped && row->file_size >= 0 &&
+	    row->shown <= (uint64_t)row->file_size)
+		return true;
 	if (c->complete)
 		return c->size == 0 || row->file_size == c->size;
 	present = &c->live->present;
@@ -378,19 +383,13 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 	struct content *c = row->content;
 	const struct loaded *base = row->base ? find_row(load, row->base) : NULL;
 
+	if (row->torn)
+		return false;
 	if (row->base && !(base && base->content && base->id < row->id)) {
 		log_error("content: %llu: what it lies over (%llu) is missing, its file %llu is "
 			  "left alone",
 			  (unsigned long long)row->id, (unsigned long long)row->base,
 			  (unsigned long long)row->file);
-		return false;
-	}
-	if (row->suspect && !(c->size == 0 && c->complete) && !hash_matches(row)) {
-		log_error("content: %llu: written less than a second before the power failed, may "
-			  "be torn",
-			  (unsigned long long)row->id);
-		lose_file(load->store, row, "may be torn");
-		ledger_drop_content(load->store->ledger, row->id);
 		return false;
 	}
 	if (!file_holds_it(row)) {
@@ -488,6 +487,88 @@ static int fill_lru(struct load *load)
 	return 0;
 }
 
+/*
+ * After a power failure: which dirty contents have arrived on the disk, bases first, and for those
+ * that have not, what is wanted in their place.
+ */
+static void find_torn(struct load *load)
+{
+	for (size_t i = 0; i < load->count; i++) {
+		struct loaded *row = &load->rows[i];
+		const struct content *c = row->content;
+		const struct loaded *base = row->base ? find_row(load, row->base) : NULL;
+
+		if (!c || !c->dirty)
+			continue;
+		row->torn = row->suspect && !(c->size == 0 && c->complete) && !hash_matches(row);
+		row->torn |= base && base->torn;
+	}
+}
+
+static void want_before(struct load *load, const struct loaded *torn)
+{
+	struct loaded *before = torn->before ? find_row(load, torn->before) : NULL;
+
+	if (before && before < torn && before->content && before->content->dirty)
+		before->dropped = before->content->dropped = false;
+}
+
+/* What is wanted, youngest first: each may want what it lies over, or what was there before it. */
+static void find_needed(struct load *load)
+{
+	for (size_t i = load->count; i-- > 0;) {
+		struct loaded *row = &load->rows[i];
+		struct loaded *base = row->base ? find_row(load, row->base) : NULL;
+
+		if (row->dropped && !row->needed)
+			continue;
+		if (row->torn)
+			want_before(load, row);
+		if (!base || base >= row || row->torn)
+			continue;
+		base->needed = true;
+		if (base->shown < row->content->live->base_len)
+			base->shown = row->content->live->base_len;
+	}
+}
+
+/* What is left of each that was wanted and is torn. */
+static int tell_torn(struct load *load)
+{
+	struct content_store *s = load->store;
+
+	for (size_t i = 0; i < load->count; i++) {
+		const struct loaded *row = &load->rows[i], *before = row;
+		struct content_torn *torn;
+
+		if (!row->torn || (row->dropped && !row->needed))
+			continue;
+		while (before && before->torn)
+			before = before->before ? find_row(load, before->before) : NULL;
+		if (make_room((void **)&s->torn, &s->torn_room, s->torn_count, sizeof *s->torn) < 0)
+			return -ENOMEM;
+		torn = &s->torn[s->torn_count++];
+		*torn = (struct content_torn){
+			.id = row->id, .file = row->file, .has_file = row->file_size >= 0};
+		if (before && before->content && before->content->dirty) {
+			torn->instead = before->id;
+			content_mark_store_locked(before->content);
+		}
+	}
+	return 0;
+}
+
+bool content_is_torn(struct content_store *s, uint64_t id, uint64_t *ret_instead)
+{
+	for (size_t i = 0; i < s->torn_count; i++) {
+		if (s->torn[i].id != id)
+			continue;
+		*ret_instead = s->torn[i].instead;
+		return true;
+	}
+	return false;
+}
+
 static int load_all(struct load *load, char *message, size_t size)
 {
 	struct content_store *s = load->store;
@@ -500,16 +581,19 @@ static int load_all(struct load *load, char *message, size_t size)
 		snprintf(message, size, "%s: %s", s->dir, strerror(-r));
 		return r;
 	}
-	for (size_t i = load->count; i-- > 0;) {
-		struct loaded *row = &load->rows[i];
-		struct loaded *base = row->base ? find_row(load, row->base) : NULL;
-
-		if (base && base < row && (!row->dropped || row->needed))
-			base->needed = true;
-		unsynced |= row->unsynced;
-	}
+	for (size_t i = 0; i < load->count; i++)
+		unsynced |= load->rows[i].unsynced;
+	find_torn(load);
+	find_needed(load);
+	/* a base goes before what lies over it: neither row may be gone without the other */
+	ledger_group_begin(s->ledger);
 	for (size_t i = 0; i < load->count; i++)
 		judge(load, &load->rows[i]);
+	r = tell_torn(load);
+	ledger_group_end(s->ledger);
+	if (r < 0)
+		return r;
+	crash_point("start.judged");
 	s->lost_files += count_files(s->lost_fd);
 	settle_orphans(load);
 	/*
@@ -580,6 +664,28 @@ static void drop_unclaimed(struct content_store *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Who had them has something else now. */
+static void bury_torn(struct content_store *s)
+{
+	char name[CONTENT_NAME_BYTES];
+
+	for (size_t i = 0; i < s->torn_count; i++) {
+		const struct content_torn *torn = &s->torn[i];
+
+		log_error("content: %llu: written less than a second before the power failed, may "
+			  "be torn",
+			  (unsigned long long)torn->id);
+		content_name(torn->file, name);
+		if (torn->has_file)
+			content_lose(s, name, "may be torn");
+		ledger_drop_content(s->ledger, torn->id);
+	}
+	free(s->torn);
+	s->torn = NULL;
+	s->torn_count = s->torn_room = 0;
+	ledger_end_suspicion(s->ledger);
+}
+
 void content_store_claimed(struct content_store *s)
 {
 	struct content *list;
@@ -600,4 +706,5 @@ void content_store_claimed(struct content_store *s)
 			list = next;
 		}
 	drop_unclaimed(s);
+	bury_torn(s);
 }

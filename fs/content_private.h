@@ -27,6 +27,7 @@
  */
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include <attachfs/content.h>
 
@@ -64,6 +65,7 @@ struct content {
 	struct content *older, *newer;		  /* store->lock: evictable ones, by last use */
 	char *key;				  /* store->lock: clean only */
 	uint64_t file;				  /* content */
+	uint64_t before;			  /* store->lock: dirty only */
 	int64_t size;				  /* content: -1 = not known */
 	uint64_t charged;			  /* content: its part of store->used */
 	uint32_t refs;				  /* store->lock */
@@ -93,6 +95,12 @@ struct content_ahead {
 	uint32_t second, count; /* dirty contents begun in that second */
 };
 
+/* Taken by a power failure, and what there is instead. */
+struct content_torn {
+	uint64_t id, instead, file;
+	bool has_file;
+};
+
 struct content_store {
 	struct ledger *ledger;
 	char *dir;
@@ -113,6 +121,9 @@ struct content_store {
 	size_t unsynced_count, unsynced_room;
 	bool unsynced_all; /* lock: too many to list */
 
+	struct content_torn *torn; /* by id; constant after the start, gone with the claims */
+	size_t torn_count, torn_room;
+
 	pthread_t reaper;
 	bool reaper_runs, stop, urgent; /* lock */
 	pthread_cond_t reap;		/* lock: there is something to delete */
@@ -122,6 +133,8 @@ struct content_store {
 	uint64_t reap_rounds;		/* lock */
 
 	struct content_ahead ahead;
+
+	_Atomic unsigned dirs_made, dirs_synced; /* below objects/ */
 
 	int64_t statvfs_ms; /* lock: when disk_free was asked */
 	uint64_t disk_free; /* lock: bytes, less what has been reserved since */
@@ -156,6 +169,11 @@ int content_fd_locked(struct content *c, bool create);
 /* The empty file, if it is not there. A failure is the first write's to report. */
 void content_make_file(struct content_store *s, uint64_t file);
 int content_unlink(struct content_store *s, uint64_t file);
+/* Its bytes and its name to the disk; 0 also when there is no such file (any more). */
+int content_sync_file(struct content_store *s, uint64_t file);
+/* One of the two alone. */
+int content_sync_bytes(struct content_store *s, uint64_t file);
+int content_sync_dir(struct content_store *s, uint64_t file);
 int content_pwrite(int fd, const void *data, size_t len, uint64_t off);
 int content_copy(int from, int to, uint64_t off, uint64_t len);
 int content_zero(int fd, uint64_t off, uint64_t len);

@@ -22,6 +22,8 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 #define STATVFS_MS    500
 #define GATHER_MS     300 /* what is dropped in this time is deleted together */
 #define RETRY_MS      1000
@@ -89,6 +91,7 @@ static void delete_files(struct content_store *s, struct content_doomed *list)
 	for (struct content_doomed *d = list; d; d = d->next) {
 		int r = content_unlink(s, d->file);
 
+		crash_point("delete.file");
 		if (r < 0)
 			log_errno(r, "content: delete file %llu", (unsigned long long)d->file);
 		else if (d->row)
@@ -287,6 +290,7 @@ static bool reap_store_locked(struct content_store *s)
 	pthread_mutex_unlock(&s->lock);
 	if (sync)
 		r = ledger_sync(s->ledger);
+	crash_point("delete.synced");
 	if (r == 0)
 		delete_files(s, list);
 	pthread_mutex_lock(&s->lock);

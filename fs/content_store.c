@@ -186,7 +186,9 @@ void content_destroy_store_locked(struct content *c)
 	if (c->dirty) {
 		s->dirty_bytes -= c->charged;
 		if (c->has_row) {
-			r = put_reminder(c);
+			/* a dropped one's row is as good, and may be wanted again: `before` */
+			if (!c->dropped)
+				r = put_reminder(c);
 			doomed.row = c->id;
 			doomed.after_sync = true;
 		}
@@ -222,27 +224,39 @@ void content_note_unsynced(struct content_store *s, uint64_t file)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static int sync_file(struct content_store *s, uint64_t file)
+static int by_number(const void *a, const void *b)
 {
-	char name[CONTENT_NAME_BYTES];
-	int fd, r;
+	const uint64_t *x = a, *y = b;
 
-	content_name(file, name);
-	fd = openat(s->objects_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0) /* empty, or deleted since */
-		return errno == ENOENT ? 0 : -errno;
-	r = fdatasync(fd) < 0 ? -errno : 0;
-	close(fd);
+	return (*x & 0xff) != (*y & 0xff) ? (*x & 0xff) < (*y & 0xff) ? -1 : 1
+	       : *x != *y		  ? *x < *y ? -1 : 1
+					  : 0;
+}
+
+/* Each file once, and each directory once when the last of its files is done. */
+static int sync_files(struct content_store *s, uint64_t *files, size_t count)
+{
+	int r = 0;
+
+	qsort(files, count, sizeof *files, by_number);
+	for (size_t i = 0; i < count && r == 0; i++) {
+		bool last = i + 1 == count || (files[i] & 0xff) != (files[i + 1] & 0xff);
+
+		if (i == 0 || files[i] != files[i - 1])
+			r = content_sync_bytes(s, files[i]);
+		if (r == 0 && last)
+			r = content_sync_dir(s, files[i]);
+	}
 	return r;
 }
 
 /* A thousand small files are one syncfs(), not a thousand flushes of the disk. */
-void content_store_sync(struct content_store *s)
+int content_store_sync(struct content_store *s)
 {
 	uint64_t *files;
 	size_t count;
 	bool all;
-	int r = 0;
+	int r;
 
 	pthread_mutex_lock(&s->lock);
 	files = s->unsynced;
@@ -254,19 +268,23 @@ void content_store_sync(struct content_store *s)
 	pthread_mutex_unlock(&s->lock);
 	if (all)
 		r = syncfs(s->objects_fd) < 0 ? -errno : 0;
-	for (size_t i = 0; i < count && !all; i++) {
-		int file_r = sync_file(s, files[i]);
-
-		r = r < 0 ? r : file_r;
+	else
+		r = sync_files(s, files, count);
+	if (r < 0) {
+		log_errno(r, "content: sync: what was just written may not be on the disk");
+		for (size_t i = 0; i < count; i++)
+			content_note_unsynced(s, files[i]);
+		pthread_mutex_lock(&s->lock);
+		s->unsynced_all |= all;
+		pthread_mutex_unlock(&s->lock);
 	}
 	free(files);
-	if (r < 0)
-		log_errno(r, "content: sync: what was just written may not be on the disk");
+	return r;
 }
 
-static void sync_hook(void *ctx)
+static int sync_hook(void *ctx)
 {
-	content_store_sync(ctx);
+	return content_store_sync(ctx);
 }
 
 void content_store_usage(struct content_store *s, struct content_usage *ret_usage)
@@ -299,8 +317,12 @@ static int open_dir(int at, const char *name, char *message, size_t size, int *r
 	struct stat st;
 	int fd;
 
-	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
+	if (mkdirat(at, name, 0700) == 0) {
+		if (at != AT_FDCWD)
+			fsync(at);
+	} else if (errno != EEXIST) {
 		return fail(-errno, message, size, "%s: cannot be made: %s", name, strerror(errno));
+	}
 	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		fail(-errno, message, size, "%s: %s", name, strerror(errno));
@@ -421,6 +443,7 @@ static void release(struct content_store *s)
 		if (fds[i] >= 0)
 			close(fds[i]);
 	free(s->unsynced);
+	free(s->torn);
 	pthread_cond_destroy(&s->reap);
 	pthread_cond_destroy(&s->freed);
 	pthread_cond_destroy(&s->ahead.make);

@@ -20,7 +20,9 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
 #include "events.h"
+#include "notifier.h"
 #include "reader.h"
 #include "sync.h"
 
@@ -91,6 +93,8 @@ static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 				      : NULL;
 
 	ledger_group_begin(m->ledger);
+	if (old && content_is_dirty(old))
+		content_set_before(sealed, content_id(old));
 	n->content = n->committed = content_id(sealed);
 	n->size = content_size(sealed);
 	n->dirty = true;
@@ -137,6 +141,7 @@ int file_commit(struct mount *m, struct node *n)
 	bool changed = false;
 	int r = 0;
 
+	crash_point("close.begun");
 	tree_lock(m->tree);
 	if (n->gone) {
 		tree_unlock(m->tree);
@@ -151,6 +156,7 @@ int file_commit(struct mount *m, struct node *n)
 	if (c)
 		r = content_seal(c); /* waits for writers of other handles: not under the lock */
 	if (c && !r) {
+		crash_point("close.sealed");
 		tree_lock(m->tree);
 		/*
 		 * ids count up: a later close may have been quicker, and what it committed lies
@@ -165,12 +171,33 @@ int file_commit(struct mount *m, struct node *n)
 		tree_unlock(m->tree);
 		changed = true;
 	}
+	crash_point("close.wanted");
 	if (changed && !r)
 		r = ledger_commit(m->ledger);
+	crash_point("close.committed");
 	/* whole in itself: nothing lies below that it could be merged with */
 	if (c && (r < 0 || content_is_complete(c) || pool_run(m->disk_pool, merge_job, c) < 0))
 		content_unref(c);
 	return r;
+}
+
+void file_abandon(struct mount *m, struct node *n)
+{
+	struct tree *t = m->tree;
+
+	tree_lock(t);
+	log_warning(
+		"'%s': what was written over a version that is gone from the server is dropped, "
+		"and its program told so (ESTALE)",
+		n->shown);
+	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
+	if (!n->in_ledger && !n->gone) {
+		if (n->parent)
+			notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
+		tree_unlink_locked(t, n);
+		n->gone = true;
+	}
+	tree_unlock(t);
 }
 
 int file_feed_locked(struct mount *m, struct node *n, struct content *clean)

@@ -36,6 +36,8 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
+
 #define CHECKPOINT_FRAMES                                                                          \
 	1000 /* 4 MiB of WAL are worth copying into the database in a quiet moment */
 #define CHECKPOINT_MUST                                                                            \
@@ -145,10 +147,14 @@ int ledger_drop_content(struct ledger *l, uint64_t id)
 	return queue(l, TABLE_CONTENT, true, &row);
 }
 
-int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped)
+int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped,
+			uint64_t before)
 {
-	struct ledger_mark_row row = {
-		.id = id, .used_ns = used_ns, .pinned = pinned, .dropped = dropped};
+	struct ledger_mark_row row = {.id = id,
+				      .used_ns = used_ns,
+				      .pinned = pinned,
+				      .dropped = dropped,
+				      .before = before};
 
 	return queue(l, TABLE_MARK, false, &row);
 }
@@ -246,7 +252,10 @@ static int write_max_node(struct ledger *l, uint64_t max_node)
 static int write_batches(struct ledger *l, struct ledger_batch *batch, uint64_t max_node)
 {
 	bool drops_nodes = batch->drops_nodes;
-	int r = step(l, l->begin);
+	int r;
+
+	crash_point("commit.begun");
+	r = step(l, l->begin);
 
 	if (r < 0)
 		return r;
@@ -258,8 +267,10 @@ static int write_batches(struct ledger *l, struct ledger_batch *batch, uint64_t 
 		r = ledger_batch_write(l, batch);
 	if (r == 0 && drops_nodes)
 		r = write_max_node(l, max_node);
+	crash_point("commit.written");
 	if (r == 0)
 		r = step(l, l->commit);
+	crash_point("commit.done");
 	if (r < 0) {
 		/* Some errors have rolled back already. */
 		if (!sqlite3_get_autocommit(l->writer))
@@ -377,14 +388,28 @@ int ledger_commit(struct ledger *l)
 	return r;
 }
 
+int ledger_get_trouble(struct ledger *l)
+{
+	int r;
+
+	pthread_mutex_lock(&l->lock);
+	r = l->commit_error;
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
 /* Checkpoint. */
 
 /* Copy the WAL into the database, as far as readers allow. Syncs both. read_lock held. */
 static int checkpoint(struct ledger *l, int *ret_frames, bool *ret_whole)
 {
 	int frames = 0, copied = 0;
-	int result = sqlite3_wal_checkpoint_v2(l->reader, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames,
-					       &copied);
+	int result;
+
+	crash_point("checkpoint.begun");
+	result = sqlite3_wal_checkpoint_v2(l->reader, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames,
+					   &copied);
+	crash_point("checkpoint.done");
 
 	*ret_frames = frames;
 	*ret_whole = result == SQLITE_OK && frames == copied;
@@ -478,25 +503,31 @@ static void sync_round_locked(struct ledger *l)
 {
 	uint64_t upto, epoch = epoch_locked(l), mine = 0;
 	struct ledger_value_row row = {.key = "synced", .value = &epoch, .len = sizeof epoch};
-	void (*hook)(void *) = l->hook;
+	int (*hook)(void *) = l->hook;
 	void *ctx = l->hook_ctx;
-	int r;
+	int r = 0;
 
 	l->syncing = true;
 	l->round++; /* what is put from here on belongs to the next round */
 	upto = l->committed;
 	pthread_mutex_unlock(&l->lock);
+	crash_point("sync.begun");
 	if (hook)
-		hook(ctx);
+		r = hook(ctx);
+	crash_point("sync.contents");
 	pthread_mutex_lock(&l->lock);
-	r = queue_locked(l, TABLE_VALUE, false, &row);
+	/* of suspects nobody can vouch yet */
+	if (r == 0 && !l->suspicious)
+		r = queue_locked(l, TABLE_VALUE, false, &row);
 	if (r == 0) {
 		mine = l->queued;
 		r = commit_locked(l, mine);
 	}
 	pthread_mutex_unlock(&l->lock);
+	crash_point("sync.row");
 	if (r == 0)
 		r = sync_wal(l);
+	crash_point("sync.done");
 	pthread_mutex_lock(&l->lock);
 	if (r == 0)
 		l->durable = mine == upto + 1 ? mine : upto;
@@ -539,7 +570,7 @@ int ledger_sync(struct ledger *l)
 	return r;
 }
 
-void ledger_set_before_sync(struct ledger *l, void (*hook)(void *ctx), void *ctx)
+void ledger_set_before_sync(struct ledger *l, int (*hook)(void *ctx), void *ctx)
 {
 	pthread_mutex_lock(&l->lock);
 	while (l->syncing)

@@ -53,8 +53,9 @@ static const struct invariant invariants[] = {
 	{"SELECT id FROM content WHERE complete AND base<>0", "complete, but with a base",
 	 "content"},
 	{"SELECT id FROM content WHERE base<>0 AND base>=id", "over a younger one", "content"},
+	/* of what was dropped the base may go first */
 	{"SELECT c.id FROM content c LEFT JOIN content b ON b.id=c.base AND b.kind<>3 "
-	 "WHERE c.kind=2 AND c.base<>0 AND b.id IS NULL",
+	 "WHERE c.kind=2 AND c.base<>0 AND NOT c.dropped AND b.id IS NULL",
 	 "its base is missing", "content"},
 	{"SELECT max(id) FROM content WHERE kind<>3 GROUP BY file HAVING count(*)>1",
 	 "shares its file with another", "content"},

@@ -3,7 +3,7 @@
  * Opening and closing the database, and what is learned on the way: how the last daemon ended.
  *
  * A value "opened" counts the openings, "closed" says which of them ended cleanly, "boot" on which
- * boot of the machine it ran. PRAGMA quick_check reads the whole file, so it is done only after an
+ * boot of the machine it ran; the last two stay as they are while contents are suspect. PRAGMA quick_check reads the whole file, so it is done only after an
  * unclean end on another boot: a kill cannot tear a WAL, a power failure can show what a disk
  * really does.
  *
@@ -22,6 +22,8 @@
 #include <unistd.h>
 
 #include <attachfs/log.h>
+
+#include "crashpoint.h"
 
 #define BOOT_BYTES 64
 
@@ -150,10 +152,10 @@ static int open_connection(const char *path, sqlite3 **ret_db)
 }
 
 /*
- * What kind of file it is, before anything is changed in it. *@ret_new: empty; *@ret_old: made by an
- * older version.
+ * What kind of file it is, before anything is changed in it. *@ret_version: that of the attachfs that
+ * made it, 0 = it is empty.
  */
-static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message, size_t size)
+static int examine(struct ledger *l, long *ret_version, char *message, size_t size)
 {
 	char id[32], version[32], tables[32];
 	int r = get_pragma(l->writer, "PRAGMA application_id", id, sizeof id);
@@ -165,9 +167,8 @@ static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message
 			       sizeof tables);
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
-	*ret_new = strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0;
-	*ret_old = false;
-	if (*ret_new)
+	*ret_version = 0;
+	if (strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0)
 		return 0;
 	if (strtol(id, NULL, 10) != LEDGER_APPLICATION_ID)
 		return fail(-EIO, message, size, "%s: a database, but no ledger of attachfs",
@@ -178,12 +179,12 @@ static int examine(struct ledger *l, bool *ret_new, bool *ret_old, char *message
 			    version, LEDGER_SCHEMA_VERSION);
 	if (strtol(version, NULL, 10) < 1)
 		return fail(-EIO, message, size, "%s: version %s", l->path, version);
-	*ret_old = strtol(version, NULL, 10) < LEDGER_SCHEMA_VERSION;
+	*ret_version = strtol(version, NULL, 10);
 	return 0;
 }
 
-/* All of it or nothing: @make in a transaction, and the version. */
-static int write_schema(struct ledger *l, int (*make)(sqlite3 *db))
+/* All of it or nothing, in a transaction: the tables, made or brought on from @version, and the version. */
+static int write_schema(struct ledger *l, long version)
 {
 	char sql[128];
 	int r;
@@ -192,7 +193,8 @@ static int write_schema(struct ledger *l, int (*make)(sqlite3 *db))
 		 LEDGER_APPLICATION_ID, LEDGER_SCHEMA_VERSION);
 	r = ledger_errno(l->writer, sqlite3_exec(l->writer, "BEGIN IMMEDIATE", NULL, NULL, NULL));
 	if (r == 0)
-		r = make(l->writer);
+		r = version ? ledger_upgrade_tables(l->writer, version)
+			    : ledger_create_tables(l->writer);
 	if (r == 0)
 		r = ledger_errno(l->writer, sqlite3_exec(l->writer, sql, NULL, NULL, NULL));
 	if (r == 0)
@@ -217,12 +219,12 @@ static int on_commit(void *ctx, sqlite3 *db, const char *name, int frames)
 static int open_database(struct ledger *l, char *message, size_t size)
 {
 	char mode[16];
-	bool fresh = false, old = false;
+	long version = 0;
 	int r = open_connection(l->path, &l->writer);
 
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
-	r = examine(l, &fresh, &old, message, size);
+	r = examine(l, &version, message, size);
 	if (r < 0)
 		return r;
 	r = get_pragma(l->writer, "PRAGMA journal_mode=WAL", mode, sizeof mode);
@@ -230,10 +232,8 @@ static int open_database(struct ledger *l, char *message, size_t size)
 		r = -EIO;
 	/* Replaces automatic checkpoints, which a commit would have to do. */
 	sqlite3_wal_hook(l->writer, on_commit, l);
-	if (r == 0 && fresh)
-		r = write_schema(l, ledger_create_tables);
-	if (r == 0 && old)
-		r = write_schema(l, ledger_upgrade_tables);
+	if (r == 0 && version < LEDGER_SCHEMA_VERSION)
+		r = write_schema(l, version);
 	if (r == 0)
 		r = ledger_prepare(l);
 	if (r < 0)
@@ -268,8 +268,33 @@ static void learn_last_end(struct ledger *l)
 	l->opens = ledger_read_number(l, "opened", 0);
 	l->was_unclean = l->opens != ledger_read_number(l, "closed", 0);
 	l->other_boot = l->was_unclean && last && boot[0] && strcmp(last, boot) != 0;
+	l->suspicious = l->other_boot;
 	l->old_synced = ledger_read_number(l, "synced", 0);
 	free(last);
+}
+
+static int put_boot(struct ledger *l)
+{
+	char boot[BOOT_BYTES];
+
+	boot_id(boot);
+	return ledger_put_value(l, "boot", boot, strlen(boot));
+}
+
+int ledger_end_suspicion(struct ledger *l)
+{
+	bool was;
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	was = l->suspicious;
+	pthread_mutex_unlock(&l->lock);
+	if (was)
+		r = put_boot(l);
+	pthread_mutex_lock(&l->lock);
+	l->suspicious = was && r < 0;
+	pthread_mutex_unlock(&l->lock);
+	return r;
 }
 
 static int learn_max_node(struct ledger *l)
@@ -302,15 +327,14 @@ static int quick_check(struct ledger *l, char *message, size_t size)
  * opened. */
 static int begin_opening(struct ledger *l, char *message, size_t size)
 {
-	char boot[BOOT_BYTES];
 	char *dir;
 	int fd, r;
 
+	crash_point("start.ledger");
 	l->opens++;
-	boot_id(boot);
 	r = ledger_put_value(l, "opened", &l->opens, sizeof l->opens);
-	if (r == 0)
-		r = ledger_put_value(l, "boot", boot, strlen(boot));
+	if (r == 0 && !l->suspicious)
+		r = put_boot(l);
 	if (r == 0)
 		r = ledger_commit_to(l, l->queued);
 	if (r < 0)
@@ -440,11 +464,13 @@ void ledger_close(struct ledger *l)
 	pthread_mutex_unlock(&l->lock);
 	pthread_join(l->thread, NULL);
 	r = ledger_sync(l);
-	if (r == 0)
+	crash_point("end.synced");
+	if (r == 0 && !l->suspicious)
 		r = ledger_put_value(l, "closed", &l->opens, sizeof l->opens);
 	if (r == 0)
 		r = ledger_sync(l);
 	if (r < 0)
 		log_errno(r, "ledger: close %s: not all of it is on the disk", l->path);
+	crash_point("end.closed");
 	release(l);
 }

@@ -23,7 +23,7 @@
 #include <attachfs/ledger.h>
 
 #define LEDGER_APPLICATION_ID 0x61746663 /* "atfc" */
-#define LEDGER_SCHEMA_VERSION 2		 /* 1: no fields of records */
+#define LEDGER_SCHEMA_VERSION 3 /* 1: no fields of records; 2: no hashes of nodes, no `before` */
 
 /* The last two are no tables: changes of some columns of content, queued and written like rows. */
 enum ledger_table {
@@ -56,6 +56,7 @@ struct ledger_mark_row {
 	uint64_t id;
 	int64_t used_ns;
 	bool pinned, dropped;
+	uint64_t before;
 };
 struct ledger_clean_row {
 	uint64_t id;
@@ -124,6 +125,7 @@ struct ledger {
 	uint64_t opens;	     /* how many times the ledger has been opened; upper half of an epoch */
 	bool was_unclean;    /* the last daemon did not close it */
 	bool other_boot;     /* and the machine has been started since */
+	bool suspicious;     /* lock: other_boot, and its suspects are still in the rows */
 	uint64_t old_synced; /* epoch up to which bytes were on disk at the last end */
 	pthread_t thread;
 	bool thread_runs;
@@ -152,8 +154,8 @@ struct ledger {
 	uint32_t round;	 /* lock: number of the next sync in this opening; lower half of an epoch */
 	bool wal_broken; /* whoever syncs: an fdatasync of the WAL failed, what the kernel says of
 			    it is void */
-	void (*hook)(void *ctx); /* lock */
-	void *hook_ctx;		 /* lock */
+	int (*hook)(void *ctx); /* lock */
+	void *hook_ctx;		/* lock */
 
 	sqlite3 *writer;						  /* whoever leads */
 	sqlite3_stmt *begin, *commit, *rollback;			  /* whoever leads */
@@ -178,7 +180,7 @@ int ledger_batch_add(struct ledger_batch *b, enum ledger_table table, bool drop,
 int ledger_batch_write(struct ledger *l, const struct ledger_batch *b);
 int ledger_create_tables(sqlite3 *db);
 /* Add the columns that tables of an older version do not have. */
-int ledger_upgrade_tables(sqlite3 *db);
+int ledger_upgrade_tables(sqlite3 *db, long version);
 int ledger_prepare(struct ledger *l);
 void ledger_finalize(struct ledger *l);
 /* "SELECT <all columns> FROM <table> <@rest>" */

@@ -18,6 +18,9 @@
 
 /* clang-format off */
 #define N(field, kind) {#field, "", COLUMN_##kind, offsetof(struct ledger_node, field), 0}
+#define N_LEN(field, kind, len) \
+	{#field, "", COLUMN_##kind, offsetof(struct ledger_node, field), \
+	 offsetof(struct ledger_node, len)}
 /* clang-format on */
 static const struct ledger_column node_columns[] = {
 	{"id", "INTEGER PRIMARY KEY", COLUMN_U64, offsetof(struct ledger_node, id), 0},
@@ -48,6 +51,7 @@ static const struct ledger_column node_columns[] = {
 	N(rmtime_ns, I64),
 	N(rctime_ns, I64),
 	N(rfiller, BOOL),
+	N_LEN(rhash, HASH, has_rhash),
 	N(flight, INT),
 	N(flight_since_ns, I64),
 	N(token, TEXT),
@@ -59,6 +63,7 @@ static const struct ledger_column node_columns[] = {
 	N(rfields, TEXT),
 };
 #undef N
+#undef N_LEN
 
 /* clang-format off */
 #define C(field, kind) {#field, "", COLUMN_##kind, offsetof(struct ledger_content, field), 0}
@@ -72,6 +77,7 @@ static const struct ledger_column content_columns[] = {
 	C(key, TEXT),
 	C(base, U64),
 	C(base_len, U64),
+	C(before, U64),
 	C(size, I64),
 	C(complete, BOOL),
 	C_LEN(hash, HASH, has_hash),
@@ -103,6 +109,7 @@ static const struct ledger_column mark_columns[] = {
 	{"used_ns", "", COLUMN_I64, offsetof(struct ledger_mark_row, used_ns), 0},
 	{"pinned", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, pinned), 0},
 	{"dropped", "", COLUMN_BOOL, offsetof(struct ledger_mark_row, dropped), 0},
+	{"before", "", COLUMN_U64, offsetof(struct ledger_mark_row, before), 0},
 };
 
 static const struct ledger_column clean_columns[] = {
@@ -481,12 +488,20 @@ int ledger_create_tables(sqlite3 *db)
 	return 0;
 }
 
-int ledger_upgrade_tables(sqlite3 *db)
+int ledger_upgrade_tables(sqlite3 *db, long version)
 {
-	static const char sql[] = "ALTER TABLE node ADD COLUMN fields;"
-				  "ALTER TABLE node ADD COLUMN rfields;";
+	/* what each version had not */
+	static const char *const since[LEDGER_SCHEMA_VERSION] = {
+		[1] = "ALTER TABLE node ADD COLUMN fields;"
+		      "ALTER TABLE node ADD COLUMN rfields;",
+		[2] = "ALTER TABLE node ADD COLUMN rhash;"
+		      "ALTER TABLE content ADD COLUMN before DEFAULT 0;",
+	};
+	int r = 0;
 
-	return ledger_errno(db, sqlite3_exec(db, sql, NULL, NULL, NULL));
+	for (long v = version; v < LEDGER_SCHEMA_VERSION && r == 0; v++)
+		r = ledger_errno(db, sqlite3_exec(db, since[v], NULL, NULL, NULL));
+	return r;
 }
 
 static int prepare_put(struct ledger *l, enum ledger_table table)
@@ -518,7 +533,8 @@ static int prepare_drop(struct ledger *l, enum ledger_table table)
 int ledger_prepare(struct ledger *l)
 {
 	int r = prepare(l->writer,
-			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4 WHERE id=?1",
+			"UPDATE content SET used_ns=?2, pinned=?3, dropped=?4, before=?5 "
+			"WHERE id=?1",
 			&l->put[TABLE_MARK]);
 
 	if (r == 0)

@@ -19,6 +19,7 @@
 #include <attachfs/log.h>
 
 #include "check.h"
+#include "crashpoint.h"
 #include "events.h"
 #include "lister.h"
 #include "reader.h"
@@ -88,6 +89,20 @@ static char *state_dir(const struct options *o)
 	return dir;
 }
 
+/* The name of a new directory is to outlast a power failure, like what will be in it. */
+static void sync_parent(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *parent = slash && slash > path ? strndup(path, (size_t)(slash - path)) : NULL;
+	int fd = open(parent ? parent : slash ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		fsync(fd);
+		close(fd);
+	}
+	free(parent);
+}
+
 static int make_dirs(const char *path)
 {
 	char *copy = strdup(path);
@@ -100,7 +115,9 @@ static int make_dirs(const char *path)
 		if (c && c != '/')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, 0700) < 0 && errno != EEXIST) {
+		if (mkdir(copy, 0700) == 0) {
+			sync_parent(copy);
+		} else if (errno != EEXIST) {
 			int r = -errno;
 
 			free(copy);
@@ -188,8 +205,10 @@ static int open_tree(struct mount *m, char *message, size_t size)
 	r = tree_load(m->tree);
 	if (!r && collections)
 		r = tree_set_collections(m->tree, collections);
+	crash_point("start.tree");
 	if (!r)
 		content_store_claimed(m->store);
+	crash_point("start.claimed");
 	return r;
 }
 

@@ -19,6 +19,8 @@
 #include "reader.h"
 #include "sync.h"
 
+#define BASE_PATIENCE_MS 5000 /* of a close, for the rest of what it changed a part of */
+
 /* ---- handles ---- */
 
 /*
@@ -30,6 +32,29 @@ static bool may_write(const struct handle *h)
 	return (h->flags & O_ACCMODE) != O_RDONLY || (h->flags & O_TRUNC);
 }
 
+static void set_flushed(struct mount *m, struct handle *h, bool flushed)
+{
+	tree_lock(m->tree);
+	h->flushed = flushed;
+	tree_unlock(m->tree);
+}
+
+/*
+ * What is left of a handle when nobody has it any more: a mapping may have been written after the
+ * close, or the program was killed and its close never came. Otherwise there is nothing to commit
+ * but what the next writer is in the middle of, for the kernel tells us of this at its leisure.
+ */
+static void commit_last(struct mount *m, struct handle *h)
+{
+	bool flushed;
+
+	tree_lock(m->tree);
+	flushed = h->flushed;
+	tree_unlock(m->tree);
+	if (may_write(h) && !flushed)
+		file_commit(m, h->node);
+}
+
 static void handle_left(struct mount *m, struct opened *o)
 {
 	struct handle *h = (struct handle *)o;
@@ -38,8 +63,8 @@ static void handle_left(struct mount *m, struct opened *o)
 	 * unmounted in the ordinary way nobody had it open any more; else somebody was in the
 	 * middle of it
 	 */
-	if (may_write(h) && !atomic_load(&m->forced))
-		file_commit(m, h->node);
+	if (!atomic_load(&m->forced))
+		commit_last(m, h);
 	handle_drop(m, h);
 }
 
@@ -158,9 +183,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	} else if (is_virtual(ino)) {
 		json_release(m, fi->fh);
 	} else {
-		/* a mapping may have been written after the close */
-		if (may_write(h))
-			file_commit(m, h->node);
+		commit_last(m, h);
 		handle_drop(m, h);
 	}
 	fuse_reply_err(req, 0);
@@ -440,6 +463,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	n = handle_of(fi->fh)->node;
 	do {
 		tree_lock(m->tree);
+		handle_of(fi->fh)->flushed = false;
 		done = is_stale(handle_of(fi->fh)) ? -ESTALE : file_writable_locked(m, n, &c);
 		tree_unlock(m->tree);
 		if (done < 0)
@@ -462,23 +486,6 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 
 /* ---- flush and fsync ---- */
 
-/* Run again until the server has it; c->step 1 = committed here. */
-static void synced_run(struct call *c)
-{
-	struct mount *m = c->m;
-	struct node *n = handle_of(c->fh)->node;
-	int error = c->error;
-	bool over;
-
-	tree_lock(m->tree);
-	over = error || n->gone || sync_node_locked(m->sync, n, &error);
-	if (!over)
-		call_park(c, CALL_WAIT_SYNCED, n->id);
-	tree_unlock(m->tree);
-	if (over)
-		call_fail(c, error);
-}
-
 static int told_error(struct mount *m, struct handle *h)
 {
 	int error = 0;
@@ -492,11 +499,90 @@ static int told_error(struct mount *m, struct handle *h)
 	return error;
 }
 
+static void synced_begin(struct call *c)
+{
+	reply_synced(c, handle_of(c->fh)->node->id, 0);
+}
+
+/*
+ * A file that was deleted meanwhile is nobody's any more. @closing: an empty one is not waited for, it
+ * goes when it has settled. A shell opens a file, makes a copy of the descriptor and closes the first
+ * before anything is written: that must not show the world an empty file.
+ */
+static bool is_waited_for(struct mount *m, const struct handle *h, bool closing)
+{
+	const struct node *n = h->node;
+	bool over;
+
+	tree_lock(m->tree);
+	over = n->gone || (closing && n->dirty && n->size == 0);
+	tree_unlock(m->tree);
+	return !over;
+}
+
+/*
+ * What was partly overwritten, as far as it is small and not here yet: by the time it is uploaded
+ * somebody else may have replaced it, and the rest would be nowhere. *@ret_missing is a part of it.
+ */
+static bool lacks_base(struct mount *m, const struct handle *h, struct content_extent *ret_missing)
+{
+	struct content *view = NULL;
+	bool lacks = false;
+	struct reach s;
+	int64_t size;
+
+	tree_lock(m->tree);
+	if (!h->node->gone && h->node->view && node_being_written(h->node))
+		view = content_ref(h->node->view);
+	tree_unlock(m->tree);
+	if (!view)
+		return false;
+	size = content_size(view);
+	if (size > 0 && size <= READER_WHOLE_BYTES)
+		lacks = map_reach(view, 0, (uint64_t)size, &s, ret_missing) == -EAGAIN;
+	content_unref(view);
+	return lacks;
+}
+
+/* Run again until what it was written over is here; then commit. */
+static void flush_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct handle *h = handle_of(c->fh);
+	struct content_extent missing = {.where = CONTENT_END};
+	int64_t patience_ms = clock_mono_ms() + BASE_PATIENCE_MS;
+	int r = c->error == -EAGAIN ? 0 : c->error;
+
+	if (!c->step++ && c->deadline_ms > patience_ms)
+		c->deadline_ms = patience_ms;
+	if (!r && lacks_base(m, h, &missing)) {
+		if (engine_get_state(m->engine, NULL) == ENGINE_ONLINE &&
+		    park_missing(c, h->node, &missing, &r))
+			return;
+	}
+	if (r == -ESTALE || r == -ENOENT) {
+		file_abandon(m, h->node);
+		call_fail(c, -ESTALE);
+		return;
+	}
+	/* without a network what was written is kept all the same, and the rest asked for later */
+	set_flushed(m, h, true);
+	r = file_commit(m, h->node);
+	if (r < 0)
+		set_flushed(m, h, false);
+	c->deadline_ms = clock_mono_ms() + (int64_t)(m->options->timeout_s * 1000);
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || !is_waited_for(m, h, true)) {
+		call_fail(c, r);
+		return;
+	}
+	c->error = c->step = 0;
+	synced_begin(c);
+}
+
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
-	int r;
+	struct call c = {.m = m, .req = req, .op = flush_run, .ino = ino, .fh = fi->fh};
 
 	if (is_virtual(ino)) {
 		json_flush(req, m, ino, fi);
@@ -510,17 +596,13 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, 0);
 		return;
 	}
-	r = file_commit(m, handle_of(fi->fh)->node);
-	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
-		fuse_reply_err(req, -r);
-	else
-		call_run(m->calls, &c);
+	call_run(m->calls, &c);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
+	struct call c = {.m = m, .req = req, .op = synced_begin, .fh = fi->fh};
 	int r;
 
 	(void)datasync;
@@ -537,7 +619,8 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 		r = ledger_sync(m->ledger);
 	if (!r)
 		r = told_error(m, handle_of(fi->fh));
-	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
+	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE ||
+	    !is_waited_for(m, handle_of(fi->fh), false))
 		fuse_reply_err(req, -r);
 	else
 		call_run(m->calls, &c);
@@ -557,6 +640,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	}
 	n = handle_of(fi->fh)->node;
 	tree_lock(m->tree);
+	handle_of(fi->fh)->flushed = false;
 	r = is_stale(handle_of(fi->fh)) ? -ESTALE : file_writable_locked(m, n, &c);
 	tree_unlock(m->tree);
 	if (!r) {

@@ -10,6 +10,7 @@
 
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
 #include "lister.h"
 #include "reader.h"
 #include "sync_private.h"
@@ -30,6 +31,7 @@ static void on_fetched(void *ctx, int error)
 	struct node *n;
 	bool is_gone = error == -ENOENT || error == -ESTALE;
 
+	crash_point("fetch.done");
 	reader_close(s->m->reader, f->clean);
 	content_unref(f->clean);
 	tree_lock(t);

@@ -20,6 +20,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 /* A server's clock may be off by so much; where its zone is a guess (Rillsoft), by a day. */
@@ -283,6 +284,7 @@ static void finish_look(void *ctx)
 		struct arrived *a = l->arrived;
 
 		l->arrived = a->next;
+		crash_point("look.arrived");
 		if (!content_is_dirty(a->content) || content_flatten(a->content) == 0)
 			content_become_clean(a->content, a->key);
 		content_unref(a->content);
@@ -301,6 +303,7 @@ static void look_done(void *ctx, int error, const char *message)
 	struct tree *t = s->m->tree;
 
 	(void)message;
+	crash_point("look.listed");
 	if (l->failed)
 		error = -ENOMEM;
 	if (error == -ENOENT)
@@ -315,6 +318,7 @@ static void look_done(void *ctx, int error, const char *message)
 	resolve_all(l, true, error);
 	ledger_group_end(t->ledger);
 	tree_unlock(t);
+	crash_point("look.resolved");
 	if (!l->long_work || pool_run(s->m->disk_pool, finish_look, l) < 0)
 		finish_look(l);
 	sync_wake(s);

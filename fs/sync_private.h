@@ -12,6 +12,7 @@
  *	sync_fetch.c   bytes that must be here before an upload
  *	sync_apply.c   outcomes, item by item
  *	sync_look.c    what became of calls whose outcome nobody knows
+ *	sync_verify.c  what others have done, before something is overwritten or removed
  */
 
 #include <pthread.h>
@@ -59,6 +60,7 @@ struct sync_view {
 	size_t n_names;
 	int64_t now_ms, next_ms; /* when something settles that has not yet */
 	bool names_settled;
+	bool moves_settled; /* names of files that the server cannot rename */
 };
 
 /* tree->lock held. 0 or -ENOMEM; sync_view_clear() in both cases. */
@@ -74,6 +76,8 @@ struct sent {
 	enum ledger_flight doubt;
 	bool in_place; /* upload: the server has a content at this very place already */
 	bool first_try;
+	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
+	uint64_t heir_of;
 	int lost; /* upload: the bytes are not here (any more): negative errno */
 	/* upload: referenced; NULL = empty */
 	struct content *content;
@@ -114,6 +118,8 @@ void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
+/* A word for what it does, for crash_point_of(). */
+const char *batch_kind(const struct batch *b);
 /*
  * Some of its items as a call of their own, and out of @b, whose copies of strings they do not need.
  * NULL without memory: @b is as it was.
@@ -131,8 +137,27 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost);
 void sync_look(struct sync *s, uint64_t record, uint64_t number);
 void sync_fetch(struct sync *s, uint64_t node);
 
+/* One listing that tells what others have changed in a record, or a whole collection. */
+struct verify;
+/*
+ * Of the record node @record, for @n nodes, each to be added. NULL: there is one on its way, it is
+ * no record, or no memory. tree->lock held, as for merging.
+ */
+struct verify *verify_new_locked(struct sync *s, uint64_t record, size_t n);
+void verify_add_locked(struct verify *v, uint64_t node);
+/* Where many are of one collection, that is listed instead. Returns how many are left of @n. */
+size_t verify_merge_locked(struct verify **list, size_t n);
+/* Takes @v. The thread plans again when the tree is as new. */
+void verify_send(struct verify *v);
+
 /* The remote has answered for all items of @b. Takes @b. */
 void sync_apply(struct batch *b, int error);
+/*
+ * How long to wait after a failure that @tries others came before, in a row: pure. Doubles from
+ * half a second to a minute and stays there, for ever; of that a quarter is sure and the rest is
+ * left to @random, so that a thousand files that failed together do not come back together.
+ */
+int64_t sync_back_off_ms(unsigned tries, uint32_t random);
 /* The node's call is over without an outcome: try again later. tree->lock held. */
 void sync_back_off_locked(struct sync *s, struct node *n);
 /* The server will not: wait for the user. tree->lock held. */

@@ -13,6 +13,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/names.h>
 
+#include "crashpoint.h"
 #include "sync_private.h"
 
 #define KEPT_MAX 10 /* strings of an item */
@@ -31,6 +32,17 @@ void batch_free(struct batch *b)
 	free(b->items);
 	free(b->sent);
 	free(b);
+}
+
+const char *batch_kind(const struct batch *b)
+{
+	static const char *const words[] = {
+		[PLAN_CREATE] = "create",	   [PLAN_REPLACE] = "replace",
+		[PLAN_UPDATE] = "update",	   [PLAN_REMOVE] = "remove",
+		[PLAN_UPDATE_RECORDS] = "records",
+	};
+
+	return b->n && b->items[0].filler ? "filler" : words[b->kind];
 }
 
 static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
@@ -155,19 +167,22 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
 	struct flight f = {.record = wanted ? n->parent->id : k->record,
 			   .content = sent->content_id,
 			   .size = sent->content ? content_size(sent->content) : 0};
+	bool labelled = b->kind == PLAN_REPLACE && !c->name && k->filename &&
+			strcmp(k->filename, k->name) && is_plain(k->filename) &&
+			!known_is_tokened(k);
 	char token[64];
 
-	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) &&
-	    is_plain(k->filename) && !known_is_tokened(k)) {
-		c->token = keep(b, k->filename);
-		return;
-	}
-	if (!c->name)
-		c->name = keep(b, k->name);
-	f.name = c->name;
-	if (c->filler)
+	/* where an earlier one may have arrived, or will yet, the size tells nothing */
+	if (c->filler || (b->kind == PLAN_REPLACE && sent->doubt != LEDGER_FLIGHT_NONE))
 		f.size = -1;
-	if (c->name && node_set_flight(n, ++b->sync->next_token, &f) && node_token(n, token))
+	f.name = c->name ? c->name : k->name;
+	if (!node_set_flight(n, ++b->sync->next_token, &f))
+		return;
+	if (labelled)
+		c->token = keep(b, k->filename);
+	else if (!c->name)
+		c->name = keep(b, k->name);
+	if (!labelled && c->name && node_token(n, token))
 		c->token = keep(b, token);
 }
 
@@ -224,6 +239,8 @@ struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
 		struct node *n = nodes[e->item];
 
 		fill_item(b, i, e, n);
+		if (b->kind == PLAN_CREATE && e->other != SIZE_MAX)
+			b->sent[i].heir_of = nodes[e->other]->id;
 		if (sync_is_upload(b->kind))
 			fill_upload(b, i, n);
 		else
@@ -305,6 +322,7 @@ static int send_call(struct batch *b)
 	case PLAN_FORGET:
 	case PLAN_ADOPT:
 	case PLAN_LOOK:
+	case PLAN_VERIFY:
 	case PLAN_FETCH:
 		break;
 	}
@@ -313,8 +331,12 @@ static int send_call(struct batch *b)
 
 void batch_call(struct batch *b)
 {
-	int r = send_call(b);
+	const char *kind = batch_kind(b);
+	int r;
 
+	crash_point_of("ready", kind);
+	r = send_call(b); /* which takes it */
+	crash_point_of("handed-over", kind);
 	if (r == 0)
 		return;
 	for (size_t i = 0; i < b->n; i++) {
@@ -330,6 +352,7 @@ void batch_call(struct batch *b)
 
 void batch_send(struct batch *b)
 {
+	crash_point_of("committed", batch_kind(b));
 	if (sync_is_upload(b->kind))
 		batch_upload(b);
 	else
@@ -341,6 +364,8 @@ void batch_put_off(struct batch *b)
 	for (size_t i = 0; i < b->n; i++) {
 		b->items[i].outcome = REMOTE_RETRY;
 		b->items[i].error = -ENOSPC;
+		snprintf(b->items[i].message, sizeof(b->items[i].message),
+			 "the ledger in the cache directory cannot be written");
 	}
 	sync_apply(b, 0);
 }

@@ -395,6 +395,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rmtime_ns = k->mtime_ns,
 		.rctime_ns = k->ctime_ns,
 		.rfiller = k->filler,
+		.has_rhash = k->has_hash,
 		.flight = n->flight,
 		.flight_since_ns = n->flight_since_ns,
 		.token = n->token,
@@ -405,6 +406,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.fields = n->fields,
 		.rfields = n->known_fields,
 	};
+	memcpy(row->rhash, k->hash, sizeof(row->rhash));
 }
 
 void tree_put_locked(struct tree *t, struct node *n)
@@ -503,6 +505,8 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	k->mtime_ns = row->rmtime_ns;
 	k->ctime_ns = row->rctime_ns;
 	k->filler = row->rfiller;
+	k->has_hash = row->has_rhash;
+	memcpy(k->hash, row->rhash, sizeof(k->hash));
 	n->flight_since_ns = row->flight_since_ns;
 	n->after = row->after;
 	n->error = row->error;
@@ -558,12 +562,81 @@ static int load_xattr(void *ctx, uint64_t node, const char *name, const void *va
 	return n ? node_set_xattr(n, name, value, len) : 0;
 }
 
-/* The store keeps what somebody asks for after a start. */
-static void claim(struct tree *t, struct node *n)
+/* The gone node that @n took the place of, which the server has still. */
+static struct node *find_replaced(const struct load *load, const struct node *n)
 {
-	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
+	for (size_t i = 0; i < load->n; i++) {
+		struct node *g = load->nodes[i];
 
-	if (n->content && !c && n->dirty) {
+		if (g->gone && g->after == n->id && g->known.rid && !g->known.filler)
+			return g;
+	}
+	return NULL;
+}
+
+/* What the server has is shown again. */
+static void show_known(struct tree *t, struct node *n)
+{
+	n->dirty = false;
+	n->content = 0;
+	n->size = n->known.size;
+	if (n->known.mtime_ns != REMOTE_TIME_NONE)
+		n->mtime_ns = n->known.mtime_ns;
+	tree_put_locked(t, n);
+}
+
+/* @n was made less than a second before, and is not there after all; what it replaced is. */
+static void undo_replacing(struct load *load, struct node *n, struct node *dir)
+{
+	struct tree *t = load->tree;
+	struct node *g = find_replaced(load, n);
+
+	tree_unlink_locked(t, n);
+	n->gone = true;
+	n->dirty = false;
+	n->content = 0;
+	tree_put_locked(t, n);
+	if (!g || !dir || tree_child_locked(t, dir, n->shown))
+		return;
+	node_set_string(&g->shown, n->shown);
+	g->gone = false;
+	g->after = 0;
+	link_child(t, dir, g);
+	show_known(t, g);
+	tree_changed_locked(t, g);
+}
+
+/* A power failure took its bytes: it is what it was before, or gone. @instead: 0 = not here. */
+static void replace_torn(struct load *load, struct node *n, struct node *dir, uint64_t instead)
+{
+	struct tree *t = load->tree;
+	struct content *c = instead ? content_get(t->store, instead) : NULL;
+
+	log_warning("ledger: the last version of '%s' was written less than a second before the "
+		    "power failed, and is lost",
+		    n->shown);
+	if (c) {
+		n->content = instead;
+		n->size = content_size(c);
+		tree_put_locked(t, n);
+	} else if (n->known.rid && !n->known.filler) {
+		show_known(t, n);
+	} else {
+		undo_replacing(load, n, dir);
+	}
+	content_unref(c);
+}
+
+/* The store keeps what somebody asks for after a start. */
+static void claim(struct load *load, struct node *n, struct node *dir)
+{
+	struct tree *t = load->tree;
+	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
+	uint64_t instead = 0;
+
+	if (n->content && !c && n->dirty && content_is_torn(t->store, n->content, &instead)) {
+		replace_torn(load, n, dir, instead);
+	} else if (n->content && !c && n->dirty) {
 		log_error("ledger: the bytes of '%s' are not in the cache directory any more: not "
 			  "sent",
 			  n->shown);
@@ -580,9 +653,9 @@ static void load_links(struct load *load)
 		struct node *n = load->nodes[i];
 		struct node *dir = load->parents[i] ? tree_find_locked(t, load->parents[i]) : NULL;
 
-		claim(t, n);
 		if (dir && !n->gone && !tree_child_locked(t, dir, n->shown))
 			link_child(t, dir, n);
+		claim(load, n, dir);
 		if (n->kind != NODE_COLLECTION && node_differs(t, n))
 			tree_changed_locked(t, n);
 	}

@@ -55,7 +55,7 @@ struct content_config {
  *
  * A dirty content whose bytes are not there (or may not be, after a power failure less than
  * LEDGER_DURABLE_MS after its close) is reported and not in the store: content_get() gives NULL for
- * it.
+ * it. Of the latter content_is_torn() knows more.
  */
 int content_store_open(const struct content_config *config, struct ledger *ledger,
 		       struct content_store **ret_store, char *message, size_t size);
@@ -70,9 +70,17 @@ void content_store_close(struct content_store *s);
 void content_store_claimed(struct content_store *s);
 
 /*
- * Bring the bytes of every row put since the last call to the disk: the ledger's before-sync hook.
+ * Whether a power failure took that dirty content. *@ret_instead: what its node had before, where
+ * that is whole (content_get() has it, and it is wanted again), 0 = nothing here. Until
+ * content_store_claimed().
  */
-void content_store_sync(struct content_store *s);
+bool content_is_torn(struct content_store *s, uint64_t id, uint64_t *ret_instead);
+
+/*
+ * Bring the bytes of every row put since the last call that succeeded to the disk, and the names of
+ * their files: the ledger's before-sync hook. 0 or the negative errno of the first that failed.
+ */
+int content_store_sync(struct content_store *s);
 
 struct content_usage {
 	uint64_t bytes, limit_bytes, dirty_bytes, lost_files;
@@ -111,6 +119,11 @@ void content_unref(struct content *c);
  * later, when the ledger is on disk without it.
  */
 void content_drop(struct content *c);
+/*
+ * What @c takes the place of (an id, 0 = nothing): should a power failure tear @c, that is shown
+ * again. A dirty content that was dropped stays on the disk as long as this may happen. No I/O.
+ */
+void content_set_before(struct content *c, uint64_t id);
 /* Keep a clean content from being evicted, also across starts. */
 void content_set_pinned(struct content *c, bool pinned);
 

@@ -75,6 +75,9 @@ struct ledger_node {
 	const char *rname, *rfilename, *rversion, *rurl, *rmedia;
 	int64_t rsize, rmtime_ns, rctime_ns;
 	bool rfiller; /* the server's bytes are our filler, not a content (P-1) */
+	/* XXH3-128 of the bytes of rversion, with the content store's secret; kept when they are evicted */
+	bool has_rhash;
+	uint8_t rhash[LEDGER_HASH_BYTES];
 
 	/* between the two */
 	enum ledger_flight flight;
@@ -102,6 +105,8 @@ struct ledger_content {
 	const char *key;   /* clean: "<remote id>/<version>"; NULL for dirty */
 	uint64_t base;	   /* dirty: content below, 0 = none */
 	uint64_t base_len; /* bytes of the base that still show */
+	/* dirty: content that its node had before, should a power failure have torn this; 0 = none */
+	uint64_t before;
 	int64_t size;
 	bool complete; /* every byte is in the file itself */
 	bool has_hash;
@@ -134,11 +139,12 @@ void ledger_close(struct ledger *l);
 
 /*
  * Called on the ledger's thread (and by ledger_sync() callers), never twice at once, before rows
- * become durable: fdatasync what they speak of. NULL = none; returns when a running call of the old
- * hook has ended. content_store_open() sets it to content_store_sync(), content_store_close() takes
- * it off.
+ * become durable: fdatasync what they speak of. When it fails (negative errno), so does the sync,
+ * and the rows are not vouched for; the next sync calls it again. NULL = none; returns when a
+ * running call of the old hook has ended. content_store_open() sets it to content_store_sync(),
+ * content_store_close() takes it off.
  */
-void ledger_set_before_sync(struct ledger *l, void (*hook)(void *ctx), void *ctx);
+void ledger_set_before_sync(struct ledger *l, int (*hook)(void *ctx), void *ctx);
 
 /* 0 or -ENOMEM. */
 int ledger_put_node(struct ledger *l, const struct ledger_node *n);
@@ -146,7 +152,8 @@ int ledger_drop_node(struct ledger *l, uint64_t id); /* its xattrs too */
 int ledger_put_content(struct ledger *l, const struct ledger_content *c);
 int ledger_drop_content(struct ledger *l, uint64_t id);
 /* Change only these of a content row, if there is one. */
-int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped);
+int ledger_mark_content(struct ledger *l, uint64_t id, int64_t used_ns, bool pinned, bool dropped,
+			uint64_t before);
 /* A complete dirty content's row becomes the clean one of @key; the rest of it stays. */
 int ledger_clean_content(struct ledger *l, uint64_t id, const char *key);
 int ledger_put_xattr(struct ledger *l, uint64_t node, const char *name, const void *value,
@@ -169,6 +176,14 @@ void ledger_group_end(struct ledger *l);
  */
 int ledger_commit(struct ledger *l);
 int ledger_sync(struct ledger *l);
+/* What the last attempt to commit came to: 0, or the negative errno that is in the way. */
+int ledger_get_trouble(struct ledger *l);
+
+/*
+ * Suspect contents have been dealt with; what was put for that is committed before this is. Until
+ * then every opening after the power failure tells of them, however the one before it ended.
+ */
+int ledger_end_suspicion(struct ledger *l);
 
 /*
  * The highest node id ever put into this ledger, also when its row is gone; 0 = none. Never blocks

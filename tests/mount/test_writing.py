@@ -5,18 +5,23 @@ copied again; all of it byte-exact on the server, on the same attachment, with n
 closes.
 """
 
+import ctypes
 import errno
+import mmap
 import os
 import random
 import shutil
 import sqlite3
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 
 from harness import (
     fallocate,
+    libc,
     numbered,
     raises_errno,
     random_bytes,
@@ -300,6 +305,33 @@ def test_writing_through_a_mapping_after_close(drive):
     wait_until(m.idle, "the mapping's bytes to be sent")
     m.sync()
     assert m.emulator.bytes_of(path) == before
+
+
+def test_the_end_of_an_earlier_writer_does_not_commit_half_of_the_next_ones_bytes(drive):
+    """
+    The kernel tells of a handle's end some time after its close, here when a mapping goes: what the
+    next program has written until then is not closed yet.
+    """
+    m = drive(settle=600)
+    path = m / "users/Nobody/file"
+    path.write_bytes(b"old" * 1000)
+    first = os.open(path, os.O_RDWR)
+    os.pwrite(first, b"OLD", 0)
+    libc.mmap.restype = ctypes.c_void_p
+    mapping = libc.mmap(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, first, ctypes.c_long(0))
+    assert mapping not in (None, ctypes.c_void_p(-1).value)
+    os.close(first)
+    second = os.open(path, os.O_WRONLY)
+    os.pwrite(second, b"half of it", 100)
+    assert libc.munmap(ctypes.c_void_p(mapping), 4096) == 0
+    for _ in range(20):
+        time.sleep(0.01)
+        os.stat(path)
+    m.kill9()
+    with suppress(OSError):
+        os.close(second)
+    m.start()
+    assert path.read_bytes() == b"OLD" + b"old" * 999
 
 
 def test_a_database_in_wal_mode_lives_in_the_mount(drive):

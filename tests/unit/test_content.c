@@ -562,6 +562,37 @@ static void test_merge_moves_down_into_a_base_nobody_wants(void **state)
 	content_unref(c);
 }
 
+/* Killed between the copying and the rows: the base's file is of the size of what lies over it. */
+static void test_a_merge_that_was_cut_off_costs_nothing(void **state)
+{
+	static const uint64_t sizes[] = {4, 20};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct content *a = sealed_with("0123456789"), *b = content_new_dirty(store, a, 4);
+		uint64_t id = content_id(b);
+		char path[128], expected[32] = "0B23";
+
+		assert_int_equal(write_at(b, 1, "B", 1), 0);
+		assert_int_equal(content_truncate(b, sizes[i]), 0);
+		assert_int_equal(content_seal(b), 0);
+		snprintf(path, sizeof path, "%s/objects/%02x/%016llx", store_path,
+			 (unsigned)(content_id(a) & 0xff), (unsigned long long)content_id(a));
+		content_drop(a);
+		content_unref(a);
+		content_unref(b);
+		close_store();
+		assert_int_equal(truncate(path, (off_t)sizes[i]), 0);
+		open_store();
+		b = content_get(store, id);
+		assert_non_null(b);
+		expect(b, expected, sizes[i]);
+		assert_int_equal(content_merge(b), 0);
+		expect(b, expected, sizes[i]);
+		content_unref(b);
+	}
+}
+
 static void test_dropped_dirty_contents_are_deleted_once_the_ledger_says_so(void **state)
 {
 	struct content *c = sealed_with("words");
@@ -758,6 +789,7 @@ static void set_boot(const char *boot)
 static void test_after_a_power_failure_the_last_second_is_not_trusted(void **state)
 {
 	struct content *c;
+	uint64_t instead = 1;
 	int status;
 	pid_t pid;
 
@@ -783,12 +815,72 @@ static void test_after_a_power_failure_the_last_second_is_not_trusted(void **sta
 	expect(c, "durable", 7);
 	content_unref(c);
 	assert_null(content_get(store, 2));
+	assert_true(content_is_torn(store, 2, &instead));
+	assert_int_equal(instead, 0);
+	assert_false(content_is_torn(store, 3, &instead));
 	c = content_get(store, 3);
 	assert_non_null(c);
 	expect(c, "young, but hashed", 17);
 	content_unref(c);
 	assert_null(content_peek_key(store, "k"));
+	content_store_claimed(store);
 	assert_int_equal(count_in("lost+found"), 1);
+}
+
+/* @version over @before in the row of its node, as a close does. */
+static struct content *in_place_of(struct content *before, const char *version)
+{
+	struct content *c = sealed_with(version);
+
+	content_set_before(c, content_id(before));
+	content_drop(before);
+	content_unref(before);
+	return c;
+}
+
+static void test_what_a_power_failure_tears_gives_way_to_what_was_there_before(void **state)
+{
+	struct content *c;
+	uint64_t instead = 0;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	close_store();
+	pid = fork();
+	if (pid == 0) {
+		open_store();
+		c = sealed_with("durable"); /* 1 */
+		ledger_sync(ledger);
+		c = in_place_of(c, "young");   /* 2 */
+		c = in_place_of(c, "younger"); /* 3 */
+		ledger_commit(ledger);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	set_boot("another");
+	/* whoever does not come to the end of a start leaves everything to the next one */
+	for (int i = 0; i < 2; i++) {
+		open_store();
+		assert_null(content_get(store, 3));
+		assert_true(content_is_torn(store, 3, &instead));
+		assert_int_equal(instead, 1);
+		if (i == 0)
+			close_store();
+	}
+	c = content_get(store, 1);
+	assert_non_null(c);
+	expect(c, "durable", 7);
+	content_unref(c);
+	content_store_claimed(store);
+	assert_false(content_is_torn(store, 3, &instead));
+	close_store();
+	open_store();
+	assert_false(content_is_torn(store, 3, &instead));
+	c = content_get(store, 1);
+	assert_non_null(c);
+	expect(c, "durable", 7);
+	content_unref(c);
 }
 
 /* Threads. */
@@ -1234,6 +1326,7 @@ int main(void)
 		TEST(test_sparse_files_read_as_zeros_and_seek_as_holes),
 		TEST(test_flatten_then_clean_takes_the_place_of_the_key),
 		TEST(test_merge_moves_down_into_a_base_nobody_wants),
+		TEST(test_a_merge_that_was_cut_off_costs_nothing),
 		TEST(test_dropped_dirty_contents_are_deleted_once_the_ledger_says_so),
 		TEST(test_a_dirty_content_without_its_file_is_not_served),
 		TEST(test_unclaimed_dirty_contents_go_to_lost_found),
@@ -1242,6 +1335,7 @@ int main(void)
 		TEST(test_pinned_and_referenced_contents_stay),
 		TEST(test_dropped_dirty_room_can_be_used_at_once),
 		TEST(test_after_a_power_failure_the_last_second_is_not_trusted),
+		TEST(test_what_a_power_failure_tears_gives_way_to_what_was_there_before),
 		TEST(test_filling_writing_mapping_and_sealing_in_parallel),
 		TEST(test_random_histories_agree_with_a_model),
 		TEST(test_sealed_contents_survive_kill_9_whole),

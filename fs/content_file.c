@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,7 @@ static int open_file(struct content_store *s, uint64_t file, bool create)
 	if (fd < 0 && errno == ENOENT && create) {
 		name[2] = '\0';
 		if (mkdirat(s->objects_fd, name, 0700) == 0)
-			fsync(s->objects_fd); /* once for each of 256 */
+			atomic_fetch_add(&s->dirs_made, 1);
 		else if (errno != EEXIST)
 			return -errno;
 		name[2] = '/';
@@ -72,6 +73,22 @@ int content_unlink(struct content_store *s, uint64_t file)
 	return unlinkat(s->objects_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/*
+ * The names of the directories themselves: once for all of the 256 that were made since. Who comes
+ * while another is at it does it, too, since that one may not be done.
+ */
+static int sync_new_dirs(struct content_store *s)
+{
+	unsigned made = atomic_load(&s->dirs_made);
+
+	if (atomic_load(&s->dirs_synced) == made)
+		return 0;
+	if (fsync(s->objects_fd) < 0)
+		return -errno;
+	atomic_store(&s->dirs_synced, made);
+	return 0;
+}
+
 int content_sync_dir(struct content_store *s, uint64_t file)
 {
 	char name[CONTENT_NAME_BYTES];
@@ -84,7 +101,7 @@ int content_sync_dir(struct content_store *s, uint64_t file)
 		return errno == ENOENT ? 0 : -errno;
 	r = fsync(fd) < 0 ? -errno : 0;
 	close(fd);
-	return r;
+	return r < 0 ? r : sync_new_dirs(s);
 }
 
 int content_sync_bytes(struct content_store *s, uint64_t file)

@@ -27,6 +27,7 @@
  */
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include <attachfs/content.h>
 
@@ -132,6 +133,8 @@ struct content_store {
 	uint64_t reap_rounds;		/* lock */
 
 	struct content_ahead ahead;
+
+	_Atomic unsigned dirs_made, dirs_synced; /* below objects/ */
 
 	int64_t statvfs_ms; /* lock: when disk_free was asked */
 	uint64_t disk_free; /* lock: bytes, less what has been reserved since */

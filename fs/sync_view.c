@@ -219,9 +219,8 @@ static bool is_stale(struct sync *s, const struct sync_view *v, const struct nod
 {
 	const struct remote_caps *caps = &s->m->remote->caps;
 	struct node *dir = tree_find_locked(s->m->tree, record);
-	struct node *top = dir && dir->kind == NODE_RECORD
-				   ? tree_collection_of_locked(s->m->tree, dir)
-				   : NULL;
+	struct node *top =
+		dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(s->m->tree, dir) : NULL;
 
 	if ((!caps->replace_keeps_id && !caps->names_unique) || !top)
 		return false;

@@ -402,6 +402,8 @@ static int open_all(struct content_store *s, char *message, size_t size)
 		r = open_dir(s->dir_fd, "lost+found", message, size, &s->lost_fd);
 	if (r < 0)
 		return r;
+	/* from here on nobody vouches for what the last daemon left but this */
+	ledger_set_before_sync(s->ledger, sync_hook, s);
 	r = load_secret(s);
 	if (r < 0)
 		return fail(r, message, size, "%s: secret: %s", s->dir, strerror(-r));
@@ -460,6 +462,7 @@ static struct content_store *store_new(const struct content_config *config, stru
 		return NULL;
 	s->ledger = ledger;
 	s->dir_fd = s->objects_fd = s->lost_fd = s->lock_fd = -1;
+	s->unsynced_all = true; /* as far as is known before the rows are read */
 	s->limit_bytes = config->limit_bytes;
 	s->free_bytes = config->free_bytes;
 	pthread_mutex_init(&s->lock, NULL);
@@ -485,11 +488,11 @@ int content_store_open(const struct content_config *config, struct ledger *ledge
 	int r = s ? open_all(s, message, size) : -ENOMEM;
 
 	if (r < 0) {
+		ledger_set_before_sync(ledger, NULL, NULL);
 		if (s)
 			release(s);
 		return r;
 	}
-	ledger_set_before_sync(ledger, sync_hook, s);
 	*ret_store = s;
 	return 0;
 }

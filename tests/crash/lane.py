@@ -41,6 +41,7 @@ from workload import File, Hashes, Violation, Worker, bytes_of, told
 
 FILLER = (b"attachfs filler, the content follows (P-1)\n" * 24)[:1024]
 SETTLE_EVERY = 8  # lives
+TRIES = 6  # for a point
 POINT_SECONDS = 2.0  # to wait for a point to be passed
 MNT_DETACH = 2
 # what a daemon says that finds what another was killed over
@@ -78,6 +79,7 @@ class Lane:
         self.points = list(points)
         self.tell = tell
         self.counts: Counter = Counter()
+        self.tries: Counter = Counter()  # of points that were waited for in vain
         self.passed: set = set()
         self.struck: set = set()
         self.lives = 0
@@ -407,18 +409,15 @@ class Lane:
     def environment(self, point: str) -> dict:
         env = {"ATTACHFS_CRASH_LOG": self.crash_log}
         if point:
-            nth = self.chance.choice([1, 1, 2, 3, 5])
-            rare = (
-                "start",
-                "end",
-                "look",
-                "fetch",
-                "checkpoint",
-                "unchanged",
-                "records",
-                "listing",
+            common = point.startswith(
+                ("write", "close", "seal", "commit.", "sync", "name", "flatten")
             )
-            env["ATTACHFS_CRASH_POINT"] = f"{point}:{1 if point.startswith(rare) else nth}"
+            nth = self.chance.choice([1, 2, 3, 5, 20]) if common else self.chance.choice([1, 1, 2])
+            if self.tries[point] or point.startswith(
+                ("start", "end", "look", "fetch", "unchanged")
+            ):
+                nth = 1
+            env["ATTACHFS_CRASH_POINT"] = f"{point}:{nth}"
         return env
 
     def life(self) -> str:
@@ -470,7 +469,10 @@ class Lane:
                 try:
                     self.mount.process.wait(POINT_SECONDS * SLOW)
                 except subprocess.TimeoutExpired:
-                    kind = "moment"  # it did not come to that
+                    kind = "moment"  # it did not come to that: later again
+                    self.tries[point] += 1
+                    if self.tries[point] < TRIES:
+                        self.points.append(point)
             else:
                 time.sleep(self.chance.uniform(0, 0.4))
             status = self.reap()

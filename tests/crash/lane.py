@@ -63,6 +63,13 @@ class QuickMount(Mount):
         return [self.program, "-f", "-o", self.option_text(), self.source, str(self.path)]
 
 
+def leader_is_dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
+
+
 def detach(path: Path) -> None:
     if libc.umount2(os.fsencode(path), MNT_DETACH) < 0 and is_mounted(path):
         lazy_unmount(path)
@@ -113,7 +120,22 @@ class Lane:
         for w in self.workers:
             w.history = [[0.0, True, w.state]]
 
+        threading.Thread(target=self.watch, daemon=True).start()
+
     # life of the daemon
+
+    def watch(self) -> None:
+        """
+        A daemon that killed itself may hang with a thread in the kernel: a notification that waits
+        for a directory whose holder, one of us, waits for the daemon (see reap()).
+        """
+        while True:
+            time.sleep(0.5 * SLOW)
+            process = self.mount.process
+            if process is not None and leader_is_dead(process.pid):
+                time.sleep(0.5 * SLOW)
+                if self.mount.process is process and leader_is_dead(process.pid):
+                    libc.umount2(os.fsencode(self.mount.path), MNT_FORCE)
 
     def launch(self, environment: dict, kill_after=None) -> bool:
         """False: it died before it was mounted."""

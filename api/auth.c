@@ -20,6 +20,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "auth_wait.h"
 #include "call.h"
 
 /*
@@ -36,12 +37,6 @@
  * login now and then, not every call.
  */
 #define LIFE_MIN_MS 1000
-
-struct auth_wait {
-	struct auth_wait *next;
-	auth_done *done;
-	void *ctx;
-};
 
 struct auth {
 	char *file, *command, *environment, *what, *prefix, *user; /* immutable */
@@ -68,7 +63,7 @@ struct auth {
 	bool reading;	     /* the thread reads or calls waiters */
 	bool joinable;	     /* there is a thread to join */
 	pthread_t thread;
-	struct auth_wait *waits, **last_wait;
+	struct auth_waits waits;
 	enum remote_auth state;
 	char message[256], trouble[256]; /* trouble: what was in the way of the last login */
 };
@@ -384,7 +379,7 @@ int auth_new(const struct auth_config *config, struct auth **ret_auth, char *mes
 	if (!a)
 		return -ENOMEM;
 	pthread_mutex_init(&a->lock, NULL);
-	a->last_wait = &a->waits;
+	auth_waits_init(&a->waits, &a->lock);
 	a->state = REMOTE_AUTH_UNKNOWN;
 	if (copy_config(a, config))
 		r = load(a, message, size);
@@ -408,6 +403,7 @@ void auth_stop(struct auth *a)
 	pthread_mutex_unlock(&a->lock);
 	if (joinable)
 		pthread_join(thread, NULL);
+	auth_waits_stop(&a->waits);
 	pthread_mutex_lock(&a->lock);
 	struct auth_login session = a->session;
 	a->session = (struct auth_login){0};
@@ -422,6 +418,7 @@ void auth_free(struct auth *a)
 	if (!a)
 		return;
 	auth_stop(a);
+	auth_waits_clear(&a->waits);
 	wipe_free(a->header);
 	wipe_free(a->password);
 	free(a->file);
@@ -510,16 +507,6 @@ static int read_again(struct auth *a, bool forced)
 	return r;
 }
 
-static void call_waits(struct auth_wait *waits, int result)
-{
-	while (waits) {
-		struct auth_wait *next = waits->next;
-		waits->done(waits->ctx, result);
-		free(waits);
-		waits = next;
-	}
-}
-
 /*
  * Whether a reading is worth it now; the lock is held. The file is always read; a command, or a
  * login that was refused, not all the time.
@@ -536,7 +523,10 @@ static bool may_read_locked(const struct auth *a)
 	       clock_mono_ms() - a->reloaded_ms >= COMMAND_PAUSE_MS;
 }
 
-/* One reading for all who wait by its end; who comes later gets another one. */
+/*
+ * One reading for all who wait by its end; who comes later gets another one. Where one was wished
+ * meanwhile that no pause holds up, all wait for that: this one may have read what was there before.
+ */
 static void *reading_thread(void *arg)
 {
 	struct auth *a = arg;
@@ -552,13 +542,12 @@ static void *reading_thread(void *arg)
 		pthread_mutex_lock(&a->lock);
 		if (may_read)
 			a->reloaded_ms = clock_mono_ms();
-		struct auth_wait *waits = a->waits;
-		a->waits = NULL;
-		a->last_wait = &a->waits;
+		struct auth_wait *waits =
+			a->forced && !a->stop ? NULL : auth_waits_take_locked(&a->waits);
 		pthread_mutex_unlock(&a->lock);
-		call_waits(waits, result);
+		auth_waits_tell(waits, result);
 		pthread_mutex_lock(&a->lock);
-		go_on = a->reading = a->waits || (a->forced && !a->stop);
+		go_on = a->reading = a->waits.first || (a->forced && !a->stop);
 		pthread_mutex_unlock(&a->lock);
 	}
 	return NULL;
@@ -595,30 +584,24 @@ static int answer_locked(const struct auth *a, bool fresh)
 	return a->login && may_read_locked(a) ? -ENOMEM : 0;
 }
 
-static void reload(struct auth *a, unsigned generation, bool forced, auth_done *done, void *ctx)
+static void reload(struct auth *a, unsigned generation, bool forced, int64_t deadline_mono_ms,
+		   auth_done *done, void *ctx)
 {
-	struct auth_wait *w = calloc(1, sizeof(*w));
-
 	pthread_mutex_lock(&a->lock);
 	bool fresh = !forced && a->generation != generation && a->header;
 	a->forced |= forced;
-	bool wait = w && !fresh && (a->reading || (may_read_locked(a) && start_thread_locked(a)));
+	bool wait = !fresh && (a->reading || (may_read_locked(a) && start_thread_locked(a))) &&
+		    auth_waits_add_locked(&a->waits, deadline_mono_ms, done, ctx);
 	int result = wait ? 0 : answer_locked(a, fresh);
-	if (wait) {
-		*w = (struct auth_wait){NULL, done, ctx};
-		*a->last_wait = w;
-		a->last_wait = &w->next;
-	}
 	pthread_mutex_unlock(&a->lock);
-	if (wait)
-		return;
-	free(w);
-	done(ctx, result);
+	if (!wait)
+		done(ctx, result);
 }
 
-void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx)
+void auth_reload(struct auth *a, unsigned generation, int64_t deadline_mono_ms, auth_done *done,
+		 void *ctx)
 {
-	reload(a, generation, false, done, ctx);
+	reload(a, generation, false, deadline_mono_ms, done, ctx);
 }
 
 void auth_note_taken(struct auth *a, unsigned generation)
@@ -680,13 +663,7 @@ enum remote_auth remote_get_auth(struct remote *r, char message[256])
 	return state;
 }
 
-static void reload_done(void *ctx, int result)
+void remote_reload_credentials(struct remote *r, remote_reloaded *done, void *ctx)
 {
-	(void)ctx;
-	(void)result;
-}
-
-void remote_reload_credentials(struct remote *r)
-{
-	reload(r->auth, 0, true, reload_done, NULL);
+	reload(r->auth, 0, true, 0, done, ctx);
 }

@@ -92,12 +92,14 @@ void auth_free_header(char *header);
 
 /*
  * The header of @generation was refused (or there is none): read the secret again, or log in, unless
- * somebody has done so since. done() is called once, at once or on the reading thread, and must only
+ * somebody has done so since. done() is called once, at once or on a thread of auth's, and must only
  * pass on. @result: 1 = there is another header now; 0 = there is none, the secret is refused; or
- * the error that was in the way of a login (-ECANCELED: auth_stop()).
+ * the error that was in the way of a login (-ECANCELED: auth_stop()); -ETIMEDOUT when it is not over
+ * at @deadline_mono_ms (0 = none), on another thread then. The reading goes on for the others.
  */
 typedef void auth_done(void *ctx, int result);
-void auth_reload(struct auth *a, unsigned generation, auth_done *done, void *ctx);
+void auth_reload(struct auth *a, unsigned generation, int64_t deadline_mono_ms, auth_done *done,
+		 void *ctx);
 
 /* What a call learned: credentials are good; or they are not, with a line for a person. */
 void auth_note_good(struct auth *a);

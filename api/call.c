@@ -482,7 +482,7 @@ static void run_on_pool(struct call *c, void (*job)(void *ctx))
 		job(c);
 }
 
-/* On the reading thread, which must only pass on. */
+/* On a thread of auth's, which must only pass on. */
 static void on_reload(void *ctx, int result)
 {
 	struct call *c = ctx;
@@ -491,6 +491,8 @@ static void on_reload(void *ctx, int result)
 		c->result = (struct transfer_result){.error = result};
 		auth_describe_trouble(c->remote->auth, c->result.message,
 				      sizeof(c->result.message));
+		if (result == -ETIMEDOUT && !c->result.message[0])
+			snprintf(c->result.message, sizeof(c->result.message), "no login in time");
 	}
 	c->refused = result == 0 && c->result.status == 0;
 	run_on_pool(c, result > 0 ? resend_job : conclude_job);
@@ -530,7 +532,7 @@ static void on_done(void *ctx, const struct transfer_result *result)
 		c->result.status = 401;
 	if (c->result.error == 0 && c->result.status == 401 && !c->retried && !c->plain) {
 		c->retried = true;
-		auth_reload(c->remote->auth, c->generation, on_reload, c);
+		auth_reload(c->remote->auth, c->generation, c->deadline_mono_ms, on_reload, c);
 		return;
 	}
 	run_on_pool(c, conclude_job);
@@ -542,7 +544,7 @@ static int send_call(struct call *c)
 	int r = c->plain ? 0 : auth_get_header(c->remote->auth, &credential, &c->generation);
 
 	if (r == -EAGAIN && c->logins++ < LOGINS_MAX) {
-		auth_reload(c->remote->auth, c->generation, on_reload, c);
+		auth_reload(c->remote->auth, c->generation, c->deadline_mono_ms, on_reload, c);
 		return 0;
 	}
 	if (r < 0)

@@ -384,7 +384,7 @@ static void login_job(void *ctx)
 		end_refused(f);
 }
 
-/* After a login: on the reading thread, which must only pass on. */
+/* After a login, or when it took too long: on a thread of auth's, which must only pass on. */
 static void on_login(void *ctx, int result)
 {
 	struct fetch *f = ctx;
@@ -419,7 +419,7 @@ static void log_in(struct fetch *f)
 	if (cancelled)
 		fetch_end(f, -ECANCELED);
 	else
-		auth_reload(f->remote->auth, f->generation, on_login, f);
+		auth_reload(f->remote->auth, f->generation, f->deadline_mono_ms, on_login, f);
 }
 
 /* Another way to ask for the same, if there is one that was not tried. */
@@ -450,10 +450,13 @@ static void tell_refusal(const struct fetch *f, int status)
 	const char *remedy = missing && f->source->remedy ? f->source->remedy : "";
 	json_t *body = json_parse(f->error_words, strlen(f->error_words), NULL, 0);
 	char words[200];
+	bool gone;
 
 	call_find_words(body, f->error_words, strlen(f->error_words), words, sizeof(words));
 	json_decref(body);
-	log_line(f->source->unsure && missing ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
+	/* deleted by somebody meanwhile, and the program is told so: no failure of anything */
+	gone = missing && (f->source->unsure || (!*remedy && status != 405));
+	log_line(gone ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
 		 "read attachment %s: the storage answered with status %d%s%s%s%s", f->file.id,
 		 status, *words ? ": " : "", words, *remedy ? "; " : "", remedy);
 }

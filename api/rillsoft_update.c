@@ -55,6 +55,11 @@ static bool check_size(struct rillsoft_job *job, const struct rillsoft_doc *doc)
 	if (job->verb != RILLSOFT_REPLACES || doc->size < 0 ||
 	    (uint64_t)doc->size == job->item->size)
 		return true;
+	if (doc->size != job->doc->size) {
+		rillsoft_job_end(job, REMOTE_RETRY, -EIO, "'%.80s' was replaced by somebody else",
+				 doc->name);
+		return false;
+	}
 	rillsoft_job_end(job, REMOTE_REFUSED, -EIO,
 			 "the server ignored the new contents of '%.80s': it lists %lld bytes, not "
 			 "%llu; try another method_override=",
@@ -331,10 +336,26 @@ static void download(struct rillsoft_job *job)
 				 doc->name);
 }
 
+/* Neither the version that is to be replaced, nor what an earlier call of ours may have left. */
+static bool is_others(const struct rillsoft_job *job)
+{
+	const struct remote_change *item = job->item;
+	char version[RILLSOFT_VERSION_SIZE];
+
+	rillsoft_version(job->doc, version);
+	return item->version && strcmp(item->version, version) != 0 && job->doc->size >= 0 &&
+	       (uint64_t)job->doc->size != item->size;
+}
+
 static void begin_update(struct rillsoft_job *job)
 {
 	const struct remote_change *item = job->item;
 
+	if (job->verb == RILLSOFT_REPLACES && is_others(job)) {
+		rillsoft_job_end(job, REMOTE_RETRY, -ESTALE, "another version of '%.80s' is there",
+				 job->doc->name);
+		return;
+	}
 	job->name = item->name ? item->name : job->doc->name;
 	job->filename = rillsoft_is_tame(job->name) || !item->token ? job->name : item->token;
 	memcpy(job->folder, job->doc->folder, sizeof(job->folder));

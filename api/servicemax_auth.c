@@ -155,7 +155,8 @@ static int explain(struct servicemax *p, const struct call_waited *w, char *mess
 {
 	const char *error = json_get_text(w->json, "error");
 
-	if (w->status == 0 || w->status >= 500 || w->status == 429 || w->status == 408) {
+	/* below 400: it said yes, and the rest of the answer was lost */
+	if (w->status < 400 || w->status >= 500 || w->status == 429 || w->status == 408) {
 		snprintf(message, size, "%.200s", w->message);
 		return w->error == -EOVERFLOW ? -EIO : w->error;
 	}
@@ -230,6 +231,9 @@ void servicemax_logout(struct remote *r, const struct auth_login *login)
 	} tokens[] = {{login->refresh, "refresh_token"}, {login->token, "access_token"}};
 	char *id = dup_known_id(p);
 
+	/* a server that takes no calls now would be waited for in vain */
+	if (engine_get_state(r->engine, NULL) != ENGINE_ONLINE)
+		until_ms = 0;
 	for (size_t i = 0; i < 2; i++) {
 		const char *const pairs[] = {"token",		tokens[i].token, "client_id", id,
 					     "token_type_hint", tokens[i].hint,	 NULL};

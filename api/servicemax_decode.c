@@ -287,9 +287,11 @@ static enum remote_outcome judge_404(enum servicemax_verb verb, size_t n_items, 
 enum remote_outcome servicemax_judge(const struct call_reply *reply, enum servicemax_verb verb,
 				     size_t n_items, int *ret_error)
 {
-	/* A deletion can be done twice without harm; an upload twice is two versions. */
-	enum remote_outcome unknown =
-		verb == SERVICEMAX_REMOVE_FILE ? REMOTE_RETRY : REMOTE_UNKNOWN;
+	/*
+	 * An upload twice is two versions; a deletion twice is one of a name that may be another
+	 * client's new file by then.
+	 */
+	enum remote_outcome unknown = REMOTE_UNKNOWN;
 
 	*ret_error = reply->error == -EOVERFLOW ? -EIO : reply->error;
 	if (reply->error == 0)

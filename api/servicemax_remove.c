@@ -4,7 +4,8 @@
  * Deleting: by name, many of one record in one DELETE, all versions of each (section 8 of the
  * reference). Names with a comma cannot be told (S-13). When any of the names is not attached the
  * answer is 404 and nothing is known of the others: they are refused together, and the caller
- * divides; alone it is gone.
+ * divides; alone it is gone. So a DELETE whose answer was lost is not sent again: if it was done,
+ * dividing a hundred would cost hundreds of calls, and looking costs one.
  *
  * The documentation prints two paths (S-12). Until one of them has deleted something, a 404 or 405
  * makes the call go to the other one too:
@@ -79,17 +80,21 @@ static struct call *make_deletion(struct servicemax_write *w)
 		call = servicemax_call(w->p, d->removal->class, "DELETE", path,
 				       "/v2/{object}/{uuid}/attachments");
 	call_set_any_answer(call);
-	call_set_idempotent(call, strcmp(d->removal->version, "all") == 0);
 	free(path);
 	free(escaped);
 	return call;
 }
 
-/* The other path, if it is not known which one it is. True: it is on its way. */
+/*
+ * The other path, unless it is known that this is the one: that one is known now may have been
+ * learned by another DELETE, while this one went to the wrong one. True: it is on its way.
+ */
 static bool try_other_path(struct deletion *d, const struct call_reply *reply)
 {
+	enum servicemax_path used = d->singular ? SERVICEMAX_SINGULAR : SERVICEMAX_PLURAL;
+
 	if ((reply->status != 404 && reply->status != 405) || d->second ||
-	    atomic_load(&d->write.p->delete_path) != SERVICEMAX_PATH_UNKNOWN)
+	    atomic_load(&d->write.p->delete_path) == (int)used)
 		return false;
 	d->second = true;
 	d->first_status = reply->status;

@@ -46,6 +46,7 @@ enum call_wait {
 	CALL_WAIT_BYTES,   /* key: content id */
 	CALL_WAIT_SYNCED,  /* key: file node */
 	CALL_WAIT_CONTROL, /* key: control handle */
+	CALL_WAIT_DRAINED, /* key: 0; until nothing is left to be sent */
 	CALL_WAIT_RECORD,  /* key: question about a record (records.c) */
 };
 

@@ -725,7 +725,7 @@ static const struct {
 	{"sync", "PATH", "wait until everything written so far is on the server", run_sync},
 	{"pending", "PATH", "what is still to be sent, a JSON line each", run_picture},
 	{"failed", "PATH", "what the server refused, with its words", run_picture},
-	{"retry", "PATH", "send what was refused again", run_talk},
+	{"retry", "PATH", "read the credentials again, send what was refused again", run_talk},
 	{"refresh", "PATH", "look for changes on the server now", run_talk},
 	{"events", "PATH", "follow what happens, a JSON line each", run_picture},
 	{"conflicts", "PATH", "copies kept because both sides changed", run_picture},

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <attachfs/log.h>
@@ -32,6 +33,7 @@ static struct content *new_dirty_store_locked(struct content_store *s)
 	c->refs = 1;
 	c->dirty = c->claimed = true;
 	content_insert_store_locked(c);
+	content_ahead_store_locked(s);
 	return c;
 }
 
@@ -263,6 +265,16 @@ static int put_base_rows_locked(struct content *c)
 	return r;
 }
 
+/* Nearly always it ends there already, and asking is cheaper than the inode written once more. */
+static int end_file_at(int fd, int64_t size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && st.st_size == size)
+		return 0;
+	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
 static int seal_locked(struct content *c)
 {
 	struct content_live *live = c->live;
@@ -275,8 +287,10 @@ static int seal_locked(struct content *c)
 	fd = content_fd_locked(c, false);
 	if (fd < 0 && fd != -ENOENT)
 		return fd;
-	if (fd >= 0 && ftruncate(fd, (off_t)c->size) < 0)
-		return -errno;
+	if (fd >= 0)
+		r = end_file_at(fd, c->size);
+	if (r < 0)
+		return r;
 	crash_point("seal.cut");
 	give_room_back_locked(c);
 	c->sealed = true;

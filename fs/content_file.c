@@ -56,6 +56,14 @@ int content_fd_locked(struct content *c, bool create)
 	return fd;
 }
 
+void content_make_file(struct content_store *s, uint64_t file)
+{
+	int fd = open_file(s, file, true);
+
+	if (fd >= 0)
+		close(fd);
+}
+
 int content_unlink(struct content_store *s, uint64_t file)
 {
 	char name[CONTENT_NAME_BYTES];

@@ -9,6 +9,7 @@
  *	content_read.c     where the bytes are: map, seek, missing ranges
  *	content_clean.c    filling from the network, hashing
  *	content_dirty.c    writing, truncating, sealing, syncing
+ *	content_ahead.c    files made before they are needed
  *	content_flatten.c  flatten, merge, become_clean
  *	content_space.c    the limit: reserve, evict; deleting files
  *	content_store.c    open, close, the tables by id and key
@@ -90,6 +91,15 @@ struct content_torn {
 	bool has_file;
 };
 
+/* Files of contents to come; all store->lock but the thread. */
+struct content_ahead {
+	pthread_t thread;
+	pthread_cond_t make;
+	bool runs;
+	uint64_t made, wanted;	/* files below are made, are to be made */
+	uint32_t second, count; /* dirty contents begun in that second */
+};
+
 struct content_store {
 	struct ledger *ledger;
 	char *dir;
@@ -121,6 +131,8 @@ struct content_store {
 	size_t freeing;			/* lock: threads that are deleting files */
 	uint64_t reap_rounds;		/* lock */
 
+	struct content_ahead ahead;
+
 	int64_t statvfs_ms; /* lock: when disk_free was asked */
 	uint64_t disk_free; /* lock: bytes, less what has been reserved since */
 };
@@ -151,6 +163,8 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 void content_name(uint64_t file, char name[static CONTENT_NAME_BYTES]);
 /* The descriptor; -ENOENT when there is no file and not @create. */
 int content_fd_locked(struct content *c, bool create);
+/* The empty file, if it is not there. A failure is the first write's to report. */
+void content_make_file(struct content_store *s, uint64_t file);
 int content_unlink(struct content_store *s, uint64_t file);
 /* Its bytes and its name to the disk; 0 also when there is no such file (any more). */
 int content_sync_file(struct content_store *s, uint64_t file);
@@ -165,6 +179,12 @@ int content_zero(int fd, uint64_t off, uint64_t len);
 int content_hash_file(const struct content_store *s, int fd, uint64_t size,
 		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks,
 		      size_t *ret_count);
+
+/* content_ahead.c */
+/* A new dirty content has its id: more may follow. */
+void content_ahead_store_locked(struct content_store *s);
+/* After store->stop was set: ends the thread, removes what nobody has come for. */
+void content_ahead_end(struct content_store *s);
 
 /* content_read.c */
 int content_map_locked(struct content *c, uint64_t off, uint64_t len,

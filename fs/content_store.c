@@ -448,6 +448,7 @@ static void release(struct content_store *s)
 	free(s->torn);
 	pthread_cond_destroy(&s->reap);
 	pthread_cond_destroy(&s->freed);
+	pthread_cond_destroy(&s->ahead.make);
 	pthread_mutex_destroy(&s->lock);
 	free(s->dir);
 	free(s);
@@ -471,6 +472,7 @@ static struct content_store *store_new(const struct content_config *config, stru
 	pthread_cond_init(&s->reap, &clock);
 	pthread_condattr_destroy(&clock);
 	pthread_cond_init(&s->freed, NULL);
+	pthread_cond_init(&s->ahead.make, NULL);
 	s->dir = strdup(config->dir);
 	s->id_room = s->key_room = 1024;
 	s->by_id = calloc(s->id_room, sizeof(struct content *));
@@ -517,6 +519,7 @@ void content_store_close(struct content_store *s)
 	pthread_cond_signal(&s->reap);
 	pthread_mutex_unlock(&s->lock);
 	pthread_join(s->reaper, NULL);
+	content_ahead_end(s);
 	report_in_use(s);
 	r = ledger_sync(s->ledger);
 	if (r < 0)

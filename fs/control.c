@@ -7,7 +7,7 @@
  *
  *	sync            progress until all that was pending at the start is on the server; last line {"done":true,"failed":n}
  *	refresh         asks the server for changes now
- *	retry           sends parked items again
+ *	retry           reads the credentials again, and sends parked items again
  *
  * A command begins when it is written; who only wants it done need not read the answer. All are
  * owned by the mounting user, mode 0400 or 0600, and read past the page cache. Streams are handed
@@ -81,7 +81,7 @@ struct control {
 	enum command command; /* lock */
 	bool started, done;   /* lock */
 	bool told;	      /* lock: sync gave its first line */
-	bool closed;	      /* lock: a refresh still on its way frees it */
+	bool closed;	      /* lock: a refresh or retry still on its way frees it */
 	unsigned busy;	      /* lock: callbacks that will come */
 	uint64_t mark;	      /* lock; sync: what had changed when it began */
 	uint64_t events_seq;  /* lock */
@@ -241,25 +241,51 @@ __attribute__((format(printf, 2, 3))) static void add_line_locked(struct control
 	k->len += (size_t)n;
 }
 
-static void on_refreshed(void *ctx, int error)
+/* What began with busy++ is over: @line says so to who reads. */
+static void finish_command(struct control *k, const char *line)
 {
-	struct control *k = ctx;
 	struct mount *m = k->m;
 	bool closed;
 
 	pthread_mutex_lock(&k->lock);
 	k->busy--;
 	k->done = true;
-	if (error)
-		add_line_locked(k, "{\"done\":true,\"error\":\"%s\"}\n", strerror(-error));
-	else
-		add_line_locked(k, "{\"done\":true}\n");
+	add_line_locked(k, "%s", line);
 	closed = k->closed && !k->busy;
 	pthread_mutex_unlock(&k->lock);
 	if (closed)
 		free_control(k);
 	else
 		calls_wake(m->calls, CALL_WAIT_CONTROL, (uintptr_t)k, 0);
+}
+
+static void on_refreshed(void *ctx, int error)
+{
+	char line[128] = "{\"done\":true}\n";
+
+	if (error)
+		snprintf(line, sizeof(line), "{\"done\":true,\"error\":\"%s\"}\n",
+			 strerror(-error));
+	finish_command(ctx, line);
+}
+
+static void retry_job(void *ctx)
+{
+	struct control *k = ctx;
+	char line[64];
+
+	snprintf(line, sizeof(line), "{\"done\":true,\"retried\":%u}\n", sync_retry(k->m->sync, 0));
+	finish_command(k, line);
+}
+
+/* What was refused may have been so for the credentials, so those come first. */
+static void on_reloaded(void *ctx, int result)
+{
+	struct control *k = ctx;
+
+	(void)result; /* as good or bad as before: the calls will tell */
+	if (pool_run(k->m->pool, retry_job, k) < 0)
+		retry_job(k);
 }
 
 static enum command command_named(const char *name)
@@ -270,7 +296,7 @@ static enum command command_named(const char *name)
 					  : COMMAND_NONE;
 }
 
-/* 0, -EINVAL (no such command), -EBUSY (the refresh begun through this handle is not over). */
+/* 0, -EINVAL (no such command), -EBUSY (the one begun through this handle is not over). */
 static int start_command(struct control *k, enum command command)
 {
 	struct mount *m = k->m;
@@ -288,15 +314,16 @@ static int start_command(struct control *k, enum command command)
 	k->done = k->told = false;
 	if (command == COMMAND_SYNC) {
 		k->mark = sync_mark(m->sync);
-	} else if (command == COMMAND_REFRESH) {
-		k->busy++;
 	} else {
-		add_line_locked(k, "{\"done\":true,\"retried\":%u}\n", sync_retry(m->sync, 0));
-		k->done = true;
+		k->busy++;
 	}
 	pthread_mutex_unlock(&k->lock);
-	if (command == COMMAND_REFRESH)
+	if (command == COMMAND_REFRESH) {
 		lister_refresh(m->lister, on_refreshed, k);
+	} else if (command == COMMAND_RETRY) {
+		engine_retry_now(m->engine);
+		remote_reload_credentials(m->remote, on_reloaded, k);
+	}
 	return 0;
 }
 
@@ -392,7 +419,10 @@ static void read_command(struct call *c, struct control *k)
 		return;
 	}
 	c->step = 1;
-	call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);
+	if (k->command == COMMAND_SYNC)
+		call_park_soft(c, CALL_WAIT_DRAINED, 0, PROGRESS_MS);
+	else
+		call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);
 	pthread_mutex_unlock(&k->lock);
 }
 

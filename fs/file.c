@@ -22,6 +22,7 @@
 
 #include "crashpoint.h"
 #include "events.h"
+#include "notifier.h"
 #include "reader.h"
 #include "sync.h"
 
@@ -174,9 +175,28 @@ int file_commit(struct mount *m, struct node *n)
 	if (changed && !r)
 		r = ledger_commit(m->ledger);
 	crash_point("close.committed");
-	if (c && (r < 0 || pool_run(m->disk_pool, merge_job, c) < 0))
+	/* whole in itself: nothing lies below that it could be merged with */
+	if (c && (r < 0 || content_is_complete(c) || pool_run(m->disk_pool, merge_job, c) < 0))
 		content_unref(c);
 	return r;
+}
+
+void file_abandon(struct mount *m, struct node *n)
+{
+	struct tree *t = m->tree;
+
+	tree_lock(t);
+	log_warning("'%s': what was written over a version that is gone from the server is dropped, "
+		    "and its program told so (ESTALE)",
+		    n->shown);
+	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
+	if (!n->in_ledger && !n->gone) {
+		if (n->parent)
+			notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
+		tree_unlink_locked(t, n);
+		n->gone = true;
+	}
+	tree_unlock(t);
 }
 
 int file_feed_locked(struct mount *m, struct node *n, struct content *clean)

@@ -388,6 +388,16 @@ int ledger_commit(struct ledger *l)
 	return r;
 }
 
+int ledger_get_trouble(struct ledger *l)
+{
+	int r;
+
+	pthread_mutex_lock(&l->lock);
+	r = l->commit_error;
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
 /* Checkpoint. */
 
 /* Copy the WAL into the database, as far as readers allow. Syncs both. read_lock held. */

@@ -152,8 +152,8 @@ static int open_connection(const char *path, sqlite3 **ret_db)
 }
 
 /*
- * What kind of file it is, before anything is changed in it. *@ret_version: who made it, 0 = it is
- * empty.
+ * What kind of file it is, before anything is changed in it. *@ret_version: that of the attachfs that
+ * made it, 0 = it is empty.
  */
 static int examine(struct ledger *l, long *ret_version, char *message, size_t size)
 {
@@ -183,7 +183,7 @@ static int examine(struct ledger *l, long *ret_version, char *message, size_t si
 	return 0;
 }
 
-/* All of it or nothing: the tables, or what they lack, in a transaction, and the version. */
+/* All of it or nothing, in a transaction: the tables, made or brought on from @version, and the version. */
 static int write_schema(struct ledger *l, long version)
 {
 	char sql[128];

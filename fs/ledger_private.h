@@ -23,7 +23,7 @@
 #include <attachfs/ledger.h>
 
 #define LEDGER_APPLICATION_ID 0x61746663 /* "atfc" */
-#define LEDGER_SCHEMA_VERSION 3		 /* 1: no fields of records, 2: no `before` */
+#define LEDGER_SCHEMA_VERSION 3 /* 1: no fields of records; 2: no hashes of nodes, no `before` */
 
 /* The last two are no tables: changes of some columns of content, queued and written like rows. */
 enum ledger_table {
@@ -179,7 +179,7 @@ int ledger_batch_add(struct ledger_batch *b, enum ledger_table table, bool drop,
 /* In the open transaction of l->writer. */
 int ledger_batch_write(struct ledger *l, const struct ledger_batch *b);
 int ledger_create_tables(sqlite3 *db);
-/* Add the columns that tables of @version do not have. */
+/* Add the columns that tables of an older version do not have. */
 int ledger_upgrade_tables(sqlite3 *db, long version);
 int ledger_prepare(struct ledger *l);
 void ledger_finalize(struct ledger *l);

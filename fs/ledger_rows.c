@@ -18,6 +18,9 @@
 
 /* clang-format off */
 #define N(field, kind) {#field, "", COLUMN_##kind, offsetof(struct ledger_node, field), 0}
+#define N_LEN(field, kind, len) \
+	{#field, "", COLUMN_##kind, offsetof(struct ledger_node, field), \
+	 offsetof(struct ledger_node, len)}
 /* clang-format on */
 static const struct ledger_column node_columns[] = {
 	{"id", "INTEGER PRIMARY KEY", COLUMN_U64, offsetof(struct ledger_node, id), 0},
@@ -48,6 +51,7 @@ static const struct ledger_column node_columns[] = {
 	N(rmtime_ns, I64),
 	N(rctime_ns, I64),
 	N(rfiller, BOOL),
+	N_LEN(rhash, HASH, has_rhash),
 	N(flight, INT),
 	N(flight_since_ns, I64),
 	N(token, TEXT),
@@ -59,6 +63,7 @@ static const struct ledger_column node_columns[] = {
 	N(rfields, TEXT),
 };
 #undef N
+#undef N_LEN
 
 /* clang-format off */
 #define C(field, kind) {#field, "", COLUMN_##kind, offsetof(struct ledger_content, field), 0}
@@ -485,16 +490,18 @@ int ledger_create_tables(sqlite3 *db)
 
 int ledger_upgrade_tables(sqlite3 *db, long version)
 {
-	static const char *const sql[] = {
+	/* what each version had not */
+	static const char *const since[LEDGER_SCHEMA_VERSION] = {
 		[1] = "ALTER TABLE node ADD COLUMN fields;"
 		      "ALTER TABLE node ADD COLUMN rfields;",
-		[2] = "ALTER TABLE content ADD COLUMN before DEFAULT 0;",
+		[2] = "ALTER TABLE node ADD COLUMN rhash;"
+		      "ALTER TABLE content ADD COLUMN before DEFAULT 0;",
 	};
-	int result = SQLITE_OK;
+	int r = 0;
 
-	for (long v = version; v < LEDGER_SCHEMA_VERSION && result == SQLITE_OK; v++)
-		result = sqlite3_exec(db, sql[v], NULL, NULL, NULL);
-	return ledger_errno(db, result);
+	for (long v = version; v < LEDGER_SCHEMA_VERSION && r == 0; v++)
+		r = ledger_errno(db, sqlite3_exec(db, since[v], NULL, NULL, NULL));
+	return r;
 }
 
 static int prepare_put(struct ledger *l, enum ledger_table table)

@@ -581,14 +581,31 @@ static void on_size(void *ctx, int error, int64_t size)
 	probe_free(p);
 }
 
+static bool is_version(const struct node *n, const char *version)
+{
+	return n && n->known.version && version && !strcmp(n->known.version, version);
+}
+
+void lister_learned_content(struct mount *m, uint64_t node, const char *version, struct content *c)
+{
+	struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, node);
+	if (is_version(n, version) && !n->known.filler && !n->known.has_hash) {
+		known_set_hash(&n->known, c);
+		tree_put_locked(m->tree, n);
+	}
+	tree_unlock(m->tree);
+}
+
 void lister_learned_size(struct mount *m, uint64_t node, const char *version, int64_t size)
 {
 	struct node *n;
 
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, node);
-	if (n && n->known.version && version && !strcmp(n->known.version, version) &&
-	    n->known.size != size) {
+	if (is_version(n, version) && n->known.size != size) {
 		n->known.size = size;
 		if (!n->dirty && (!n->view || !content_is_dirty(n->view)))
 			n->size = size;

@@ -53,6 +53,8 @@ void lister_kick(struct lister *l);
 
 /* A size learned by the way, from an answer. Any thread, no lock. */
 void lister_learned_size(struct mount *m, uint64_t node, const char *version, int64_t size);
+/* The same of its bytes, which are all in @c now. */
+void lister_learned_content(struct mount *m, uint64_t node, const char *version, struct content *c);
 
 /* Once a second: polls that are due. */
 void lister_tick(struct lister *l);

@@ -63,10 +63,11 @@ struct mount {
 
 	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
 	int64_t started_ns;
-	pthread_t server;     /* the thread in mount_serve() */
-	_Atomic bool ticking; /* all that the timer serves is there */
-	_Atomic bool served;  /* mount_serve() is over */
-	_Atomic bool forced;  /* ... although programs still had files open */
+	pthread_t server;	     /* the thread in mount_serve() */
+	_Atomic bool ticking;	     /* all that the timer serves is there */
+	_Atomic bool served;	     /* mount_serve() is over */
+	_Atomic bool forced;	     /* ... although programs still had files open */
+	_Atomic bool writing_behind; /* a job brings what was written to the disk */
 };
 
 /* @o outlives the mount. 0, or -errno with words for a person in @message. */

@@ -71,6 +71,41 @@ void known_take(struct known *k, struct remote_file *f, uint64_t record)
 	memset(f, 0, sizeof(*f));
 }
 
+void known_copy_hash(struct known *k, const struct known *from)
+{
+	k->has_hash = from->has_hash;
+	memcpy(k->hash, from->hash, sizeof(k->hash));
+}
+
+void known_set_hash(struct known *k, struct content *c)
+{
+	k->has_hash = c && content_hash(c, k->hash);
+}
+
+bool node_known_is_content(struct tree *t, const struct node *n, struct content *c)
+{
+	const struct known *k = &n->known;
+	int64_t size = c ? content_size(c) : 0;
+	uint8_t ours[LEDGER_HASH_BYTES], theirs[LEDGER_HASH_BYTES];
+	char key[NODE_KEY_MAX];
+	struct content *clean;
+	bool known = false;
+
+	if (!k->rid || k->filler || (k->size >= 0 && k->size != size))
+		return false;
+	if (!size)
+		return k->size == 0;
+	if (!content_hash(c, ours))
+		return false;
+	if (k->has_hash)
+		return !memcmp(ours, k->hash, sizeof(ours));
+	clean = node_key(n, key) ? content_peek_key(t->store, key) : NULL;
+	known = clean && content_size(clean) == size && content_hash(clean, theirs) &&
+		!memcmp(ours, theirs, sizeof(ours));
+	content_unref(clean);
+	return known;
+}
+
 void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file)
 {
 	const struct known *k = &n->known;

@@ -4,8 +4,8 @@
 
 /*
  * The kernel's operations, by noun: ops.c (entries and attributes), ops_dir.c (directories),
- * ops_name.c (create, remove, rename), ops_file.c (bytes), ops_xattr.c, virtual.c (.by-id,
- * .record.json), control.c (.attachfs). Each runs on a FUSE worker, or again on the pool after it
+ * ops_name.c (create, remove, rename), ops_file.c (bytes), ops_attr.c, ops_synced.c (waiting for the
+ * server), virtual.c (.by-id, .record.json), control.c (.attachfs). Each runs on a FUSE worker, or again on the pool after it
  * was parked, and never waits for the network.
  */
 
@@ -112,6 +112,21 @@ void handle_drop(struct mount *m, struct handle *h);
 /* @len bytes from @off of a content that are all here; -EIO when not. No lock. */
 int gather_content(struct content *view, uint64_t off, char *to, uint64_t len);
 
+/* ops_synced.c */
+
+/*
+ * Whether the server has what @n wants, or *@ret_error says why not; else @c is parked and will run
+ * again. @bit of c->step is the caller's for it, 0 at first. tree->lock held.
+ */
+bool node_synced_locked(struct call *c, struct node *n, int bit, int *ret_error);
+/*
+ * Finishes @c with the server's answer for the nodes of these ids (0 = none; one that is not there
+ * any more is fine). No lock.
+ */
+void reply_synced(struct call *c, uint64_t node, uint64_t other);
+/* Of a rename or unlink: the kernel is to look its names up again. */
+void forget_names(const struct call *c);
+
 /* file.c: what is behind a file's name. */
 
 /* Make sure that the node's view is there. 0, or -errno. tree->lock held. */
@@ -128,6 +143,11 @@ int file_empty_locked(struct mount *m, struct node *n);
  * ledger's commit: 0 or -errno. No lock held.
  */
 int file_commit(struct mount *m, struct node *n);
+/*
+ * What was written since the last commit can never be whole: back to what was committed, or gone if
+ * nothing ever was. The program is to be told. No lock held.
+ */
+void file_abandon(struct mount *m, struct node *n);
 /*
  * Missing bytes of @clean will be asked for on behalf of @n. -ESTALE when the server has another
  * version by now. tree->lock held.

@@ -136,11 +136,51 @@ static int set_size_by_path(struct call *c, struct node *n)
 	return r;
 }
 
+static void reply_attr(struct call *c, const struct stat *st)
+{
+	fuse_reply_attr(c->req, st, c->m->timeout_kernel_s);
+	call_done(c);
+}
+
+/* Run again until the server has the new size or time. */
+static void setattr_synced_run(struct call *c)
+{
+	struct mount *m = c->m;
+	int error = c->error;
+	struct node *n;
+	struct stat st;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, c->ino);
+	if (!error && !n)
+		error = -ENOENT;
+	if (!error && !n->gone && !node_synced_locked(c, n, 1, &error)) {
+		tree_unlock(m->tree);
+		return;
+	}
+	if (!error)
+		node_stat_locked(m->tree, n, &st);
+	tree_unlock(m->tree);
+	if (error)
+		call_fail(c, error);
+	else
+		reply_attr(c, &st);
+}
+
+/* Who is writing hears of it by its close. tree->lock held. */
+static bool waits_for_server_locked(const struct mount *m, const struct node *n, int to_set)
+{
+	return m->options->write == OPTIONS_WRITE_THROUGH && n->kind == NODE_FILE && !n->local &&
+	       !n->gone && n->in_ledger && !node_being_written(n) &&
+	       (to_set & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME));
+}
+
 static void finish_setattr(struct call *c, struct node *n)
 {
 	struct mount *m = c->m;
 	struct setattr *s = c->data;
 	struct stat st;
+	bool waits;
 	int r = 0;
 
 	if (s->to_set & FUSE_SET_ATTR_SIZE)
@@ -153,13 +193,17 @@ static void finish_setattr(struct call *c, struct node *n)
 	node_stat_locked(m->tree, n, &st);
 	n->n_open--;
 	file_close_locked(m, n);
+	waits = !r && waits_for_server_locked(m, n, s->to_set);
 	tree_unlock(m->tree);
 	if (r < 0) {
 		call_fail(c, r);
-		return;
+	} else if (waits) {
+		c->op = setattr_synced_run;
+		c->step = 0;
+		setattr_synced_run(c);
+	} else {
+		reply_attr(c, &st);
 	}
-	fuse_reply_attr(c->req, &st, m->timeout_kernel_s);
-	call_done(c);
 }
 
 static void setattr_run(struct call *c)

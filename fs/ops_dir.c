@@ -66,14 +66,51 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, 0);
 }
 
+/* Something in @dir, or that was there, which the server is to know of. tree->lock held. */
+static struct node *find_pending_locked(const struct tree *t, uint64_t dir)
+{
+	struct node *n = t->sync_first;
+
+	while (n && (n->local || node_being_written(n) ||
+		     (n->parent ? n->parent->id : n->known.record) != dir ||
+		     (n->gone ? !n->known.rid && !n->busy && !n->unknown : !node_differs(t, n))))
+		n = n->sync_next;
+	return n;
+}
+
+/* fsync=remote: run again until nothing in the directory is pending. */
+static void dir_synced_run(struct call *c)
+{
+	struct mount *m = c->m;
+	int error = c->error;
+	struct node *n;
+
+	tree_lock(m->tree);
+	while (!error && (n = find_pending_locked(m->tree, c->ino))) {
+		/* another one than the last time is begun anew */
+		c->step = c->off == n->id;
+		c->off = n->id;
+		if (!node_synced_locked(c, n, 1, &error)) {
+			tree_unlock(m->tree);
+			return;
+		}
+	}
+	tree_unlock(m->tree);
+	call_fail(c, error);
+}
+
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
+	struct call c = {.m = m, .req = req, .op = dir_synced_run, .ino = ino};
+	int r = ledger_sync(m->ledger);
 
-	(void)ino;
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(req, -ledger_sync(m->ledger));
+	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
+		fuse_reply_err(req, -r);
+	else
+		call_run(m->calls, &c);
 }
 
 /* tree->lock and the handle's held. */

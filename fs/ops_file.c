@@ -4,6 +4,8 @@
 
 #include "ops.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +18,8 @@
 #include "lister.h"
 #include "reader.h"
 #include "sync.h"
+
+#define BASE_PATIENCE_MS 5000 /* of a close, for the rest of what it changed a part of */
 
 /* ---- handles ---- */
 
@@ -375,7 +379,53 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 
 /* ---- write ---- */
 
-static ssize_t write_content(struct content *c, struct fuse_bufvec *in, off_t off, size_t size)
+/*
+ * What is written must reach the disk before a close or an fsync is worth its name, and is uploaded
+ * from there. A large file begins to go there while the rest of it is still coming: left to the
+ * kernel, nothing goes before seconds have passed or much of the memory is full. One request at a
+ * time, on a pool thread, since a slow disk makes it wait; it takes along all that came meanwhile.
+ */
+#define WRITE_BEHIND_BYTES (UINT64_C(8) << 20)
+
+struct write_behind {
+	struct mount *m;
+	struct content *c;
+	int fd; /* lent by c while it is referenced */
+};
+
+static void write_behind_job(void *ctx)
+{
+	struct write_behind *w = ctx;
+
+	if (sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
+		log_debug("cache: sync_file_range: %s", strerror(errno));
+	atomic_store(&w->m->writing_behind, false);
+	content_unref(w->c);
+	free(w);
+}
+
+static void write_behind(struct mount *m, struct content *c, int fd, uint64_t off, uint64_t len)
+{
+	struct write_behind *w;
+
+	if (off / WRITE_BEHIND_BYTES == (off + len) / WRITE_BEHIND_BYTES ||
+	    atomic_exchange(&m->writing_behind, true))
+		return;
+	w = malloc(sizeof(*w));
+	if (w) {
+		*w = (struct write_behind){.m = m, .c = content_ref(c), .fd = fd};
+		if (!w->c || pool_run(m->disk_pool, write_behind_job, w) < 0) {
+			content_unref(w->c);
+			free(w);
+			w = NULL;
+		}
+	}
+	if (!w)
+		atomic_store(&m->writing_behind, false);
+}
+
+static ssize_t write_content(struct mount *m, struct content *c, struct fuse_bufvec *in, off_t off,
+			     size_t size)
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
 	ssize_t n;
@@ -387,6 +437,8 @@ static ssize_t write_content(struct content *c, struct fuse_bufvec *in, off_t of
 	out.buf[0].fd = fd;
 	out.buf[0].pos = off;
 	n = fuse_buf_copy(&out, in, 0);
+	if (n > 0)
+		write_behind(m, c, fd, (uint64_t)off, (uint64_t)n);
 	content_write_end(c, (uint64_t)off, n > 0 ? (uint64_t)n : 0);
 	return n;
 }
@@ -416,7 +468,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		tree_unlock(m->tree);
 		if (done < 0)
 			break;
-		done = write_content(c, in, off, size);
+		done = write_content(m, c, in, off, size);
 		content_unref(c);
 	} while (done ==
 		 -EROFS); /* sealed by another handle's close in between: a new one over it */
@@ -434,23 +486,6 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 
 /* ---- flush and fsync ---- */
 
-/* Run again until the server has it; c->step 1 = committed here. */
-static void synced_run(struct call *c)
-{
-	struct mount *m = c->m;
-	struct node *n = handle_of(c->fh)->node;
-	int error = c->error;
-	bool over;
-
-	tree_lock(m->tree);
-	over = error || n->gone || sync_node_locked(m->sync, n, &error);
-	if (!over)
-		call_park(c, CALL_WAIT_SYNCED, n->id);
-	tree_unlock(m->tree);
-	if (over)
-		call_fail(c, error);
-}
-
 static int told_error(struct mount *m, struct handle *h)
 {
 	int error = 0;
@@ -464,11 +499,90 @@ static int told_error(struct mount *m, struct handle *h)
 	return error;
 }
 
+static void synced_begin(struct call *c)
+{
+	reply_synced(c, handle_of(c->fh)->node->id, 0);
+}
+
+/*
+ * A file that was deleted meanwhile is nobody's any more. @closing: an empty one is not waited for, it
+ * goes when it has settled. A shell opens a file, makes a copy of the descriptor and closes the first
+ * before anything is written: that must not show the world an empty file.
+ */
+static bool is_waited_for(struct mount *m, const struct handle *h, bool closing)
+{
+	const struct node *n = h->node;
+	bool over;
+
+	tree_lock(m->tree);
+	over = n->gone || (closing && n->dirty && n->size == 0);
+	tree_unlock(m->tree);
+	return !over;
+}
+
+/*
+ * What was partly overwritten, as far as it is small and not here yet: by the time it is uploaded
+ * somebody else may have replaced it, and the rest would be nowhere. *@ret_missing is a part of it.
+ */
+static bool lacks_base(struct mount *m, const struct handle *h, struct content_extent *ret_missing)
+{
+	struct content *view = NULL;
+	bool lacks = false;
+	struct reach s;
+	int64_t size;
+
+	tree_lock(m->tree);
+	if (!h->node->gone && h->node->view && node_being_written(h->node))
+		view = content_ref(h->node->view);
+	tree_unlock(m->tree);
+	if (!view)
+		return false;
+	size = content_size(view);
+	if (size > 0 && size <= READER_WHOLE_BYTES)
+		lacks = map_reach(view, 0, (uint64_t)size, &s, ret_missing) == -EAGAIN;
+	content_unref(view);
+	return lacks;
+}
+
+/* Run again until what it was written over is here; then commit. */
+static void flush_run(struct call *c)
+{
+	struct mount *m = c->m;
+	struct handle *h = handle_of(c->fh);
+	struct content_extent missing = {.where = CONTENT_END};
+	int64_t patience_ms = clock_mono_ms() + BASE_PATIENCE_MS;
+	int r = c->error == -EAGAIN ? 0 : c->error;
+
+	if (!c->step++ && c->deadline_ms > patience_ms)
+		c->deadline_ms = patience_ms;
+	if (!r && lacks_base(m, h, &missing)) {
+		if (engine_get_state(m->engine, NULL) == ENGINE_ONLINE &&
+		    park_missing(c, h->node, &missing, &r))
+			return;
+	}
+	if (r == -ESTALE || r == -ENOENT) {
+		file_abandon(m, h->node);
+		call_fail(c, -ESTALE);
+		return;
+	}
+	/* without a network what was written is kept all the same, and the rest asked for later */
+	set_flushed(m, h, true);
+	r = file_commit(m, h->node);
+	if (r < 0)
+		set_flushed(m, h, false);
+	c->deadline_ms = clock_mono_ms() + (int64_t)(m->options->timeout_s * 1000);
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || !is_waited_for(m, h, true)) {
+		call_fail(c, r);
+		return;
+	}
+	c->error = c->step = 0;
+	synced_begin(c);
+}
+
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
-	int r;
+	struct call c = {.m = m, .req = req, .op = flush_run, .ino = ino, .fh = fi->fh};
 
 	if (is_virtual(ino)) {
 		json_flush(req, m, ino, fi);
@@ -482,20 +596,13 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, 0);
 		return;
 	}
-	set_flushed(m, handle_of(fi->fh), true);
-	r = file_commit(m, handle_of(fi->fh)->node);
-	if (r < 0)
-		set_flushed(m, handle_of(fi->fh), false);
-	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH || handle_of(fi->fh)->node->local)
-		fuse_reply_err(req, -r);
-	else
-		call_run(m->calls, &c);
+	call_run(m->calls, &c);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of_request(req);
-	struct call c = {.m = m, .req = req, .op = synced_run, .ino = ino, .fh = fi->fh};
+	struct call c = {.m = m, .req = req, .op = synced_begin, .fh = fi->fh};
 	int r;
 
 	(void)datasync;
@@ -512,7 +619,8 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 		r = ledger_sync(m->ledger);
 	if (!r)
 		r = told_error(m, handle_of(fi->fh));
-	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE)
+	if (r < 0 || m->options->fsync != OPTIONS_FSYNC_REMOTE ||
+	    !is_waited_for(m, handle_of(fi->fh), false))
 		fuse_reply_err(req, -r);
 	else
 		call_run(m->calls, &c);

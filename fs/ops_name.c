@@ -17,6 +17,7 @@
 
 #include "crashpoint.h"
 #include "lister.h"
+#include "notifier.h"
 
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE (1 << 0)
@@ -62,7 +63,7 @@ static void touch_dir_locked(struct mount *m, struct node *dir)
 
 	/* the time it has may be of a server whose clock is ahead: it changes all the same */
 	dir->mtime_ns = dir->ctime_ns = now_ns > dir->mtime_ns ? now_ns : dir->mtime_ns + 1;
-	tree_put_locked(m->tree, dir);
+	tree_touch_locked(m->tree, dir);
 }
 
 /* ---- create ---- */
@@ -121,6 +122,33 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 	call_done(c);
 }
 
+/* The file is made; with write=through, run again until it is on the server. */
+static void mknod_run(struct call *c)
+{
+	struct mount *m = c->m;
+	bool through = m->options->write == OPTIONS_WRITE_THROUGH;
+	int error = c->error;
+	struct node *n;
+
+	c->op = mknod_run;
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, c->off);
+	if (!error && (!n || n->gone))
+		error = -ENOENT;
+	if (!error && through && !n->local && !node_synced_locked(c, n, 1, &error)) {
+		tree_unlock(m->tree);
+		return;
+	}
+	if (!error) {
+		reply_entry_unlock(c, n);
+		return;
+	}
+	tree_unlock(m->tree);
+	/* the kernel takes it for not made, but here it is */
+	notifier_entry(m->notifier, c->ino, c->name);
+	call_fail(c, error);
+}
+
 /*
  * A node without a handle: what mknod makes is there for good. tree->lock held on entry, released.
  */
@@ -136,12 +164,11 @@ static void reply_mknod_unlock(struct call *c, struct node *n)
 		return;
 	}
 	r = file_commit(m, n);
-	tree_lock(m->tree);
-	if (!r) {
-		reply_entry_unlock(c, n);
-	} else {
-		tree_unlock(m->tree);
+	if (r < 0) {
 		call_fail(c, r);
+	} else {
+		c->off = n->id;
+		mknod_run(c);
 	}
 	handle_drop(m, h);
 }
@@ -271,20 +298,24 @@ void remove_node_locked(struct mount *m, struct node *n)
 	tree_release_locked(t, n);
 }
 
-static void finish_name(struct call *c, int r)
+/* @node, @other: of what has changed; 0 = none. */
+static void finish_name(struct call *c, int r, uint64_t node, uint64_t other)
 {
-	int committed;
-
 	crash_point("name.changed");
-	committed = r ? 0 : ledger_commit(c->m->ledger);
+	if (!r)
+		r = ledger_commit(c->m->ledger);
 	crash_point("name.committed");
-	call_fail(c, r ? r : committed);
+	if (r < 0 || c->m->options->write != OPTIONS_WRITE_THROUGH)
+		call_fail(c, r);
+	else
+		reply_synced(c, node, other);
 }
 
 static void unlink_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct node *dir, *n;
+	uint64_t id;
 	int r = 0;
 
 	tree_lock(m->tree);
@@ -292,6 +323,7 @@ static void unlink_run(struct call *c)
 	if (!dir)
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);
+	id = n ? n->id : 0;
 	if (!n)
 		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM
 										   : -ENOENT;
@@ -302,7 +334,7 @@ static void unlink_run(struct call *c)
 	if (!r)
 		remove_node_locked(m, n);
 	tree_unlock(m->tree);
-	finish_name(c, r);
+	finish_name(c, r, id, 0);
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -478,6 +510,15 @@ struct rename {
 
 static void rename_run(struct call *c);
 
+void forget_names(const struct call *c)
+{
+	const struct rename *a = c->data;
+
+	notifier_entry(c->m->notifier, c->ino, c->name);
+	if (a)
+		notifier_entry(c->m->notifier, a->dir, a->name);
+}
+
 /*
  * Renamed before it was closed the first time: what is written so far is committed first, or the
  * ledger would know of the file it replaces being gone but not of this one. tree->lock held on
@@ -513,7 +554,8 @@ static void rename_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct rename *a = c->data;
-	struct node *dir, *to, *n;
+	struct node *dir, *to, *n, *target;
+	uint64_t id, other;
 	int r = 0;
 
 	tree_lock(m->tree);
@@ -532,14 +574,16 @@ static void rename_run(struct call *c)
 		json_take_file_unlock(c, n, to);
 		return;
 	}
+	target = tree_child_locked(m->tree, to, a->name);
+	id = n ? n->id : 0;
+	other = target ? target->id : 0;
 	if (!n)
 		r = !strcmp(c->name, ".by-id") || !strcmp(c->name, ".record.json") ? -EPERM
 										   : -ENOENT;
 	else
-		r = rename_locked(m, n, to, tree_child_locked(m->tree, to, a->name), a->name,
-				  a->flags);
+		r = rename_locked(m, n, to, target, a->name, a->flags);
 	tree_unlock(m->tree);
-	finish_name(c, r);
+	finish_name(c, r, id, other);
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,

@@ -68,7 +68,10 @@ void options_print_help(FILE *f)
 	print_generic(f);
 }
 
-/* What roff would take for a request, a dash it would break, or an escape. */
+/*
+ * What roff would take for a request, a dash it would break, or an escape; and where it may break a
+ * list.
+ */
 static void put_roff(FILE *f, const char *text)
 {
 	for (; *text; text++) {
@@ -80,6 +83,8 @@ static void put_roff(FILE *f, const char *text)
 			fputs("\\(ti", f);
 		else if (*text == '.' || *text == '\'')
 			fprintf(f, "\\&%c", *text);
+		else if (*text == ':')
+			fputs(":\\:", f);
 		else
 			fputc(*text, f);
 	}

@@ -29,8 +29,11 @@
 #define LOCAL_VIM ".*.sw?:4913"
 /* Emacs: locks and auto-saves. Kate: swap files. */
 #define LOCAL_EDITORS ".#*:#*#:.*.kate-swp"
-/* LibreOffice and Microsoft Office: who has the document open. */
-#define LOCAL_OFFICE ".~lock.*#:~$*"
+/*
+ * LibreOffice and Microsoft Office: who has the document open, and what they write to before they
+ * rename.
+ */
+#define LOCAL_OFFICE ".~lock.*#:~$*:lu[0-9]*.tmp:~WR[A-Z][0-9]*.tmp"
 /* Firefox and Chrome: downloads, renamed when they are complete. */
 #define LOCAL_DOWNLOADS "*.part:*.crdownload:.com.google.Chrome.*"
 /* GLib saves through this, then renames. */
@@ -41,9 +44,10 @@
 #define LOCAL_MACOS ".DS_Store:._*"
 /* SQLite: companions of a database, of no use without the process that has it open. */
 #define LOCAL_SQLITE "*.*-journal:*-wal:*-shm"
-/* git: its locks by name, and objects being written. */
+/* git: its locks by name, objects being written, and what it gives to a merge driver. */
 #define LOCAL_GIT                                                                                  \
-	"index.lock:HEAD.lock:config.lock:packed-refs.lock:shallow.lock:tmp_obj_*:tmp_pack_*"
+	"index.lock:HEAD.lock:config.lock:packed-refs.lock:shallow.lock:tmp_obj_*:tmp_pack_*"      \
+	":.merge_file_*"
 
 #define LOCAL_NAMES                                                                                \
 	LOCAL_VIM ":" LOCAL_EDITORS ":" LOCAL_OFFICE ":" LOCAL_DOWNLOADS ":" LOCAL_GLIB            \

@@ -40,6 +40,11 @@ struct plan_item {
 	const char *known_name; /* as shown in the mount: equal means same; NULL unless known */
 	bool known_name_exact;	/* the server's fields are what the wanted name asks for (P-15) */
 	bool known_filler;	/* the server's bytes are our filler */
+	/*
+	 * The record it is known in, or that it is wanted in, was not listed lately: others may have
+	 * changed what would be overwritten or removed there.
+	 */
+	bool known_stale, stale;
 
 	/* wanted */
 	bool gone;
@@ -70,10 +75,17 @@ struct plan_item {
 	const char *flight_name;
 };
 
+/* The record that is to be listed before anything is overwritten or removed in it. */
+static inline uint64_t plan_stale_record(const struct plan_item *it)
+{
+	return it->known && it->known_stale ? it->known_record : it->record;
+}
+
 enum plan_kind {
 	PLAN_FORGET, /* gone and not on the server: drop the row */
 	PLAN_ADOPT,  /* swap the known halves of item and other; other's `after` = item */
 	PLAN_LOOK,   /* list the record, see what became of the unknown calls; one per record */
+	PLAN_VERIFY, /* list the record, see what others have changed there; one per record */
 	PLAN_FETCH,  /* bytes missing here for an upload, or read while about to be overwritten */
 	PLAN_CREATE,
 	PLAN_REPLACE,
@@ -88,9 +100,14 @@ struct plan_call {
 };
 
 struct plan_entry {
-	size_t item;  /* index into the items given */
-	size_t other; /* PLAN_ADOPT: the gone one's index */
-	bool filler;  /* PLAN_CREATE: below or above what a create takes (P-1) */
+	size_t item; /* index into the items given */
+	/*
+	 * PLAN_ADOPT: the gone one's index. PLAN_CREATE without replace_keeps_id: that of a gone one
+	 * at its place, which it takes over and saves the call if it has the same bytes; SIZE_MAX =
+	 * none.
+	 */
+	size_t other;
+	bool filler; /* PLAN_CREATE: below or above what a create takes (P-1) */
 
 	/* PLAN_CREATE, PLAN_REPLACE, PLAN_UPDATE: what to send besides */
 	bool set_name, set_record, set_mtime;
@@ -108,12 +125,12 @@ struct plan {
 };
 
 /*
- * Calls come in the order FORGET, ADOPT, LOOK, UPDATE_RECORDS, UPDATE, REMOVE, FETCH, REPLACE,
- * CREATE; all calls of one plan may be in the air at once. Batches: updates and removes up to
+ * Calls come in the order FORGET, ADOPT, LOOK, VERIFY, UPDATE_RECORDS, UPDATE, REMOVE, FETCH,
+ * REPLACE, CREATE; all calls of one plan may be in the air at once. Batches: updates and removes up to
  * caps->batch_*, of one record only unless caps->batch_spans_records; creates up to
  * caps->batch_create files of one record and PLAN_CREATE_BATCH_BYTES; records of one collection;
  * fetches and replaces one per call; all FORGETs are one call, all ADOPTs are, all LOOKs of a
- * record are. Items keep their order, those sent alone come last. An item is in one entry at most.
+ * record are, and all its VERIFYs. Items keep their order, those sent alone come last. An item is in one entry at most.
  * 0 or -ENOMEM.
  *
  * Rules, in the order they are tried for an item that is neither busy nor parked:
@@ -131,12 +148,15 @@ struct plan {
  *     content of a third (`after`) is left alone. Where bytes are not local, a rename over is an
  *     UPDATE first and the other's REMOVE after its acknowledgement; where the server cannot do
  *     that, or the content differs too, FETCH first.
- *  5. not known -> CREATE once content_settled and content_local (else FETCH, where bytes are
- *     missing); with filler when size is outside create_min..max. Not while it is local.
- *  6. known, content differs -> REPLACE once content_settled and content_local (FETCH otherwise),
- *     with the new name and the time in the same call where the record is the same (another record:
- *     UPDATE first). Without replace_keeps_id: CREATE anew; the old identity is removed when that
+ *  5. not known -> CREATE once content_settled; with filler when size is outside create_min..max.
+ *     Not while it is local. Bytes of what it lies over that are not here: FETCH at once, as in 6
+ *     and 7, before somebody replaces them there.
+ *  6. known, content differs -> REPLACE once content_settled and content_local, with the new name
+ *     and the time in the same call where the record is the same (another record: UPDATE first).
+ *     Without replace_keeps_id: CREATE anew; the old identity is removed when that
  *     was acknowledged (the caller makes a gone item of it, with `after`).
+ *     Whether an upload brings other bytes than the server has is not seen here: the caller compares
+ *     before it sends.
  *  7. known, name or record or (alone) mtime differ, or the name is not exact -> UPDATE once
  *     name_settled where the caps say that the server can do it in place; where it cannot: CREATE
  *     at the new place (FETCH first; content settled too if it differs), then remove the old as in
@@ -145,6 +165,8 @@ struct plan {
  *     content replaced where it is.
  *  8. A known item whose name is local now is left as it is on the server, unless names are unique
  *     and another wants its place.
+ *  9. What would be sent by these rules and overwrites or removes something on the server (REPLACE,
+ *     REMOVE; CREATE where names are unique) is a VERIFY while the record is stale.
  *
  * A server with names_unique is taken to keep ids when replacing. One plan gives one call per item,
  * so plan again after every acknowledgement, and after ADOPTs at once.

@@ -12,9 +12,10 @@
 #include "plan_private.h"
 
 const unsigned char plan_kind_rank[] = {
-	[PLAN_FORGET] = 0,	   [PLAN_ADOPT] = 1,   [PLAN_LOOK] = 2,
-	[PLAN_UPDATE_RECORDS] = 3, [PLAN_UPDATE] = 4,  [PLAN_REMOVE] = 5,
-	[PLAN_FETCH] = 6,	   [PLAN_REPLACE] = 7, [PLAN_CREATE] = 8,
+	[PLAN_FORGET] = 0, [PLAN_ADOPT] = 1,	      [PLAN_LOOK] = 2,
+	[PLAN_VERIFY] = 3, [PLAN_UPDATE_RECORDS] = 4, [PLAN_UPDATE] = 5,
+	[PLAN_REMOVE] = 6, [PLAN_FETCH] = 7,	      [PLAN_REPLACE] = 8,
+	[PLAN_CREATE] = 9,
 };
 
 size_t plan_batch_limit(const struct remote_caps *caps, enum plan_kind kind)
@@ -25,6 +26,7 @@ size_t plan_batch_limit(const struct remote_caps *caps, enum plan_kind kind)
 	case PLAN_FORGET:
 	case PLAN_ADOPT:
 	case PLAN_LOOK:
+	case PLAN_VERIFY:
 		return SIZE_MAX;
 	case PLAN_FETCH:
 	case PLAN_REPLACE:
@@ -48,6 +50,8 @@ uint64_t plan_group_of(const struct remote_caps *caps, enum plan_kind kind,
 {
 	if (kind == PLAN_LOOK)
 		return plan_flight_record(it);
+	if (kind == PLAN_VERIFY)
+		return plan_stale_record(it);
 	if (kind == PLAN_UPDATE_RECORDS)
 		return it->known_record;
 	if (plan_batch_limit(caps, kind) == 1)

@@ -95,6 +95,8 @@ static int check_remove(struct check *c, const struct plan_entry *e)
 
 	if (!it->gone || !it->known || !it->name_settled || (it->open && !it->content_local))
 		return bad(c, e->item, "must not be removed");
+	if (it->known_stale)
+		return bad(c, e->item, "removed without a look at its record");
 	if (plan_must_stay(&c->w, e->item, &target))
 		return bad(c, e->item, "removed before the content of item %zu is there", target);
 	p = &c->w.places[c->w.states[e->item].known_at];
@@ -129,8 +131,14 @@ static int check_upload(struct check *c, enum plan_kind kind, const struct plan_
 		return bad(c, e->item, "created anew where a replace would do");
 	if (kind == PLAN_CREATE && !it->known && it->local)
 		return bad(c, e->item, "a local name is sent");
+	if (kind == PLAN_CREATE && e->other != NONE &&
+	    (plan_keeps_id(c->w.caps) || e->other >= c->w.n || !c->w.items[e->other].gone ||
+	     c->w.states[e->other].known_at != c->w.states[e->item].wanted_at))
+		return bad(c, e->item, "takes over what it must not");
 	if (kind == PLAN_REPLACE && (!it->known || !plan_differs(it) || !plan_keeps_id(c->w.caps)))
 		return bad(c, e->item, "must not be replaced");
+	if (kind == PLAN_REPLACE ? it->known_stale : c->w.caps->names_unique && it->stale)
+		return bad(c, e->item, "uploaded without a look at its record");
 	return check_target(c, e, kind == PLAN_CREATE ? it->record : it->known_record);
 }
 
@@ -162,6 +170,8 @@ static int check_entry(struct check *c, enum plan_kind kind, const struct plan_e
 		return it->is_record && it->known ? 0 : bad(c, e->item, "no record");
 	case PLAN_LOOK:
 		return 0;
+	case PLAN_VERIFY:
+		return it->known_stale || it->stale ? 0 : bad(c, e->item, "looked at twice");
 	}
 	return bad(c, e->item, "no such kind");
 }

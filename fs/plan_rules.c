@@ -29,16 +29,41 @@ static bool needs_filler(const struct remote_caps *caps, uint64_t size)
 	       (caps->create_max_bytes && size > caps->create_max_bytes);
 }
 
+/* Contents are immutable: a gone one at @i's wanted place, whose identity will do for equal bytes. */
+static size_t gone_at_place(const struct work *w, size_t i)
+{
+	const struct place *p = &w->places[w->states[i].wanted_at];
+	size_t g = plan_keeps_id(w->caps) || p->wanter != i ? NONE : p->gone;
+
+	for (; g != NONE; g = w->states[g].next_gone) {
+		const struct plan_item *it = &w->items[g];
+		size_t target;
+
+		if (!it->busy && !it->unknown && !it->known_filler &&
+		    (!it->open || it->content_local) &&
+		    (!plan_must_stay(w, g, &target) || target == i))
+			break;
+	}
+	return g;
+}
+
 void plan_choose_create(struct work *w, size_t i, const char *name)
 {
 	const struct plan_item *it = &w->items[i];
-	struct plan_entry *e = plan_choose(w, PLAN_CREATE, i);
+	struct plan_entry *e;
 
+	/* the server would take it for a new version of what others put there */
+	if (w->caps->names_unique && it->stale) {
+		plan_choose(w, PLAN_VERIFY, i);
+		return;
+	}
+	e = plan_choose(w, PLAN_CREATE, i);
 	e->filler = plan_keeps_id(w->caps) && needs_filler(w->caps, it->size);
 	e->set_name = true;
 	e->set_record = true;
 	e->set_mtime = !e->filler && w->caps->set_mtime;
 	e->name = name;
+	e->other = gone_at_place(w, i);
 }
 
 static bool name_to_send(const struct work *w, size_t i)
@@ -52,8 +77,13 @@ static bool name_to_send(const struct work *w, size_t i)
 void plan_choose_replace(struct work *w, size_t i, bool set_name)
 {
 	const struct plan_item *it = &w->items[i];
-	struct plan_entry *e = plan_choose(w, PLAN_REPLACE, i);
+	struct plan_entry *e;
 
+	if (it->known_stale) {
+		plan_choose(w, PLAN_VERIFY, i);
+		return;
+	}
+	e = plan_choose(w, PLAN_REPLACE, i);
 	e->set_name = set_name;
 	e->set_mtime = w->caps->set_mtime;
 	e->name = set_name ? plan_wanted_name(it) : plan_known_name(it);
@@ -180,12 +210,14 @@ static void decide_new(struct work *w, size_t i)
 	size_t gone = NONE;
 	enum way way;
 
-	if (it->local || !it->content_settled)
+	if (it->local)
 		return;
 	if (!it->content_local) {
 		plan_choose(w, PLAN_FETCH, i);
 		return;
 	}
+	if (!it->content_settled)
+		return;
 	way = find_way(w, i, true, &gone);
 	if (way == WAY_FREE)
 		plan_choose_create(w, i, plan_wanted_name(it));
@@ -200,12 +232,14 @@ static void decide_in_place(struct work *w, size_t i)
 	bool set_name = name_to_send(w, i), content;
 	size_t waits;
 
+	if (plan_differs(it) && !it->content_local) {
+		plan_choose(w, PLAN_FETCH, i);
+		return;
+	}
 	if (w->caps->names_unique && is_taken(w, i, &waits, &content))
 		return;
 	if (plan_differs(it) && it->content_settled) {
-		if (!it->content_local)
-			plan_choose(w, PLAN_FETCH, i);
-		else if (plan_keeps_id(w->caps))
+		if (plan_keeps_id(w->caps))
 			plan_choose_replace(w, i, set_name);
 		else
 			plan_choose_create(w, i, plan_wanted_name(it));
@@ -238,10 +272,7 @@ static void decide_free_move(struct work *w, size_t i, bool settled)
 			plan_choose(w, PLAN_FETCH, i);
 	} else if (plan_differs(it) && it->content_settled && it->record == it->known_record &&
 		   plan_keeps_id(w->caps)) {
-		if (it->content_local)
-			plan_choose_replace(w, i, true);
-		else
-			plan_choose(w, PLAN_FETCH, i);
+		plan_choose_replace(w, i, true);
 	} else if (it->name_settled) {
 		plan_choose_update(w, i, NULL);
 	}
@@ -254,8 +285,13 @@ static void decide_moved(struct work *w, size_t i)
 	bool settled = it->name_settled && (!plan_differs(it) || it->content_settled);
 	bool can = plan_can_update(w->caps, it);
 	size_t gone = NONE;
-	enum way way = find_way(w, i, settled && (can || it->content_local), &gone);
+	enum way way;
 
+	if (plan_differs(it) && !it->content_local) {
+		plan_choose(w, PLAN_FETCH, i);
+		return;
+	}
+	way = find_way(w, i, settled && (can || it->content_local), &gone);
 	switch (way) {
 	case WAY_FREE:
 		decide_free_move(w, i, settled);
@@ -309,7 +345,7 @@ static void decide_gone(struct work *w, size_t i)
 		return;
 	if (w->caps->names_unique && p->flight != NONE && p->flight != i)
 		return;
-	plan_choose(w, PLAN_REMOVE, i);
+	plan_choose(w, it->known_stale ? PLAN_VERIFY : PLAN_REMOVE, i);
 }
 
 static void decide_record(struct work *w, size_t i)

@@ -254,7 +254,8 @@ static void finish_job(void *ctx)
 	struct feed *f = ctx, *unused;
 	struct reader *r = f->reader;
 
-	content_finish(f->content);
+	if (content_finish(f->content) == 0)
+		lister_learned_content(r->m, f->node, f->file.version, f->content);
 	pthread_mutex_lock(&r->lock);
 	f->opens--;
 	unused = feed_if_unused_locked(r, f);

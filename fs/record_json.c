@@ -598,24 +598,6 @@ static int commit_text(struct call *c, struct text *t)
 	return r;
 }
 
-/* With write=through, until the server has answered. */
-static void synced_run(struct call *c)
-{
-	struct mount *m = c->m;
-	struct node *n;
-	int error = c->error;
-	bool over;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, c->ino & ~VIRTUAL_MASK);
-	over = error || !n || n->gone || sync_node_locked(m->sync, n, &error);
-	if (!over)
-		call_park(c, CALL_WAIT_SYNCED, n->id);
-	tree_unlock(m->tree);
-	if (over)
-		call_fail(c, error);
-}
-
 static void flush_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -623,13 +605,10 @@ static void flush_run(struct call *c)
 
 	if (r == -EINPROGRESS)
 		return;
-	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH) {
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH)
 		call_fail(c, r);
-		return;
-	}
-	c->op = synced_run;
-	c->error = 0;
-	synced_run(c);
+	else
+		reply_synced(c, c->ino & ~VIRTUAL_MASK, 0);
 }
 
 void json_flush(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_info *fi)
@@ -653,14 +632,15 @@ static void take_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct text *t = text_of(c->fh);
+	uint64_t record = t->record, file = c->off;
 	struct node *n, *dir;
 	int r = commit_text(c, t);
 
 	if (r == -EINPROGRESS)
 		return;
 	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, c->off);
-	dir = tree_find_locked(m->tree, t->record);
+	n = tree_find_locked(m->tree, file);
+	dir = tree_find_locked(m->tree, record);
 	if (!r && n && n->parent && dir) {
 		n->left_name = true;
 		notifier_entry(m->notifier, dir->id, ".record.json");
@@ -670,7 +650,10 @@ static void take_run(struct call *c)
 	text_close(t);
 	if (!r)
 		r = ledger_commit(m->ledger);
-	call_fail(c, r);
+	if (r < 0 || m->options->write != OPTIONS_WRITE_THROUGH)
+		call_fail(c, r);
+	else
+		reply_synced(c, record, file);
 }
 
 void json_take_file_unlock(struct call *c, struct node *n, struct node *dir)

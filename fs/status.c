@@ -117,6 +117,9 @@ char *status_json(struct mount *m)
 			    json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)u.bytes, "limit",
 				      (json_int_t)u.limit_bytes, "dirty", (json_int_t)u.dirty_bytes,
 				      "lost", (json_int_t)u.lost_files));
+	if (ledger_get_trouble(m->ledger))
+		json_object_set_new(json_object_get(o, "cache"), "error",
+				    json_string(strerror(-ledger_get_trouble(m->ledger))));
 	json_object_set_new(o, "requests", requests(m));
 	json_object_set_new(o, "parked_calls", json_integer(calls_parked(m->calls)));
 	json_object_set_new(o, "source", text(m->options->source));

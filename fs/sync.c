@@ -22,7 +22,8 @@
 
 #define IDLE_SLEEP_MS 60000
 #define REST_MS	      10
-#define MAX_UPLOADS   64 /* files */
+#define MAX_UPLOADS   256 /* files */
+#define TELL_MOST     5	  /* names of what is left at the end */
 
 void sync_wake(struct sync *s)
 {
@@ -32,9 +33,33 @@ void sync_wake(struct sync *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/*
+ * Something changed. Every program that writes comes here at each of its calls, and nothing of it is
+ * due before it has settled: one look then is early enough for all that changed in between.
+ */
 static void wake_from_tree(void *ctx)
 {
-	sync_wake(ctx);
+	struct sync *s = ctx;
+
+	if (!s->grace_ms) {
+		sync_wake(s);
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	if (!s->soon_ms && !s->woken) {
+		s->soon_ms = clock_mono_ms() + s->grace_ms;
+		pthread_cond_signal(&s->wake);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static int64_t grace_ms(const struct options *o)
+{
+	int64_t settle_ms = (int64_t)(o->settle_s * 1000);
+
+	if (o->write == OPTIONS_WRITE_THROUGH)
+		return 0;
+	return settle_ms < SYNC_NAME_IDLE_MS ? settle_ms : SYNC_NAME_IDLE_MS;
 }
 
 /* ---- doing it ---- */
@@ -45,6 +70,8 @@ struct todo {
 	uint64_t looks[64], fetches[64];
 	uint64_t first_look; /* the number of looks[0] */
 	size_t n_looks, n_fetches;
+	struct verify *verifies[64];
+	size_t n_verifies;
 	bool again;
 };
 
@@ -88,6 +115,22 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 	}
 }
 
+static void take_verify(struct sync *s, const struct plan *p, const struct plan_call *call,
+			const struct sync_view *v, struct todo *todo)
+{
+	const struct plan_item *it = &v->items[p->entries[call->first].item];
+	struct verify *verify;
+
+	if (todo->n_verifies == sizeof(todo->verifies) / sizeof(todo->verifies[0]))
+		return;
+	verify = verify_new_locked(s, plan_stale_record(it), call->n);
+	if (!verify)
+		return;
+	for (size_t i = call->first; i < call->first + call->n; i++)
+		verify_add_locked(verify, v->nodes[p->entries[i].item]->id);
+	todo->verifies[todo->n_verifies++] = verify;
+}
+
 /* More would only wait in the engine's queue; where a call carries many files, 16 full ones. */
 static unsigned max_uploads(const struct sync *s)
 {
@@ -106,6 +149,9 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		return;
 	case PLAN_LOOK:
 		take_look(s, p, call, v, todo);
+		return;
+	case PLAN_VERIFY:
+		take_verify(s, p, call, v, todo);
 		return;
 	case PLAN_FETCH:
 		if (todo->n_fetches < sizeof(todo->fetches) / sizeof(todo->fetches[0])) {
@@ -154,6 +200,8 @@ static void do_todo(struct sync *s, struct todo *todo)
 			batch_put_off(todo->batches[i]);
 		todo->n_batches = 0;
 	}
+	for (size_t i = 0; i < todo->n_verifies; i++)
+		verify_send(todo->verifies[i]);
 	for (size_t i = 0; i < todo->n_looks; i++)
 		sync_look(s, todo->looks[i], todo->first_look + i);
 	for (size_t i = 0; i < todo->n_fetches; i++)
@@ -171,6 +219,7 @@ int64_t sync_plan(struct sync *s)
 	int r;
 
 	tree_lock(t);
+	tree_put_touched_locked(t);
 	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
@@ -180,6 +229,7 @@ int64_t sync_plan(struct sync *s)
 			break;
 		take_call(s, &plan, &plan.calls[i], &v, &todo);
 	}
+	todo.n_verifies = verify_merge_locked(todo.verifies, todo.n_verifies);
 	s->held_at =
 		!r && !plan.n_calls && !s->in_flight && v.next_ms == INT64_MAX ? t->changes : 0;
 	tree_unlock(t);
@@ -227,13 +277,14 @@ static void *sync_main(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
-		int64_t began;
+		int64_t began, until = s->soon_ms && s->soon_ms < next_ms ? s->soon_ms : next_ms;
 
-		if (!s->woken && next_ms > clock_mono_ms()) {
-			sleep_until(s, next_ms);
+		if (!s->woken && until > clock_mono_ms()) {
+			sleep_until(s, until);
 			continue;
 		}
 		s->woken = false;
+		s->soon_ms = 0;
 		pthread_mutex_unlock(&s->lock);
 		began = clock_mono_ms();
 		next_ms = sync_plan(s);
@@ -265,6 +316,7 @@ int sync_new(struct mount *m, struct sync **ret_sync)
 	if (!s)
 		return -ENOMEM;
 	s->m = m;
+	s->grace_ms = grace_ms(m->options);
 	s->flush_ms = 0;
 	s->random = (uint32_t)clock_real_ns() | 1;
 	s->next_token = (uint64_t)clock_real_ns();
@@ -308,13 +360,19 @@ static bool is_held_locked(const struct sync *s)
 	return n;
 }
 
-/* Whether waiting could help: something is on its way, or is not backing off after a failure. */
-static bool may_still_send(struct sync *s)
+/*
+ * Whether waiting until @end_ms could help: the server takes calls, and something is on its way, or
+ * is not backing off after a failure.
+ */
+static bool may_still_send(struct sync *s, int64_t end_ms)
 {
-	int64_t now = clock_mono_ms();
+	int64_t now = clock_mono_ms(), until_ns = 0;
+	enum engine_state state = engine_get_state(s->m->engine, &until_ns);
 	bool may;
 
-	if (engine_get_state(s->m->engine, NULL) == ENGINE_OFFLINE)
+	if (state == ENGINE_OFFLINE ||
+	    (state == ENGINE_THROTTLED &&
+	     until_ns - clock_real_ns() >= (end_ms - now) * (CLOCK_NS_PER_S / 1000)))
 		return false;
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
@@ -324,6 +382,38 @@ static bool may_still_send(struct sync *s)
 		      n->retry_at_ms <= now;
 	tree_unlock(s->m->tree);
 	return may;
+}
+
+/* What is left, for the log: how much, and the first few by name. */
+static void tell_left(struct sync *s, const struct sync_counts *c)
+{
+	unsigned named = 0, more = 0;
+
+	if (!(c->uploads + c->renames + c->deletes + c->failed))
+		return;
+	log_warning("sync: kept for the next mount: %llu uploads (%llu bytes), %llu renames, %llu "
+		    "deletes, %llu failed",
+		    (unsigned long long)c->uploads, (unsigned long long)c->bytes,
+		    (unsigned long long)c->renames, (unsigned long long)c->deletes,
+		    (unsigned long long)c->failed);
+	tree_lock(s->m->tree);
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+		const char *what = what_differs(n);
+		const struct node *dir =
+			n->parent ? n->parent : tree_find_locked(s->m->tree, n->known.record);
+
+		if (!what)
+			continue;
+		if (named++ >= TELL_MOST)
+			more++;
+		else
+			log_warning("sync: kept: %s '%s/%s'%s%s", what, dir ? dir->shown : "",
+				    n->shown, n->message && *n->message ? ": " : "",
+				    n->message ? n->message : "");
+	}
+	tree_unlock(s->m->tree);
+	if (more)
+		log_warning("sync: kept: ... and %u more", more);
 }
 
 void sync_stop(struct sync *s, int64_t drain_ms)
@@ -343,7 +433,7 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 		struct timespec pause = {.tv_nsec = 20 * 1000000};
 
 		sync_get_counts(s, &c);
-		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || !may_still_send(s))
+		if (sync_is_idle(&c) || clock_mono_ms() >= end_ms || !may_still_send(s, end_ms))
 			break;
 		sync_wake(s);
 		nanosleep(&pause, NULL);
@@ -354,12 +444,7 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 	pthread_mutex_unlock(&s->lock);
 	pthread_join(s->thread, NULL);
 	s->started = false;
-	if (c.uploads + c.renames + c.deletes + c.failed)
-		log_warning("sync: kept for the next mount: %llu uploads (%llu bytes), %llu "
-			    "renames, %llu deletes, %llu failed",
-			    (unsigned long long)c.uploads, (unsigned long long)c.bytes,
-			    (unsigned long long)c.renames, (unsigned long long)c.deletes,
-			    (unsigned long long)c.failed);
+	tell_left(s, &c);
 }
 
 void sync_free(struct sync *s)
@@ -397,7 +482,6 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 		tree_put_locked(s->m->tree, n);
 	}
 	tree_unlock(s->m->tree);
-	engine_retry_now(s->m->engine);
 	sync_wake(s);
 	return count;
 }
@@ -476,24 +560,26 @@ void sync_each(struct sync *s, bool parked,
 	tree_unlock(s->m->tree);
 }
 
-/* What @n was on the server before is to be removed yet: where contents are immutable, both are there. */
-static bool leaves_something(struct sync *s, const struct node *n)
+/*
+ * What @n was on the server before and is to be removed yet, NULL = nothing: where contents are
+ * immutable, both are there.
+ */
+static const struct node *find_left(struct sync *s, const struct node *n)
 {
 	for (const struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
-		if (g->gone && g->after == n->id && g->known.rid && !g->error)
-			return true;
-	return false;
+		if (g->gone && g->after == n->id && g->known.rid)
+			return g;
+	return NULL;
 }
 
 bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
 {
-	*ret_error = 0;
-	if (!node_differs(s->m->tree, n) && !leaves_something(s, n))
+	const struct node *left = n->gone ? NULL : find_left(s, n);
+	bool differs = n->gone ? what_differs(n) != NULL : node_differs(s->m->tree, n);
+
+	*ret_error = differs ? n->error : left ? left->error : 0;
+	if ((!differs && !left) || *ret_error)
 		return true;
-	if (n->error) {
-		*ret_error = n->error;
-		return true;
-	}
 	n->sealed_ms = n->name_ms = 0;
 	sync_wake(s);
 	return false;

@@ -50,7 +50,7 @@ void sync_free(struct sync *s);
 void sync_flush(struct sync *s);
 /*
  * Try parked items again, and those that back off; @node 0 = all. Returns how many. tree->lock not
- * held.
+ * held. Whoever asks for it at the user's word has told the engine (engine_retry_now()).
  */
 unsigned sync_retry(struct sync *s, uint64_t node);
 
@@ -69,8 +69,8 @@ void sync_each(struct sync *s, bool parked,
 	       void (*each)(void *ctx, const struct node *n, const char *what), void *ctx);
 
 /*
- * One node, at once: write=through, fsync=remote. tree->lock held; true = it is on the server
- * already, *@ret_error < 0: parked.
+ * One node, at once: write=through, fsync=remote. tree->lock held; true = the server has what it
+ * wants (a gone one: not any more), *@ret_error < 0: parked.
  */
 bool sync_node_locked(struct sync *s, struct node *n, int *ret_error);
 

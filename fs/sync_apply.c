@@ -6,6 +6,7 @@
  */
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,14 @@
 
 void sync_tell(struct sync *s, uint64_t node)
 {
+	bool drained;
+
+	tree_lock(s->m->tree);
+	drained = !s->m->tree->n_sync;
+	tree_unlock(s->m->tree);
 	calls_wake(s->m->calls, CALL_WAIT_SYNCED, node, 0);
+	if (drained)
+		calls_wake(s->m->calls, CALL_WAIT_DRAINED, 0, 0);
 	sync_wake(s);
 }
 
@@ -39,17 +47,22 @@ void sync_landed_locked(struct sync *s, struct node *n)
 	}
 }
 
-void sync_back_off_locked(struct sync *s, struct node *n)
+int64_t sync_back_off_ms(unsigned tries, uint32_t random)
 {
-	int64_t most = BACK_OFF_FIRST_MS << (n->tries < 8 ? n->tries : 8);
+	int64_t most = BACK_OFF_FIRST_MS << (tries < 8 ? tries : 8);
 
 	if (most > BACK_OFF_MOST_MS)
 		most = BACK_OFF_MOST_MS;
-	n->tries++;
-	/* full jitter: a thousand files refused together do not come back together */
+	return most / 4 + (int64_t)(random % (uint32_t)(most * 3 / 4 + 1));
+}
+
+void sync_back_off_locked(struct sync *s, struct node *n)
+{
 	s->random = s->random * 1664525u + 1013904223u;
-	n->retry_at_ms =
-		clock_mono_ms() + most / 4 + (int64_t)(s->random % (uint32_t)(most * 3 / 4 + 1));
+	/* the low bits of such numbers are the worst */
+	n->retry_at_ms = clock_mono_ms() + sync_back_off_ms(n->tries, s->random >> 8);
+	if (n->tries < UINT_MAX)
+		n->tries++;
 }
 
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message)
@@ -115,9 +128,14 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	/* what is in doubt about an identity goes with it */
 	n->flight = ghost->flight;
 	ghost->flight = doubt;
+	node_doubt_flight(n); /* what each remembers of its last call is about the other one now */
+	node_doubt_flight(ghost);
 	n->known_seq = ghost->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	ghost->after = n->id;
+	/* its content is that of the identity: forgetting the ghost must not drop it */
+	if (!ghost->dirty)
+		ghost->content = 0;
 	ghost->name_ms = 0;
 	/* a parked deletion does not keep the new content from taking the place */
 	ghost->error = 0;
@@ -206,6 +224,8 @@ static void content_arrived(const struct sent *sent, struct node *n)
 	char key[NODE_KEY_MAX];
 
 	n->known.size = sent->content ? content_size(sent->content) : 0;
+	n->known.confirmed_ms = clock_mono_ms();
+	known_set_hash(&n->known, sent->content);
 	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
@@ -256,35 +276,45 @@ static void created(struct batch *b, size_t i, struct node *n)
 	take_known(t, n, c, record);
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
-	if (c->filler)
+	if (c->filler) {
 		n->known.filler = true;
-	else
+		n->known.confirmed_ms = clock_mono_ms();
+	} else {
 		content_arrived(&b->sent[i], n);
+	}
 	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
+}
+
+/*
+ * Where the file is and what it is called. Other bytes there are somebody else's doing: left for the
+ * listing to find.
+ */
+static void take_place(struct batch *b, struct node *n, struct remote_change *c)
+{
+	struct known old = n->known;
+
+	n->known.version = NULL;
+	take_known(b->sync->m->tree, n, c, record_of(b, c, n));
+	free(n->known.version);
+	n->known.version = old.version;
+	n->known.size = old.size;
+	n->known.confirmed_ms = old.confirmed_ms;
+	n->known.filler = old.filler;
+	known_copy_hash(&n->known, &old);
 }
 
 static void updated(struct batch *b, size_t i, struct node *n)
 {
 	struct tree *t = b->sync->m->tree;
 	struct remote_change *c = &b->items[i];
-	bool filler = n->known.filler && b->kind != PLAN_REPLACE;
-	int64_t size = n->known.size;
-	char *version = n->known.version;
 
-	n->known.version = NULL;
-	take_known(t, n, c, record_of(b, c, n));
-	n->known.filler = filler;
 	if (b->kind == PLAN_REPLACE) {
-		free(version);
-	} else {
-		/* other bytes there are somebody else's doing: left for the listing to find */
-		free(n->known.version);
-		n->known.version = version;
-		n->known.size = size;
-	}
-	if (b->kind == PLAN_REPLACE)
+		take_known(t, n, c, record_of(b, c, n));
 		content_arrived(&b->sent[i], n);
+	} else {
+		take_place(b, n, c);
+	}
 	if (!node_has_token(n, n->known.filename))
 		node_set_string(&n->token, NULL);
 	apply_mtime(b->sync, n, c);
@@ -435,6 +465,7 @@ static void apply_unknown(struct batch *b, size_t i, struct node *n)
 static void apply_outcome(struct batch *b, size_t i, struct node *n)
 {
 	struct remote_change *c = &b->items[i];
+	bool half;
 
 	/* `attachfs pending` says what is in the way of what is tried again and again */
 	if (c->outcome != REMOTE_DONE && c->message[0])
@@ -455,15 +486,19 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		if (c->fields_json)
 			json_name_fields(c->fields_json, c->message, sizeof(c->message));
 		sync_park_locked(b->sync, n, c->error, c->message);
-		if (c->file.id && n->parent) /* something was done there all the same */
+		/* something was done there all the same */
+		half = c->file.id != NULL;
+		if (half && b->kind == PLAN_UPDATE && n->known.rid)
+			take_place(b, n, c);
+		if (half && n->parent)
 			lister_again_locked(b->sync->m->lister, n->parent);
 		break;
 	case REMOTE_RETRY:
 		log_debug("sync: '%s' again later: %s %s", n->shown, strerror(-c->error),
 			  c->message);
-		if (b->kind == PLAN_REPLACE)
-			n->flight =
-				LEDGER_FLIGHT_REPLACE; /* it may have arrived: a new version there is no news until we know */
+		/* it may have arrived: a new version there is no news until we know */
+		if (b->kind == PLAN_REPLACE && c->error != -ESTALE)
+			n->flight = LEDGER_FLIGHT_REPLACE;
 		sync_back_off_locked(b->sync, n);
 		break;
 	case REMOTE_UNKNOWN:

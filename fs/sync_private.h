@@ -12,6 +12,7 @@
  *	sync_fetch.c   bytes that must be here before an upload
  *	sync_apply.c   outcomes, item by item
  *	sync_look.c    what became of calls whose outcome nobody knows
+ *	sync_verify.c  what others have done, before something is overwritten or removed
  */
 
 #include <pthread.h>
@@ -22,6 +23,8 @@
 #include "sync.h"
 #include "tree.h"
 
+#define SYNC_NAME_IDLE_MS 150 /* names and deletes settle so long after the last of them */
+
 struct sync {
 	struct mount *m;
 	pthread_t thread;
@@ -30,6 +33,8 @@ struct sync {
 	pthread_mutex_t lock; /* leaf: the thread's wake-up */
 	pthread_cond_t wake;
 	bool woken, stop; /* lock */
+	int64_t soon_ms;  /* lock: something changed that is looked at by then; 0 = nothing */
+	int64_t grace_ms; /* constant: so long nothing that changes is due */
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
@@ -55,6 +60,7 @@ struct sync_view {
 	size_t n_names;
 	int64_t now_ms, next_ms; /* when something settles that has not yet */
 	bool names_settled;
+	bool moves_settled; /* names of files that the server cannot rename */
 };
 
 /* tree->lock held. 0 or -ENOMEM; sync_view_clear() in both cases. */
@@ -68,8 +74,11 @@ struct sent {
 		after; /* a removal, told to this one too: whose earlier identity it is; 0 = none */
 	/* an earlier call of unknown outcome, which only an acknowledgement settles */
 	enum ledger_flight doubt;
-	bool in_place; /* upload: the server has it at this very place already */
-	int lost;      /* upload: the bytes are not here (any more): negative errno */
+	bool in_place; /* upload: the server has a content at this very place already */
+	bool first_try;
+	/* create: a gone node at its place, of which it may take over what is there; 0 = none */
+	uint64_t heir_of;
+	int lost; /* upload: the bytes are not here (any more): negative errno */
 	/* upload: referenced; NULL = empty */
 	struct content *content;
 	uint64_t content_id; /* upload: node->content when this was sent */
@@ -128,8 +137,27 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost);
 void sync_look(struct sync *s, uint64_t record, uint64_t number);
 void sync_fetch(struct sync *s, uint64_t node);
 
+/* One listing that tells what others have changed in a record, or a whole collection. */
+struct verify;
+/*
+ * Of the record node @record, for @n nodes, each to be added. NULL: there is one on its way, it is
+ * no record, or no memory. tree->lock held, as for merging.
+ */
+struct verify *verify_new_locked(struct sync *s, uint64_t record, size_t n);
+void verify_add_locked(struct verify *v, uint64_t node);
+/* Where many are of one collection, that is listed instead. Returns how many are left of @n. */
+size_t verify_merge_locked(struct verify **list, size_t n);
+/* Takes @v. The thread plans again when the tree is as new. */
+void verify_send(struct verify *v);
+
 /* The remote has answered for all items of @b. Takes @b. */
 void sync_apply(struct batch *b, int error);
+/*
+ * How long to wait after a failure that @tries others came before, in a row: pure. Doubles from
+ * half a second to a minute and stays there, for ever; of that a quarter is sure and the rest is
+ * left to @random, so that a thousand files that failed together do not come back together.
+ */
+int64_t sync_back_off_ms(unsigned tries, uint32_t random);
 /* The node's call is over without an outcome: try again later. tree->lock held. */
 void sync_back_off_locked(struct sync *s, struct node *n);
 /* The server will not: wait for the user. tree->lock held. */

@@ -167,19 +167,22 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
 	struct flight f = {.record = wanted ? n->parent->id : k->record,
 			   .content = sent->content_id,
 			   .size = sent->content ? content_size(sent->content) : 0};
+	bool labelled = b->kind == PLAN_REPLACE && !c->name && k->filename &&
+			strcmp(k->filename, k->name) && is_plain(k->filename) &&
+			!known_is_tokened(k);
 	char token[64];
 
-	if (b->kind == PLAN_REPLACE && !c->name && k->filename && strcmp(k->filename, k->name) &&
-	    is_plain(k->filename) && !known_is_tokened(k)) {
-		c->token = keep(b, k->filename);
-		return;
-	}
-	if (!c->name)
-		c->name = keep(b, k->name);
-	f.name = c->name;
-	if (c->filler)
+	/* where an earlier one may have arrived, or will yet, the size tells nothing */
+	if (c->filler || (b->kind == PLAN_REPLACE && sent->doubt != LEDGER_FLIGHT_NONE))
 		f.size = -1;
-	if (c->name && node_set_flight(n, ++b->sync->next_token, &f) && node_token(n, token))
+	f.name = c->name ? c->name : k->name;
+	if (!node_set_flight(n, ++b->sync->next_token, &f))
+		return;
+	if (labelled)
+		c->token = keep(b, k->filename);
+	else if (!c->name)
+		c->name = keep(b, k->name);
+	if (!labelled && c->name && node_token(n, token))
 		c->token = keep(b, token);
 }
 
@@ -195,9 +198,11 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 		sent->lost = -ENODATA;
 	else if (!sent->content && !n->dirty && n->size != 0)
 		sent->lost = -EAGAIN;
-	sent->in_place = b->kind == PLAN_REPLACE ||
-			 (n->known.rid && n->parent && n->known.record == n->parent->id &&
-			  c->name && n->known.name && !strcmp(n->known.name, c->name));
+	sent->first_try = !n->tries;
+	sent->in_place = !n->known.filler &&
+			 (b->kind == PLAN_REPLACE ||
+			  (n->known.rid && n->parent && n->known.record == n->parent->id &&
+			   c->name && n->known.name && !strcmp(n->known.name, c->name)));
 	fill_part_name(b, i, n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
 	n->flight_since_ns = clock_real_ns();
@@ -234,6 +239,8 @@ struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
 		struct node *n = nodes[e->item];
 
 		fill_item(b, i, e, n);
+		if (b->kind == PLAN_CREATE && e->other != SIZE_MAX)
+			b->sent[i].heir_of = nodes[e->other]->id;
 		if (sync_is_upload(b->kind))
 			fill_upload(b, i, n);
 		else
@@ -315,6 +322,7 @@ static int send_call(struct batch *b)
 	case PLAN_FORGET:
 	case PLAN_ADOPT:
 	case PLAN_LOOK:
+	case PLAN_VERIFY:
 	case PLAN_FETCH:
 		break;
 	}
@@ -356,6 +364,8 @@ void batch_put_off(struct batch *b)
 	for (size_t i = 0; i < b->n; i++) {
 		b->items[i].outcome = REMOTE_RETRY;
 		b->items[i].error = -ENOSPC;
+		snprintf(b->items[i].message, sizeof(b->items[i].message),
+			 "the ledger in the cache directory cannot be written");
 	}
 	sync_apply(b, 0);
 }

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The bytes of an upload: on a pool thread they are first brought into one file (content_flatten)
- * and compared with what the server has. An item whose bytes cannot be had, or need not be sent,
- * leaves the call; the others go on.
+ * The bytes of an upload: on a pool thread they are first brought into one file and hashed
+ * (content_flatten) and compared with what the server has. An item whose bytes cannot be had, or need
+ * not be sent, leaves the call; the others go on.
+ *
+ * What lies in one file already and has nothing to be compared with is hashed while it is being sent.
+ * Only at the first try: should the bytes turn out to be unreadable, the second one says so.
  */
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <attachfs/clock.h>
@@ -16,30 +20,54 @@
 #include "crashpoint.h"
 #include "sync_private.h"
 
+/*
+ * Whose bytes on the server an upload would put the same in the place of: its own, or those of the
+ * gone file there. NULL: nobody's. tree->lock held.
+ */
+static struct node *predecessor_locked(struct tree *t, const struct sent *sent)
+{
+	struct node *n = tree_find_locked(t, sent->in_place ? sent->node : sent->heir_of);
+
+	if (!n || sent->in_place)
+		return n;
+	return n->gone && !n->busy && !n->unknown && n->flight == LEDGER_FLIGHT_NONE ? n : NULL;
+}
+
+/* Read a moment ago, perhaps: its hash is on its way. */
+static void finish_predecessor(struct tree *t, const struct sent *sent)
+{
+	struct content *clean = NULL;
+	char key[NODE_KEY_MAX];
+	struct node *n;
+
+	tree_lock(t);
+	n = predecessor_locked(t, sent);
+	if (n && !n->known.filler && !n->known.has_hash && node_key(n, key))
+		clean = content_peek_key(t->store, key);
+	tree_unlock(t);
+	if (clean && content_is_complete(clean))
+		content_finish(clean);
+	content_unref(clean);
+}
+
 /* The server has these bytes there already: nothing to upload. */
 static bool is_unchanged(const struct batch *b, size_t i)
 {
 	const struct sent *sent = &b->sent[i];
-	struct mount *m = b->sync->m;
-	uint8_t ours[LEDGER_HASH_BYTES], theirs[LEDGER_HASH_BYTES];
-	char key[NODE_KEY_MAX];
-	struct content *clean = NULL;
+	struct tree *t = b->sync->m->tree;
 	struct node *n;
 	bool same;
 
 	/* after an unknown outcome the server may have other bytes than we know of, or none */
-	if (!sent->in_place || sent->doubt != LEDGER_FLIGHT_NONE || !sent->content ||
-	    !content_hash(sent->content, ours))
+	if ((!sent->in_place && !sent->heir_of) || sent->doubt != LEDGER_FLIGHT_NONE)
 		return false;
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, sent->node);
-	if (n && !n->known.filler && node_key(n, key))
-		clean = content_peek_key(m->store, key);
-	tree_unlock(m->tree);
-	same = clean && content_is_complete(clean) &&
-	       content_size(clean) == content_size(sent->content) && content_hash(clean, theirs) &&
-	       !memcmp(ours, theirs, sizeof(ours));
-	content_unref(clean);
+	finish_predecessor(t, sent);
+	if (sent->content && !content_is_dirty(sent->content))
+		content_finish(sent->content);
+	tree_lock(t);
+	n = predecessor_locked(t, sent);
+	same = n && node_known_is_content(t, n, sent->content);
+	tree_unlock(t);
 	return same;
 }
 
@@ -48,37 +76,68 @@ static void unchanged_locked(struct sync *s, const struct sent *sent, struct nod
 	struct tree *t = s->m->tree;
 	char key[NODE_KEY_MAX];
 
-	sync_landed_locked(s, n);
 	n->flight = sent->doubt;
+	known_set_hash(&n->known, sent->content);
 	if (n->content == sent->content_id) {
 		n->dirty = false;
 		/* the time may differ though; and the name, which the replace would have carried */
 		n->mtime_dirty |=
 			s->m->remote->caps.set_mtime && n->known.mtime_ns != REMOTE_TIME_NONE &&
 			n->mtime_ns / CLOCK_NS_PER_S != n->known.mtime_ns / CLOCK_NS_PER_S;
+		/* a thousand that are compared one after the other go in one call */
+		if (n->mtime_dirty)
+			n->name_ms = clock_mono_ms();
 	}
-	if (!n->dirty && node_key(n, key))
+	if (!n->dirty && sent->content && node_key(n, key))
 		content_become_clean(sent->content, key);
 	tree_changed_locked(t, n);
-	tree_release_locked(t, n);
+}
+
+/* The node takes the place of the gone one. False: what is there is another's by now. */
+static bool inherit_locked(struct sync *s, const struct sent *sent, struct node *n)
+{
+	struct tree *t = s->m->tree;
+	struct node *gone = predecessor_locked(t, sent);
+	enum ledger_flight flight = n->flight;
+
+	if (!gone || n->gone || !node_known_is_content(t, gone, sent->content))
+		return false;
+	n->flight = LEDGER_FLIGHT_NONE;
+	if (sync_adopt_locked(s, n, gone) == 0)
+		return true;
+	n->flight = flight;
+	return false;
 }
 
 /* Takes @b, a call of one item. */
 static void apply_unchanged(struct batch *b)
 {
 	struct sync *s = b->sync;
-	uint64_t id = b->sent[0].node;
+	const struct sent *sent = &b->sent[0];
+	uint64_t id = sent->node;
 	struct node *n;
+	bool again = false;
 
+	tree_lock(s->m->tree);
+	ledger_group_begin(s->m->ledger);
+	n = tree_find_locked(s->m->tree, id);
+	again = n && !sent->in_place && !inherit_locked(s, sent, n);
+	if (!again)
+		s->uploads--;
+	if (n && !again) {
+		sync_landed_locked(s, n);
+		unchanged_locked(s, sent, n);
+		tree_release_locked(s->m->tree, n);
+	}
+	crash_point("unchanged.row");
+	ledger_group_end(s->m->ledger);
+	tree_unlock(s->m->tree);
+	if (again) {
+		batch_call(b);
+		return;
+	}
 	log_debug("sync: node %llu: content is what the server has: nothing to upload",
 		  (unsigned long long)id);
-	tree_lock(s->m->tree);
-	s->uploads--;
-	n = tree_find_locked(s->m->tree, id);
-	if (n)
-		unchanged_locked(s, &b->sent[0], n);
-	crash_point("unchanged.row");
-	tree_unlock(s->m->tree);
 	batch_free(b);
 	sync_tell(s, id);
 }
@@ -97,15 +156,25 @@ static void apply_unreadable(struct batch *b, int r)
 	sync_apply(b, 0);
 }
 
-/* All bytes in one file; a lost clean content was evicted a moment ago, and is fetched again. */
-static int make_ready(const struct sent *sent, struct remote_change *c)
+/* Whether it can be sent before its hash is known. */
+static bool hash_can_wait(const struct sent *sent)
+{
+	return sent->first_try && !sent->in_place && !sent->heir_of && sent->content &&
+	       content_is_dirty(sent->content) && content_is_complete(sent->content);
+}
+
+/*
+ * All bytes in one file, hashed unless that can wait; a lost clean content was evicted a moment ago,
+ * and is fetched again.
+ */
+static int make_ready(const struct sent *sent, struct remote_change *c, bool hash)
 {
 	struct content_extent extent = {.where = CONTENT_END};
 	int r = 0;
 
 	if (sent->lost)
 		return sent->lost;
-	if (sent->content && content_is_dirty(sent->content))
+	if (hash && sent->content && content_is_dirty(sent->content))
 		r = content_flatten(sent->content);
 	if (!r && sent->content && content_size(sent->content) > 0)
 		r = content_map(sent->content, 0, 1, &extent);
@@ -134,22 +203,45 @@ static bool leave(struct batch *b, size_t i, int error)
 	return true;
 }
 
+/* The server may have taken it by now: then it is clean. */
+static void hash_late(struct content *c)
+{
+	int r = content_flatten(c);
+
+	if (r == -EINVAL && !content_is_dirty(c))
+		r = content_finish(c);
+	if (r < 0)
+		log_errno(r, "sync: content %llu, while it is sent",
+			  (unsigned long long)content_id(c));
+	content_unref(c);
+}
+
 static void upload_job(void *ctx)
 {
 	struct batch *b = ctx;
+	struct content **late = calloc(b->n, sizeof(struct content *));
+	size_t n_late = 0;
 
 	for (size_t i = 0; i < b->n;) {
-		int r = make_ready(&b->sent[i], &b->items[i]);
+		bool can_wait = late && hash_can_wait(&b->sent[i]);
+		int r = make_ready(&b->sent[i], &b->items[i], !can_wait);
 
-		if (!r && !is_unchanged(b, i))
+		if (!r && can_wait)
+			late[n_late++] = content_ref(b->sent[i].content);
+		if (!r && (can_wait || !is_unchanged(b, i))) {
 			i++;
-		else if (!leave(b, i, r))
-			return;
+		} else if (!leave(b, i, r)) {
+			b = NULL;
+			break;
+		}
 	}
-	if (b->n)
+	if (b && b->n)
 		batch_call(b);
 	else
 		batch_free(b);
+	for (size_t i = 0; i < n_late; i++)
+		hash_late(late[i]);
+	free(late);
 }
 
 void batch_upload(struct batch *b)

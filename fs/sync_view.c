@@ -14,8 +14,13 @@
 
 #include "sync_private.h"
 
-#define NAME_IDLE_MS 150  /* names and deletes: so long after the last of them */
-#define NAME_MOST_MS 2000 /* ... or the first */
+#define NAME_MOST_MS 2000   /* names and deletes: so long after the first of them at most */
+#define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
+/*
+ * What the server said is good for so long. Long enough for what waits for a place among the
+ * uploads, short as what follows is the chance of overwriting what nobody here has seen.
+ */
+#define FRESH_MS 2000
 
 void sync_view_clear(struct sync_view *v)
 {
@@ -32,43 +37,103 @@ static void due_at(struct sync_view *v, int64_t ms)
 		v->next_ms = ms;
 }
 
+static int64_t settle_ms(const struct sync *s)
+{
+	return (int64_t)(s->m->options->settle_s * 1000);
+}
+
+/* When the first and the last of a burst changed; newest 0 = there is none. */
+struct burst {
+	int64_t oldest, newest;
+};
+
+static void add_to_burst(struct burst *b, int64_t ms)
+{
+	if (!b->newest || ms > b->newest)
+		b->newest = ms;
+	if (!b->oldest || ms < b->oldest)
+		b->oldest = ms;
+}
+
+/* Whether a burst is over, or has lasted long enough. */
+static bool is_over(struct sync_view *v, const struct burst *b, int64_t idle_ms, int64_t most_ms)
+{
+	int64_t ms = b->newest + idle_ms < b->oldest + most_ms ? b->newest + idle_ms
+							       : b->oldest + most_ms;
+
+	if (!b->newest || v->now_ms >= ms)
+		return true;
+	due_at(v, ms);
+	return false;
+}
+
 /*
  * Names and deletes go in bursts (a shell loop of mv): wait until the burst is over, but not for
- * ever.
+ * ever. Where the server cannot rename, a new name is an upload, and rests as long as one.
  */
 static void settle_names(struct sync *s, struct sync_view *v)
 {
-	int64_t newest = 0, oldest = INT64_MAX;
+	struct burst names = {0}, moves = {0};
+	int64_t rest_ms = settle_ms(s);
+	int64_t most_ms = rest_ms > NAME_MOST_MS ? rest_ms : NAME_MOST_MS;
 
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
 		if (n->busy || n->error || n->name_ms <= s->flush_ms)
 			continue;
-		if (n->name_ms > newest)
-			newest = n->name_ms;
-		if (n->name_ms < oldest)
-			oldest = n->name_ms;
+		add_to_burst(&names, n->name_ms);
+		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
+			add_to_burst(&moves, n->name_ms);
 	}
-	v->names_settled = !newest || s->draining || v->now_ms - newest >= NAME_IDLE_MS ||
-			   v->now_ms - oldest >= NAME_MOST_MS;
-	if (!v->names_settled)
-		due_at(v, newest + NAME_IDLE_MS < oldest + NAME_MOST_MS ? newest + NAME_IDLE_MS
-									: oldest + NAME_MOST_MS);
+	v->names_settled = s->draining || is_over(v, &names, SYNC_NAME_IDLE_MS, NAME_MOST_MS);
+	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
+			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
+			   is_over(v, &moves, rest_ms, most_ms);
 }
 
 static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)
 {
-	int64_t settle_ms = (int64_t)(s->m->options->settle_s * 1000);
-
+	/* with write=through somebody waits for it, but for an empty one, see ops_file.c */
 	if (s->draining || n->sealed_ms <= s->flush_ms ||
-	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+	    (s->m->options->write == OPTIONS_WRITE_THROUGH && n->size != 0))
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))
 		return false;
-	if (v->now_ms - n->sealed_ms >= settle_ms)
+	if (v->now_ms - n->sealed_ms >= settle_ms(s))
 		return true;
-	due_at(v, n->sealed_ms + settle_ms);
+	due_at(v, n->sealed_ms + settle_ms(s));
 	return false;
+}
+
+/*
+ * A program is writing what will be in the place of @n on the server, which it has moved away or
+ * removed just now: an editor that saves. Before that is whole, the name is not settled: removed or
+ * not, @n is then known to be what the new bytes replace, or a backup that stays.
+ */
+static bool is_being_replaced(struct sync *s, struct sync_view *v, const struct node *n,
+			      const char *known_name)
+{
+	struct tree *t = s->m->tree;
+	const struct node *record = tree_find_locked(t, n->known.record);
+	const struct node *heir =
+		record && known_name ? tree_child_locked(t, record, known_name) : NULL;
+
+	if (v->now_ms - n->name_ms >= HEIR_MOST_MS || !heir || heir == n ||
+	    heir->kind != NODE_FILE || heir->known.rid || heir->local ||
+	    (heir->in_ledger && content_settled(s, v, heir)))
+		return false;
+	due_at(v, n->name_ms + HEIR_MOST_MS);
+	return true;
+}
+
+static bool name_settled(struct sync *s, struct sync_view *v, const struct node *n,
+			 const char *known_name)
+{
+	if (!v->names_settled)
+		return false;
+	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->name_ms <= s->flush_ms)
+		return true;
+	return (n->gone || v->moves_settled) && !is_being_replaced(s, v, n, known_name);
 }
 
 static bool content_local(struct sync *s, const struct node *n)
@@ -132,11 +197,68 @@ static uint64_t collection_id(struct tree *t, uint64_t record)
 	return dir ? dir->id : 0;
 }
 
+/* Told by the server since the user's last change, and lately. */
+static bool is_confirmed(const struct sync_view *v, const struct node *at, int64_t changed_ms)
+{
+	int64_t confirmed_ms = at->known.confirmed_ms;
+
+	return confirmed_ms && confirmed_ms >= changed_ms && v->now_ms - confirmed_ms <= FRESH_MS;
+}
+
+static int64_t changed_ms(const struct node *n)
+{
+	return n->sealed_ms > n->name_ms ? n->sealed_ms : n->name_ms;
+}
+
+/*
+ * Whether others may have changed a file of @record since it was last seen. What is immutable, and
+ * removed by its id, is what it was.
+ */
+static bool is_stale(struct sync *s, const struct sync_view *v, const struct node *n,
+		     uint64_t record)
+{
+	const struct remote_caps *caps = &s->m->remote->caps;
+	struct node *dir = tree_find_locked(s->m->tree, record);
+	struct node *top = dir && dir->kind == NODE_RECORD
+				   ? tree_collection_of_locked(s->m->tree, dir)
+				   : NULL;
+
+	if ((!caps->replace_keeps_id && !caps->names_unique) || !top)
+		return false;
+	return !is_confirmed(v, dir, changed_ms(n)) && !is_confirmed(v, top, changed_ms(n));
+}
+
+/*
+ * A listing for each file of a long row of saves would be a call for each: where the record was
+ * listed a moment ago, the next ones wait for one another.
+ */
+static bool must_gather(struct sync *s, struct sync_view *v, const struct node *n, uint64_t record)
+{
+	int64_t most_ms = (int64_t)(s->m->options->settle_s * 1000), until_ms = 0;
+	struct node *dir = tree_find_locked(s->m->tree, record);
+	struct node *top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;
+
+	if (s->draining || changed_ms(n) <= s->flush_ms ||
+	    s->m->options->write == OPTIONS_WRITE_THROUGH)
+		return false;
+	if (most_ms > FRESH_MS)
+		most_ms = FRESH_MS;
+	if (dir && dir->known.confirmed_ms)
+		until_ms = dir->known.confirmed_ms + most_ms;
+	if (top && top->known.confirmed_ms && top->known.confirmed_ms + most_ms > until_ms)
+		until_ms = top->known.confirmed_ms + most_ms;
+	if (until_ms <= v->now_ms)
+		return false;
+	due_at(v, until_ms);
+	return true;
+}
+
 static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 {
 	struct tree *t = s->m->tree;
 	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms;
 	struct plan_item *i = &v->items[v->n];
+	const char *known = known_name(s, v, n);
 
 	if (waits)
 		due_at(v, n->retry_at_ms);
@@ -147,10 +269,13 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.known = n->known.rid != NULL,
 		.known_record = n->known.record,
 		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
-		.known_name = known_name(s, v, n),
+		.known_name = known,
 		.known_name_exact =
 			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
+		.known_stale = !record && n->known.rid && !is_confirmed(v, n, changed_ms(n) + 1) &&
+			       is_stale(s, v, n, n->known.record),
+		.stale = !record && n->parent && is_stale(s, v, n, n->parent->id),
 		.gone = n->gone,
 		.local = n->local,
 		.record = n->parent ? n->parent->id : 0,
@@ -166,13 +291,15 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.unknown = n->unknown,
 		.open = n->n_open > 0,
 		.content_settled = content_settled(s, v, n),
-		.name_settled = v->names_settled,
+		.name_settled = name_settled(s, v, n, known),
 		.after = n->after,
 		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
 		.flight_name = flight_name(v, n),
 	};
 	if (record)
 		i->collection = n->parent ? n->parent->id : 0;
+	if ((i->known_stale || i->stale) && must_gather(s, v, n, plan_stale_record(i)))
+		i->busy = true;
 }
 
 int sync_view_build(struct sync *s, struct sync_view *v)

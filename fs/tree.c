@@ -343,6 +343,7 @@ void tree_free(struct tree *t)
 {
 	if (!t)
 		return;
+	tree_put_touched_locked(t);
 	for (size_t i = 0; i < t->buckets; i++) {
 		struct node *next;
 
@@ -394,6 +395,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rmtime_ns = k->mtime_ns,
 		.rctime_ns = k->ctime_ns,
 		.rfiller = k->filler,
+		.has_rhash = k->has_hash,
 		.flight = n->flight,
 		.flight_since_ns = n->flight_since_ns,
 		.token = n->token,
@@ -404,6 +406,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.fields = n->fields,
 		.rfields = n->known_fields,
 	};
+	memcpy(row->rhash, k->hash, sizeof(row->rhash));
 }
 
 void tree_put_locked(struct tree *t, struct node *n)
@@ -415,6 +418,29 @@ void tree_put_locked(struct tree *t, struct node *n)
 	row_of(n, &row);
 	if (ledger_put_node(t->ledger, &row) < 0)
 		log_error("ledger: out of memory: '%s' would not survive a crash now", n->shown);
+}
+
+void tree_touch_locked(struct tree *t, struct node *dir)
+{
+	for (size_t i = 0; i < t->n_touched; i++)
+		if (t->touched[i] == dir->id)
+			return;
+	if (t->n_touched == TREE_TOUCHED_MAX)
+		tree_put_touched_locked(t);
+	t->touched[t->n_touched++] = dir->id;
+	if (t->sync_wake)
+		t->sync_wake(t->sync_ctx);
+}
+
+void tree_put_touched_locked(struct tree *t)
+{
+	for (size_t i = 0; i < t->n_touched; i++) {
+		struct node *dir = tree_find_locked(t, t->touched[i]);
+
+		if (dir)
+			tree_put_locked(t, dir);
+	}
+	t->n_touched = 0;
 }
 
 bool node_set_string(char **slot, const char *value)
@@ -479,6 +505,8 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	k->mtime_ns = row->rmtime_ns;
 	k->ctime_ns = row->rctime_ns;
 	k->filler = row->rfiller;
+	k->has_hash = row->has_rhash;
+	memcpy(k->hash, row->rhash, sizeof(k->hash));
 	n->flight_since_ns = row->flight_since_ns;
 	n->after = row->after;
 	n->error = row->error;

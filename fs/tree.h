@@ -55,7 +55,14 @@ struct known {
 	char *media_type;
 	int64_t size; /* -1 = not known */
 	int64_t mtime_ns, ctime_ns;
+	/*
+	 * clock_mono_ms() when the server acknowledged these bytes, which are ours; of a directory:
+	 * when it last told, because we wanted to be sure, what is in it. 0 = not in this mount.
+	 */
+	int64_t confirmed_ms;
 	bool filler;
+	bool has_hash; /* of the bytes of `version`: as content_hash() tells it */
+	uint8_t hash[LEDGER_HASH_BYTES];
 };
 
 struct xattr {
@@ -96,8 +103,11 @@ struct node {
 	struct known known;
 	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
 	uint64_t seen_seq;  /* the listing it was last seen in */
-	/* the listing that showed it first; a record: the last one that showed a new file in it */
-	uint64_t born_seq;
+	/*
+	 * a file: the last one that a listing showed under the same name of the server's, which had
+	 * to take another one here; 0 = none
+	 */
+	uint64_t namesake;
 
 	/*
 	 * between: the call that is on its way. Without busy: one whose outcome is not known;
@@ -143,9 +153,12 @@ struct node {
 	bool listed; /* the children are complete: what is not here does not exist */
 	int64_t listed_ns;
 	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
+	bool verifying;	     /* a listing is on its way that will set confirmed_ms */
 };
 
 struct tombstone;
+
+#define TREE_TOUCHED_MAX 8
 
 struct tree {
 	pthread_mutex_t lock;
@@ -167,6 +180,10 @@ struct tree {
 	size_t n_sync;
 	/* remote ids we removed lately: late listings must not bring them back */
 	struct tombstone *tombstones;
+
+	/* directories whose times are newer than their rows */
+	uint64_t touched[TREE_TOUCHED_MAX];
+	size_t n_touched;
 
 	void (*sync_wake)(void *ctx); /* called under lock when a node joins the sync list */
 	void *sync_ctx;
@@ -211,6 +228,12 @@ void tree_release_locked(struct tree *t, struct node *n);
 
 /* Queue its row; does nothing for a node that has none yet. */
 void tree_put_locked(struct tree *t, struct node *n);
+/*
+ * The times of a directory have moved with an entry. Its row follows soon, once for a burst of
+ * entries that come and go: a row may be long, and each of them commits.
+ */
+void tree_touch_locked(struct tree *t, struct node *dir);
+void tree_put_touched_locked(struct tree *t);
 /* Something of it may have to go to the server: put the row, join the sync list. */
 void tree_changed_locked(struct tree *t, struct node *n);
 /* Leave the sync list when the halves are equal. */
@@ -254,6 +277,15 @@ void tree_forget_record_locked(struct tree *t, struct node *record);
 void known_clear(struct known *k);
 /* Takes over from @f (clearing it); @record is the node id of the record. */
 void known_take(struct known *k, struct remote_file *f, uint64_t record);
+/* The bytes of @k are those of @c (NULL: none), as far as their hash is known. */
+void known_set_hash(struct known *k, struct content *c);
+/* @k tells of the same bytes as @from: the hash goes along. */
+void known_copy_hash(struct known *k, const struct known *from);
+/*
+ * Whether the server's bytes are those of @c (NULL: none at all). False also when that cannot be
+ * told: they were never all here.
+ */
+bool node_known_is_content(struct tree *t, const struct node *n, struct content *c);
 /* A copy for the remote's ops: strings borrowed from the node. */
 void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file);
 

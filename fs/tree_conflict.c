@@ -6,17 +6,25 @@
  * replaced a file on a server that cannot: its new identity is the same file.
  */
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <attachfs/clock.h>
 #include <attachfs/log.h>
 #include <attachfs/names.h>
 
 #include "notifier.h"
 #include "tree.h"
 #include "tree_private.h"
+
+/*
+ * From a look at what is on the server to what is sent after it (a small upload, somebody else's
+ * settle time), and what two clocks may be off.
+ */
+#define UNSEEN_MS 5000
 
 void tree_part_locked(struct tree *t, struct node *n)
 {
@@ -38,21 +46,29 @@ bool node_is_changed_here(const struct node *n)
 	return n->dirty || node_being_written(n);
 }
 
-/* Ours gets a conflict name. 0, -ENOMEM. */
-static int rename_ours(struct tree *t, struct node *n)
+/* A free name in @dir for what is kept of @shown; NAMES_MAX + 1 bytes. */
+static void conflict_name(struct tree *t, const struct node *dir, const char *shown, char *out)
 {
-	char host[64] = "here", ours[NAMES_MAX + 1], base[NAMES_MAX + 1];
-	struct node *dir = n->parent;
+	char host[64] = "here", base[NAMES_MAX + 1];
 
 	gethostname(host, sizeof(host) - 1);
-	names_conflict(n->shown, host, (long long)time(NULL), ours);
-	for (unsigned i = 2; tree_child_locked(t, dir, ours) && i < 1000; i++) {
+	names_conflict(shown, host, (long long)time(NULL), base);
+	strcpy(out, base);
+	for (unsigned i = 2; tree_child_locked(t, dir, out) && i < 1000; i++) {
 		char number[16];
 
 		snprintf(number, sizeof(number), "%u", i);
-		names_conflict(n->shown, host, (long long)time(NULL), base);
-		names_disambiguate(base, number, ours);
+		names_disambiguate(base, number, out);
 	}
+}
+
+/* Ours gets a conflict name. 0, -ENOMEM. */
+static int rename_ours(struct tree *t, struct node *n)
+{
+	char ours[NAMES_MAX + 1];
+	struct node *dir = n->parent;
+
+	conflict_name(t, dir, n->shown, ours);
 	log_warning("conflict: '%s' was changed here and on the server: ours is kept as '%s'",
 		    n->shown, ours);
 	notifier_entry(t->notifier, dir->id, n->shown);
@@ -82,6 +98,80 @@ int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *dir, s
 	return r < 0 ? r : tree_new_file_locked(t, mark, dir, k);
 }
 
+/* What a node shows, as a content of its own that is to be uploaded; 0 = empty. -ENODATA, -ENOMEM. */
+static int copy_content(struct tree *t, const struct node *n, uint64_t *ret_content)
+{
+	struct content *clean = node_content(t, n), *own;
+
+	*ret_content = 0;
+	if (!clean)
+		return n->size > 0 ? -ENODATA : 0;
+	own = content_is_local(clean)
+		      ? content_new_dirty(t->store, clean, (uint64_t)content_size(clean))
+		      : NULL;
+	content_unref(clean);
+	if (!own)
+		return -ENODATA;
+	content_seal(own);
+	*ret_content = content_id(own);
+	content_unref(own);
+	return 0;
+}
+
+/* The time of what our own clock says @mono_ms ago; of the machine's real clock. */
+static int64_t real_at(int64_t mono_ms)
+{
+	return clock_real_ns() - (clock_mono_ms() - mono_ms) * 1000000;
+}
+
+/*
+ * Theirs is too early for them to have seen ours: they looked before ours had arrived, and sent
+ * theirs after it. Where the server tells no time, what is found out soon is taken for that.
+ */
+static bool was_unseen(const struct node *n, const struct known *k)
+{
+	if (!n->known.confirmed_ms)
+		return false;
+	if (k->mtime_ns == REMOTE_TIME_NONE)
+		return clock_mono_ms() - n->known.confirmed_ms <= UNSEEN_MS;
+	return k->mtime_ns <= real_at(n->known.confirmed_ms) + (int64_t)UNSEEN_MS * 1000000;
+}
+
+void tree_keep_overwritten_locked(struct tree *t, struct node *n, const struct known *k)
+{
+	char ours[NAMES_MAX + 1];
+	struct node *kept = NULL;
+	uint64_t content;
+	int r;
+
+	if (!n->parent || n->size <= 0 || !was_unseen(n, k))
+		return;
+	conflict_name(t, n->parent, n->shown, ours);
+	ledger_group_begin(t->ledger);
+	r = copy_content(t, n, &content);
+	if (!r)
+		kept = tree_new_node_locked(t, NODE_FILE, n->parent, ours);
+	if (kept) {
+		kept->content = content;
+		kept->size = n->size;
+		kept->mode = n->mode;
+		kept->atime_ns = kept->mtime_ns = kept->ctime_ns = n->mtime_ns;
+		kept->dirty = kept->in_ledger = true;
+		tree_changed_locked(t, kept);
+		notifier_entry(t->notifier, n->parent->id, ours);
+	}
+	ledger_group_end(t->ledger);
+	n->known.confirmed_ms = 0;
+	if (kept)
+		log_warning("conflict: '%s' was saved on the server twice at once: ours is kept as "
+			    "'%s'",
+			    n->shown, ours);
+	else
+		log_warning("conflict: '%s' was saved on the server twice at once, and ours is "
+			    "overwritten: %s",
+			    n->shown, strerror(r ? -r : ENOMEM));
+}
+
 void tree_step_aside_locked(struct tree *t, struct node *dir, const struct known *k)
 {
 	char base[NAMES_MAX + 1];
@@ -103,20 +193,27 @@ static bool same_text(const char *a, const char *b)
 	return a == b || (a && b && !strcmp(a, b));
 }
 
-/* A file that the listing showed for the first time, at the place where @n was. */
+/*
+ * The file that has come to the place where @n was: others upload the new one first, and remove the
+ * old one afterwards. A listing in between showed both.
+ */
 static struct node *find_successor(struct tree *t, uint64_t mark, const struct node *n)
 {
 	struct node *dir = tree_find_locked(t, n->known.record);
+	struct node *s = n->namesake ? tree_find_locked(t, n->namesake) : NULL;
+	char base[NAMES_MAX + 1];
 
-	if (!dir || dir->born_seq != mark)
+	/* renamed here: whatever came to its old place has the plain name */
+	if (!s && dir && !node_name_matches(t, n)) {
+		node_known_shown(t, &n->known, base);
+		s = tree_child_locked(t, dir, base);
+	}
+	if (!s || s == n || s->gone || !s->parent || !s->known.rid || s->seen_seq < mark ||
+	    s->known.record != n->known.record || s->in_sync_list || node_is_changed_here(s) ||
+	    !same_text(s->known.name, n->known.name) ||
+	    !same_text(s->known.filename, n->known.filename))
 		return NULL;
-	for (struct node *s = dir->child_last; s; s = s->sibling_prev)
-		if (s != n && s->born_seq == mark && s->known.rid && s->known.record == dir->id &&
-		    !s->in_sync_list && !node_is_changed_here(s) &&
-		    same_text(s->known.name, n->known.name) &&
-		    same_text(s->known.filename, n->known.filename))
-			return s;
-	return NULL;
+	return s;
 }
 
 /* Changed here too: ours is a new file, and theirs takes the plain name. */

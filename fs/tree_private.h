@@ -34,6 +34,11 @@ void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record);
 int tree_part_conflict_locked(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
 			      struct known *k);
 /*
+ * @n's bytes, which were ours, are overwritten by @k of another client who cannot have seen them:
+ * ours go on as a new file under a conflict name.
+ */
+void tree_keep_overwritten_locked(struct tree *t, struct node *n, const struct known *k);
+/*
  * Names are unique, and @k of another client has one that the user wants for a file of his: his
  * would overwrite it, and gets a conflict name.
  */

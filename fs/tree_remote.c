@@ -145,6 +145,16 @@ static void take_times(struct node *n)
 		n->mtime_ns = n->ctime_ns = n->atime_ns = n->known.mtime_ns;
 }
 
+/*
+ * Whether the kernel may have been told that a name is not in @dir, and must be told that it is now.
+ * Before the first listing is over nobody gets an answer. A notification that is not needed does
+ * harm: the entry it drops is perhaps the working directory of the program that waited for it.
+ */
+static bool may_be_missed(const struct node *dir)
+{
+	return dir->listed || (dir->kind == NODE_RECORD && dir->parent && dir->parent->listed);
+}
+
 /* Another node is behind a record's name, or none: the kernel sees a flat one in the root. */
 static void notify_record(struct tree *t, const struct node *collection, const char *shown)
 {
@@ -168,7 +178,8 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	n->seen_seq = mark;
 	take_times(n);
 	tree_put_locked(t, n);
-	notify_record(t, collection, shown);
+	if (may_be_missed(collection))
+		notify_record(t, collection, shown);
 	return 0;
 }
 
@@ -177,10 +188,12 @@ static int old_record(struct tree *t, uint64_t mark, struct node *collection, st
 {
 	bool renamed = strcmp(n->known.name, k->name) != 0,
 	     followed = renamed && node_name_matches(t, n);
+	bool late = n->seen_seq > mark;
 	int r = 0;
 
-	n->seen_seq = mark;
-	if (is_newer(n, mark) || (!renamed && n->known.mtime_ns == k->mtime_ns)) {
+	if (!late)
+		n->seen_seq = mark;
+	if (late || is_newer(n, mark) || (!renamed && n->known.mtime_ns == k->mtime_ns)) {
 		known_clear(k);
 		return 0;
 	}
@@ -233,6 +246,18 @@ static bool may_be_ours(const struct tree *t, const struct node *dir, const stru
 	return false;
 }
 
+/* @n could not have its plain name: whoever has it knows. */
+static void note_namesake(struct tree *t, const struct node *dir, const struct node *n)
+{
+	char base[NAMES_MAX + 1];
+	struct node *holder;
+
+	node_known_shown(t, &n->known, base);
+	holder = strcmp(base, n->shown) ? tree_child_locked(t, dir, base) : NULL;
+	if (holder && holder->kind == NODE_FILE)
+		holder->namesake = n->id;
+}
+
 int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct known *k)
 {
 	char shown[NAMES_MAX + 1];
@@ -246,11 +271,13 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 		return -ENOMEM;
 	tree_set_known_locked(t, n, k);
 	n->in_ledger = true;
-	n->seen_seq = n->born_seq = dir->born_seq = mark;
+	n->seen_seq = mark;
+	note_namesake(t, dir, n);
 	n->size = n->known.size;
 	take_times(n);
 	tree_put_locked(t, n);
-	notifier_entry(t->notifier, dir->id, shown);
+	if (may_be_missed(dir))
+		notifier_entry(t->notifier, dir->id, shown);
 	return 0;
 }
 
@@ -296,6 +323,35 @@ static bool same_text(const char *a, const char *b)
 	return a == b || (a && b && !strcmp(a, b));
 }
 
+/*
+ * The outcome of our last replacement is not known, so a new version there may be ours; but not one
+ * of another size.
+ */
+static bool is_foreign(const struct node *n, uint64_t mark, const struct known *k)
+{
+	struct flight sent;
+
+	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->known_seq > mark ||
+	    same_text(n->known.version, k->version))
+		return false;
+	node_get_flight(n, &sent);
+	return k->size >= 0 && sent.size >= 0 && k->size != sent.size &&
+	       sent.content != FLIGHT_UNSURE;
+}
+
+/* Removed here and changed there since: the change is kept, as a file that is new here. */
+static int come_back(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
+		     struct known *k)
+{
+	log_warning("conflict: '%s' was deleted here and changed on the server: the server's is kept",
+		    n->shown);
+	tree_set_known_locked(t, n, NULL);
+	n->flight = LEDGER_FLIGHT_NONE;
+	n->error = 0;
+	tree_changed_locked(t, n);
+	return tree_new_file_locked(t, mark, dir, k);
+}
+
 static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
 		    struct known *k)
 {
@@ -308,8 +364,10 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 		       node_name_matches(t, n);
 	int r = 0;
 
+	if (n->seen_seq > mark)
+		return 0; /* a later listing was quicker */
 	n->seen_seq = mark;
-	if (is_newer(n, mark))
+	if (is_newer(n, mark) && !is_foreign(n, mark, k))
 		return 0;
 	if (!version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
@@ -321,13 +379,21 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
 		return tree_part_conflict_locked(t, mark, dir, n, k);
+	if (version && n->gone)
+		return come_back(t, mark, dir, n, k);
+	if (version)
+		tree_keep_overwritten_locked(t, n, k);
 	k->filler = !version && was->filler;
+	if (!version)
+		k->confirmed_ms = was->confirmed_ms;
+	if (!version && (k->size < 0 || k->size == was->size))
+		known_copy_hash(k, was);
 	if (!version && k->size < 0)
 		k->size = was->size;
-	if (version && !n->gone)
+	if (version)
 		node_drop_content_locked(t, n);
 	tree_set_known_locked(t, n, k);
-	if (version && !n->gone)
+	if (version)
 		tree_follow_content_locked(t, n);
 	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	if (follows)
@@ -348,7 +414,12 @@ static int apply_file(struct tree *t, uint64_t mark, struct node *dir, struct re
 		return 0;
 	}
 	n = tree_by_rid_locked(t, 0, k.rid);
-	if (n)
+	/* in a record the user has no use for any more: all in it is to be removed, once it is seen */
+	if (n && !dir->parent && n->seen_seq < mark)
+		n->seen_seq = mark;
+	if (!dir->parent)
+		r = 0;
+	else if (n)
 		r = old_file(t, mark, dir, n, &k);
 	else if (may_be_ours(t, dir, &k))
 		r = 0;
@@ -374,7 +445,7 @@ int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
 			continue;
 		if (!dir || strcmp(dir->known.rid, files[i].record))
 			dir = tree_by_rid_locked(t, top->id, files[i].record);
-		if (dir && dir->parent)
+		if (dir)
 			r = apply_file(t, mark, dir, &files[i]);
 	}
 	tree_unlock(t);

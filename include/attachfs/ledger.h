@@ -75,6 +75,9 @@ struct ledger_node {
 	const char *rname, *rfilename, *rversion, *rurl, *rmedia;
 	int64_t rsize, rmtime_ns, rctime_ns;
 	bool rfiller; /* the server's bytes are our filler, not a content (P-1) */
+	/* XXH3-128 of the bytes of rversion, with the content store's secret; kept when they are evicted */
+	bool has_rhash;
+	uint8_t rhash[LEDGER_HASH_BYTES];
 
 	/* between the two */
 	enum ledger_flight flight;
@@ -173,6 +176,8 @@ void ledger_group_end(struct ledger *l);
  */
 int ledger_commit(struct ledger *l);
 int ledger_sync(struct ledger *l);
+/* What the last attempt to commit came to: 0, or the negative errno that is in the way. */
+int ledger_get_trouble(struct ledger *l);
 
 /*
  * Suspect contents have been dealt with; what was put for that is committed before this is. Until

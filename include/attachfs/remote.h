@@ -114,7 +114,11 @@ enum remote_outcome {
 	REMOTE_DONE, /* the server has it; `file` says what it holds now */
 	REMOTE_GONE, /* update, replace: there is no such file any more; remove: it was gone already (a success) */
 	REMOTE_REFUSED, /* the server will not: `error` and `message`; asking again is no use */
-	REMOTE_RETRY,	/* not done, for a reason that passes (network, 429, 5xx): try later */
+	/*
+	 * not done, for a reason that passes (network, 429, 5xx): try later. -ESTALE from a
+	 * replace: not even sent, as there is another version now than `version`.
+	 */
+	REMOTE_RETRY,
 	REMOTE_UNKNOWN, /* may have been done: look (list_record) before trying again (P-22) */
 };
 
@@ -354,8 +358,14 @@ struct remote {
 enum remote_auth { REMOTE_AUTH_OK, REMOTE_AUTH_UNKNOWN, REMOTE_AUTH_FAILED };
 enum remote_auth remote_get_auth(struct remote *r, char message[256]);
 
-/* Read the credentials again now (the token file changed). Any thread. */
-void remote_reload_credentials(struct remote *r);
+/*
+ * Read the credentials again now, and log in anew where they are for that: the user says that there
+ * are other ones, or that they are good for more. done() once, at once or on a thread of its own,
+ * and must only pass on: 1 = there are others now; 0 = they are as they were, or refused; or the
+ * error in the way (-ECANCELED: the end has begun). Any thread.
+ */
+typedef void remote_reloaded(void *ctx, int result);
+void remote_reload_credentials(struct remote *r, remote_reloaded *done, void *ctx);
 
 /*
  * The client for options->system, from the registry in api/registry.c. Reads the credentials;

@@ -1,263 +1,60 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """
-What a few everyday jobs cost: seconds on the clock and requests as the server counted them.
-
-Each workload gets an emulator and a mount of its own, with an empty cache unless it says "warm", and a
-latency that the emulator adds to every answer. Every result is checked (all there, same bytes) before its
-time is told; a workload that does not check out is told as failed, and the exit status is 1. The figures
-say something about the machine they were taken on, so that machine is told along with them.
+scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
+beside rclone mount and davfs2 (writes.py). Results go to standard output, progress to standard error; the
+exit status is 1 when a result of ours did not check out.
 """
 
 import argparse
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
+import signal
 import sys
-import tempfile
-import time
-from pathlib import Path
 
-sys.dont_write_bytecode = True
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "mount"))
+from common import into_readme  # first: it says where the harness is
 
-from harness import PERSCOM, Emulator, Mount, binary, random_bytes, run  # noqa: E402
-
-ROWS = []
-
-
-class Job:
-    """A server with @generate, mounted; measure() times one thing done to it."""
-
-    def __init__(self, base: Path, latency_ms: int, generate: str = "users:1:0:0", **options):
-        self.base = Path(tempfile.mkdtemp(dir=base))
-        self.emulator = Emulator(self.base / "emulator", PERSCOM, generate=[generate])
-        if latency_ms:
-            self.emulator.ask_json("POST", "/faults", {"rules": [], "latency_ms": latency_ms})
-        options = {"log": "warning", "poll": 0, **options}
-        self.mount = Mount(self.base / "mount", self.emulator, **options)
-
-    def __enter__(self) -> "Job":
-        self.mount.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.mount.abandon()
-        self.emulator.process.terminate()
-        self.emulator.process.wait()
-        shutil.rmtree(self.base, ignore_errors=True)
-
-    def measure(self, what: str, work, check=None) -> None:
-        self.emulator.ask_json("POST", "/requests/reset")
-        start = time.monotonic()
-        work()
-        seconds = time.monotonic() - start
-        counted = self.emulator.summary()
-        if check:
-            check()
-        ROWS.append((what, seconds, counted))
-        print(f"  {what}: {seconds:.2f} s", file=sys.stderr)
-
-
-def sums(root: Path) -> list:
-    found = []
-    for folder, _, files in os.walk(root):
-        for name in files:
-            found.append(hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest())
-    return sorted(found)
-
-
-def expect(got, wanted, what: str) -> None:
-    assert got == wanted, f"{what}: {got!r} instead of {wanted!r}"
-
-
-def server_sums(e: Emulator) -> list:
-    return sorted(a["sha256"] for a in e.attachments())
-
-
-def listing(base: Path, latency: int) -> None:
-    """1,000 records of 10 files: names only, then with sizes."""
-    with Job(base, latency, "users:1000:10:2048") as j:
-        users = j.mount.path / "users"
-        find = ["find", str(users), "-type", "f"]
-
-        def names():
-            expect(len(run(*find, timeout=600).stdout.splitlines()), 10_000, "files")
-
-        j.measure("list 1,000 records, 10,000 names, cold", names)
-        j.measure("the same, warm", names)
-        one = users / "users 0500"
-        j.measure("ls -l of one record of 10 files, sizes unknown", lambda: run("ls", "-l", one))
-        j.measure("the same, warm", lambda: run("ls", "-l", one))
-
-
-def copy_in(base: Path, latency: int) -> None:
-    """1,000 small files, until the server has them."""
-    with Job(base, latency) as j:
-        source = j.base / "files"
-        source.mkdir()
-        for i in range(1000):
-            (source / f"file-{i:04d}.txt").write_bytes(random_bytes(2048, i))
-        record = next((j.mount.path / "users").iterdir())
-        j.measure(
-            "cp -r of 1,000 files of 2 KiB, cp alone",
-            lambda: run("cp", "-r", f"{source}/.", record, timeout=600),
-        )
-        j.measure(
-            "... and then attachfs sync",
-            lambda: run(binary("attachfs"), "sync", j.mount.path, timeout=600),
-        )
-        expect(server_sums(j.emulator), sums(source), "contents on the server")
-
-
-def renames(base: Path, latency: int) -> None:
-    with Job(base, latency, "users:1:500:2048") as j:
-        record = next((j.mount.path / "users").iterdir())
-        names = sorted(os.listdir(record))
-        expect(len(names), 500, "files")
-
-        def rename():
-            for name in names:
-                os.rename(record / name, record / f"renamed {name}")
-            run(binary("attachfs"), "sync", j.mount.path, timeout=600)
-
-        def check():
-            on_server = sorted(a["name"] for a in j.emulator.attachments())
-            expect(on_server, [f"renamed {n}" for n in names], "names on the server")
-
-        j.measure("500 renames, until the server has them", rename, check)
-
-
-def removals(base: Path, latency: int) -> None:
-    with Job(base, latency, "users:1:500:2048") as j:
-        record = next((j.mount.path / "users").iterdir())
-        expect(len(os.listdir(record)), 500, "files")
-
-        def remove():
-            run("sh", "-c", 'rm -- "$1"/*', "sh", record, timeout=600)
-            run(binary("attachfs"), "sync", j.mount.path, timeout=600)
-
-        j.measure(
-            "500 removals, until the server has them",
-            remove,
-            lambda: expect(j.emulator.attachments(), [], "left on the server"),
-        )
-
-
-def archive(base: Path, latency: int) -> None:
-    with Job(base, latency, "users:100:10:4096") as j:
-        out = j.base / "all.tar"
-
-        def tar():
-            run("tar", "-C", j.mount.path, "-cf", out, "users", timeout=600)
-
-        def check():
-            target = j.base / "unpacked"
-            target.mkdir()
-            run("tar", "-C", target, "-xf", out)
-            expect(sums(target), server_sums(j.emulator), "contents of the archive")
-            shutil.rmtree(target)
-
-        j.measure("tar of 1,000 files of 4 KiB in 100 records, cold", tar, check)
-        j.measure("the same, warm", tar, check)
-
-
-def large(base: Path, latency: int) -> None:
-    with Job(base, latency, f"users:1:1:{256 << 20}") as j:
-        path = next((j.mount.path / "users").iterdir()) / "file-0001.dat"
-
-        def head():
-            with open(path, "rb") as f:
-                expect(len(f.read(4096)), 4096, "bytes")
-
-        j.measure("first 4 KiB of a file of 256 MiB, cold", head)
-
-    with Job(base, latency, f"users:1:1:{256 << 20}") as j:
-        path = next((j.mount.path / "users").iterdir()) / "file-0001.dat"
-        j.measure(
-            "all of a file of 256 MiB, cold",
-            lambda: run("cp", path, j.base / "copy", timeout=600),
-            lambda: expect(
-                [digest(j.base / "copy")], server_sums(j.emulator), "contents"
-            ),
-        )
-
-
-def digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-WORKLOADS = {
-    "listing": listing,
-    "copy": copy_in,
-    "renames": renames,
-    "removals": removals,
-    "tar": archive,
-    "large": large,
-}
-
-
-def processor() -> str:
-    try:
-        for line in open("/proc/cpuinfo"):
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.machine()
-
-
-def table(latency: int) -> str:
-    lines = [
-        f"{os.cpu_count()} processors ({processor()}), Linux {platform.release().split('-')[0]}, "
-        f"{latency} ms added to each answer:",
-        "",
-        "| workload | seconds | API requests | downloads | at once |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for what, seconds, n in ROWS:
-        lines.append(f"| {what} | {seconds:.2f} | {n['api']} | {n['blob']} | {n['max_parallel']} |")
-    return "\n".join(lines) + "\n"
-
-
-def into_readme(text: str) -> None:
-    """Between the two comments that mark the place."""
-    path = Path(__file__).resolve().parents[2] / "README.md"
-    begin, end = "<!-- scripts/bench -->\n", "<!-- end -->\n"
-    before, rest = path.read_text().split(begin)
-    _, after = rest.split(end)
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+import everyday
+import writes
 
 
 def main() -> int:
+    known = [*everyday.WORKLOADS, "writes"]
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
-    parser.add_argument("--latency-ms", type=int, default=20, help="default: 20")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md, too")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
+    parser.add_argument("--latency-ms", type=int, help="default: 20; of writes: 0 and 20")
+    group = parser.add_argument_group("writes")
+    group.add_argument("--runs", type=int, default=5, help="rounds of all contenders; default: 5")
+    group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
+    group.add_argument("--no-peers", action="store_true", help="without rclone and davfs2")
+    group.add_argument("--only", default="", metavar="A,B", help=", ".join(writes.WORKLOADS))
     arguments = parser.parse_args()
-    unknown = set(arguments.workloads) - set(WORKLOADS)
+    unknown = set(arguments.workloads) - set(known)
     if unknown:
-        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}")
-    base = Path(tempfile.mkdtemp(prefix="attachfs-bench-"))
+        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    jobs = [name for name in arguments.workloads if name != "writes"]
+    # what was started and mounted is ended and unmounted on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = 0
-    try:
-        for name in arguments.workloads or WORKLOADS:
-            print(name, file=sys.stderr)
-            try:
-                WORKLOADS[name](base, arguments.latency_ms)
-            except (AssertionError, OSError, subprocess.SubprocessError, StopIteration) as e:
-                failed += 1
-                print(f"  FAILED: {type(e).__name__}: {e}", file=sys.stderr)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
-    print(table(arguments.latency_ms), end="")
+    if jobs or not arguments.workloads:
+        latency = 20 if arguments.latency_ms is None else arguments.latency_ms
+        failed = everyday.measure(jobs, latency)
+        print(everyday.table(latency), end="")
+        if arguments.readme and not failed:
+            into_readme("scripts/bench", everyday.table(latency))
+    if "writes" in arguments.workloads:
+        bench = writes.Bench(
+            latencies=[0, 20] if arguments.latency_ms is None else [arguments.latency_ms],
+            runs=arguments.runs,
+            limit=arguments.limit,
+            peers=not arguments.no_peers,
+            only=[w for w in arguments.only.split(",") if w],
+        )
+        failed += bench.measure()
+        print(bench.text(), end="")
+        if arguments.readme and not failed:
+            into_readme("scripts/bench writes", bench.text())
     if failed:
-        print(f"\n{failed} workloads failed", file=sys.stderr)
-    elif arguments.readme:
-        into_readme(table(arguments.latency_ms))
+        print(f"\n{failed} results failed", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -288,7 +288,13 @@ PERSCOM = System(
     batch_remove="DELETE /v2/attachments/batch",
     batch_rename_record="PATCH /v2/events/batch",
     blob={"port": "blob", "method": "GET", "match": "", "count": -1},
-    upload={"port": "api", "method": "POST", "match": "/v2/attachments", "count": -1},
+    upload={
+        "port": "api",
+        "method": "POST",
+        "match": "/v2/attachments",
+        "unless": "search",
+        "count": -1,
+    },
     list={"port": "api", "match": "search", "count": -1},
     tree={"port": "api", "match": "/v2/users/search", "count": -1},
     remove={"port": "api", "method": "DELETE", "match": "/v2/attachments", "count": -1},
@@ -743,6 +749,16 @@ class Emulator:
             endpoints.fullmatch(r["endpoint"]) is not None and r["files"] != 0
             for r in self.requests()
         )
+
+    def uploaded(self) -> int:
+        """How many files came with all uploads."""
+        endpoints = re.compile(f"{self.system.creates}|{self.system.replaces}")
+        return sum(r["files"] or 0 for r in self.requests() if endpoints.fullmatch(r["endpoint"]))
+
+    def changes(self) -> dict:
+        """Endpoint -> how often: calls that change something."""
+        lists = re.compile(rf"GET .*|{self.system.lists}")
+        return {k: n for k, n in self.calls().items() if not lists.fullmatch(k)}
 
     def blob_requests(self) -> list:
         """Requests for bytes, were it for the one that tells a size."""
@@ -1240,7 +1256,9 @@ def check_cache(cache: Path, killed: bool) -> None:
             assert not mode & 0o077, f"{path} has mode {mode:o}"
             assert killed or "lost+found" not in folder, f"set aside as unknown: {path}"
             with open(path, "rb") as f:
-                if f.read(16) != b"SQLite format 3\0":
+                # a database of the user's is as good as he left it
+                ours = not {"objects", "lost+found"} & set(path.parts)
+                if not ours or f.read(16) != b"SQLite format 3\0":
                     continue
             database = sqlite3.connect(path)
             try:

@@ -19,7 +19,7 @@ from harness import SLOW, random_bytes, run, wait_until
 PATH = "users/Ada Byron/notes.txt"
 
 
-def saved(m, before, data: bytes, uploads=1):
+def saved(m, before, data: bytes):
     """
     What must be true after a save of @data over PATH, the server having had the attachments
     @before.
@@ -35,8 +35,11 @@ def saved(m, before, data: bytes, uploads=1):
         before[PATH]["name"],
         before[PATH]["filename"],
     )
-    if uploads is not None:
-        assert m.emulator.uploads() <= uploads, m.emulator.calls()
+    # one replace; where the server has none, one create, and the old one removed
+    replaced = 1 if m.system.replace_keeps_id else 2
+    assert m.emulator.uploaded() == 1, m.emulator.calls()
+    assert sum(m.emulator.changes().values()) == replaced, m.emulator.calls()
+    assert m.emulator.count(m.system.removes) == replaced - 1, m.emulator.calls()
 
 
 def tmp_and_rename(folder, data):
@@ -74,11 +77,37 @@ def office(folder, data):
     os.unlink(folder / "~WRL0001.tmp")
 
 
+LOCK = b",ada,host,01.01.2026 10:00,file:///home/ada;"
+
+
 def libreoffice(folder, data):
-    (folder / ".~lock.notes.txt#").write_bytes(b",ada,host,01.01.2026 10:00,file:///home/ada;")
+    (folder / ".~lock.notes.txt#").write_bytes(LOCK)
     (folder / "lu2412abc.tmp").write_bytes(data)
     os.rename(folder / "lu2412abc.tmp", folder / "notes.txt")
     os.unlink(folder / ".~lock.notes.txt#")
+
+
+def libreoffice_with_backup(folder, data):
+    """The new file is there, empty, before it is written; the old one is kept until the end."""
+    (folder / ".~lock.notes.txt#").write_bytes(LOCK)
+    (folder / "lu2412gx5s0k.tmp").touch()
+    (folder / "lu2412gx5s0k.tmp").write_bytes(data)
+    os.rename(folder / "notes.txt", folder / "lu2412gx5s0m.tmp")
+    os.rename(folder / "lu2412gx5s0k.tmp", folder / "notes.txt")
+    os.unlink(folder / "lu2412gx5s0m.tmp")
+    os.unlink(folder / ".~lock.notes.txt#")
+
+
+def kate(folder, data):
+    """A swap file while it is edited; QSaveFile: a new file, synced, its mode set, renamed."""
+    (folder / ".notes.txt.kate-swp").write_bytes(b"Kate Swap File 2.0")
+    fd = os.open(folder / "notes.txt.AbCdEf", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(fd, data)
+    os.fsync(fd)
+    os.fchmod(fd, os.stat(folder / "notes.txt").st_mode & 0o777)
+    os.close(fd)
+    os.rename(folder / "notes.txt.AbCdEf", folder / "notes.txt")
+    os.unlink(folder / ".notes.txt.kate-swp")
 
 
 def in_place(folder, data):
@@ -122,6 +151,8 @@ SAVES = [
     backup_then_new,
     office,
     libreoffice,
+    libreoffice_with_backup,
+    kate,
     in_place,
     write_then_cut,
     delete_then_new,
@@ -156,6 +187,71 @@ def test_saving_while_the_server_is_slow_and_again(drive, save):
     m.sync()
     assert m.emulator.bytes_of(PATH) == data
     assert set(m.emulator.files()) == set(before)
+
+
+def slowly_backup_then_new(folder, new):
+    os.rename(folder / "notes.txt", folder / "notes.txt~")
+    new()
+    os.unlink(folder / "notes.txt~")
+
+
+def slowly_delete_then_new(folder, new):
+    os.unlink(folder / "notes.txt")
+    new()
+
+
+def slowly_libreoffice(folder, new):
+    os.rename(folder / "notes.txt", folder / "lu2412gx5s0m.tmp")
+    new()
+    os.unlink(folder / "lu2412gx5s0m.tmp")
+
+
+@pytest.mark.parametrize(
+    "save", [slowly_backup_then_new, slowly_delete_then_new, slowly_libreoffice]
+)
+def test_a_save_that_takes_its_time_is_one_replace(drive, system, save):
+    """
+    A large file, or a slow program: names settle sooner than contents, but the old file's not while
+    a new one is being written in its place.
+    """
+    m = drive(poll=0, settle=30)
+    folder = m / "users/Ada Byron"
+    for attempt in range(5):
+        m.sync()
+        before = m.emulator.files()
+        m.emulator.reset()
+        began = time.monotonic()
+        opened = []
+        data = random_bytes(20_000, attempt)
+
+        def new():
+            with open(folder / "notes.txt", "wb", buffering=0) as f:
+                opened.append(time.monotonic())
+                for at in range(0, len(data), 5000):
+                    f.write(data[at : at + 5000])
+                    time.sleep(0.15)
+            time.sleep(0.3)
+
+        save(folder, new)
+        if opened[0] - began < 0.1:  # sooner than a name settles
+            break
+    else:
+        raise AssertionError("the machine is too slow for this")
+    saved(m, before, data)
+
+
+def test_what_offices_write_beside_a_document_leaves_no_trace(drive):
+    m = drive(poll=0, settle=0)
+    os.listdir(m / "users/Ada Byron")
+    m.emulator.reset()
+    for name in (".~lock.notes.txt#", "lu2412gx5s0k.tmp", "~$notes.txt", "~WRL0001.tmp"):
+        (m / "users/Ada Byron" / name).write_bytes(b"")
+        m.sync()
+        (m / "users/Ada Byron" / name).write_bytes(b"not for the server" * 100)
+        m.sync()
+        os.unlink(m / "users/Ada Byron" / name)
+    m.sync()
+    assert m.emulator.calls() == {}
 
 
 def test_a_kept_backup_is_a_file_of_its_own(drive):

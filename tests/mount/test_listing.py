@@ -41,6 +41,14 @@ def seconds(when: str) -> int:
     )
 
 
+def test_the_working_directory_stays_one_while_the_first_listing_comes_in(drive):
+    """The first that anybody does in the mount is to change into a record."""
+    m = drive(start=False)
+    m.start(look=False)
+    told = run("sh", "-c", "sleep 0.3; exec /bin/pwd -P", cwd=m / "users/Ada Byron").stdout
+    assert told == f"{m / 'users/Ada Byron'}\n"
+
+
 def test_collections_are_the_top_directories(drive, system):
     m = drive()
     assert sorted(os.listdir(m.path)) == sorted(map(system.real_name, system.collections))

@@ -70,6 +70,16 @@ def test_new_bytes_of_any_size_keep_the_remote_id(drive, system, size):
     assert (after["name"], after["filename"]) == (before["name"], before["filename"])
 
 
+@pytest.mark.parametrize("size", [4096, BIG + 1])
+def test_what_was_sent_before_it_was_hashed_is_hashed_all_the_same(drive, size):
+    m = drive()
+    path = m / "users/Nobody/hashed.bin"
+    path.write_bytes(random_bytes(size, "hashed"))
+    m.sync()
+    wait_until(lambda: "user.attachfs.xxh128" in os.listxattr(path), "the hash to be computed")
+    assert m.xattr("users/Nobody/hashed.bin", "state") == "cached"
+
+
 def test_cp_r_in_arrives_exactly(drive, scratch):
     m = drive()
     write_tree(

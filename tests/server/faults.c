@@ -31,6 +31,7 @@ static const char *unknown_key(const json_t *rule)
 		"port",
 		"method",
 		"match",
+		"unless",
 		"skip",
 		"count",
 		"latency_ms",
@@ -43,6 +44,7 @@ static const char *unknown_key(const json_t *rule)
 		"cut_upload_after",
 		"reset",
 		"drop_reply",
+		"done",
 		"ignore_range",
 		"bytes_per_second",
 		"truncate_declared",
@@ -101,6 +103,7 @@ static struct fault *fault_new(const json_t *rule)
 	if (fault->method && strcasecmp(fault->method, "any") == 0)
 		fault->method = NULL;
 	fault->match = string(fault->rule, "match");
+	fault->unless = string(fault->rule, "unless");
 	fault->skip = number(rule, "skip", 0);
 	fault->count = number(rule, "count", -1);
 	fault->latency_ms = number(rule, "latency_ms", 0);
@@ -114,6 +117,7 @@ static struct fault *fault_new(const json_t *rule)
 	fault->hang = flag(rule, "hang");
 	fault->reset = flag(rule, "reset");
 	fault->drop_reply = flag(rule, "drop_reply");
+	fault->done = flag(rule, "done");
 	fault->ignore_range = flag(rule, "ignore_range");
 	return fault;
 }
@@ -172,6 +176,7 @@ static bool fits(const struct fault *fault, enum port_kind port, const char *met
 {
 	return fault->ports[port] && (!fault->method || strcasecmp(fault->method, method) == 0) &&
 	       (!fault->match || strstr(path, fault->match)) &&
+	       (!fault->unless || !strstr(path, fault->unless)) &&
 	       (fault->count < 0 || fault->struck < fault->count);
 }
 

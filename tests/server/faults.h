@@ -25,7 +25,7 @@ struct fault {
 	/* what it fits */
 	bool ports[3];	    /* by enum port_kind */
 	const char *method; /* NULL: any; this and all strings live in rule */
-	const char *match;
+	const char *match, *unless;
 	int64_t skip;
 	int64_t count; /* strikes left to give in all; -1: for ever */
 	int64_t struck;
@@ -41,6 +41,7 @@ struct fault {
 	bool hang;
 	bool reset;
 	bool drop_reply;
+	bool done; /* with a status: it is carried out all the same */
 	bool ignore_range;
 };
 

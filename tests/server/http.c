@@ -107,6 +107,12 @@ static void choose_fault(struct request *rq)
 	rq->latency_ms = emu->faults.latency_ms + (rq->fault ? rq->fault->latency_ms : 0);
 }
 
+/* Nothing of what is asked for happens. */
+static bool is_answered_by_rule(const struct fault *fault)
+{
+	return fault && fault->status > 0 && !fault->done;
+}
+
 static void choose_body(struct request *rq)
 {
 	const struct system *system = rq->emu->system;
@@ -115,7 +121,7 @@ static void choose_body(struct request *rq)
 
 	if (rq->port == PORT_CONTROL)
 		rq->body_kind = BODY_KEEP;
-	else if (rq->port == PORT_API && !(rq->fault && rq->fault->status > 0))
+	else if (rq->port == PORT_API && !is_answered_by_rule(rq->fault))
 		rq->body_kind = system->body_kind(rq);
 	if (rq->body_kind != BODY_MULTIPART)
 		return;
@@ -190,7 +196,7 @@ static void answer(struct request *rq)
 		multipart_end(rq->multipart);
 	if (rq->log && rq->body_kind != BODY_DISCARD)
 		reqlog_files(rq->emu->log, rq->log, rq->multipart ? rq->multipart->n_files : 0);
-	if (rq->fault && rq->fault->status > 0) {
+	if (is_answered_by_rule(rq->fault)) {
 		answer_from_rule(rq);
 		return;
 	}
@@ -206,6 +212,11 @@ static void answer(struct request *rq)
 	else
 		emu->system->serve_blob(rq, &rq->response);
 	pthread_mutex_unlock(&emu->lock);
+	if (rq->fault && rq->fault->status > 0) {
+		response_free(&rq->response);
+		rq->response = (struct response){0};
+		answer_from_rule(rq);
+	}
 }
 
 /* Leaving without a FIN: dissolving the association of a TCP socket sends an RST at once. */

@@ -489,6 +489,12 @@ void remote_free(struct remote *r)
 	free(r);
 }
 
+void remote_reload_credentials(struct remote *r, remote_reloaded *done, void *ctx)
+{
+	(void)r;
+	done(ctx, 0);
+}
+
 enum remote_auth remote_get_auth(struct remote *r, char message[256])
 {
 	(void)r;

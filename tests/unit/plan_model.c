@@ -426,6 +426,8 @@ static void to_item(const struct model *m, const struct model_node *n, struct pl
 		.known_name = n->at.known ? n->at.name : NULL,
 		.known_name_exact = !n->at.tame,
 		.known_filler = n->at.known && n->at.content == MODEL_FILLER,
+		.known_stale = (m->stale || m->unsure) && m->kind != MODEL_IMMUTABLE,
+		.stale = (m->stale || m->unsure) && m->kind != MODEL_IMMUTABLE,
 		.gone = n->gone,
 		.local = n->local,
 		.record = n->record,
@@ -531,6 +533,17 @@ static void send_entry(struct model *m, enum plan_kind kind, const struct plan_e
 	m->excuses += kind == PLAN_CREATE && n->at.known && !node_differs(n);
 }
 
+/* Nothing is overwritten or removed that others have changed since it was last seen. */
+static void check_sight(struct model *m, enum plan_kind kind, const struct model_node *n)
+{
+	const struct model_file *f = file_by_rid(m, n->at.rid);
+
+	if ((kind == PLAN_REPLACE || kind == PLAN_REMOVE) && f && f->version == f->theirs &&
+	    n->at.version != f->version)
+		breach(m, "node %u would end version %u of others unseen", (unsigned)n->node,
+		       f->version);
+}
+
 static void send_call(struct model *m, const struct plan *p, const struct plan_call *call,
 		      const size_t *index)
 {
@@ -548,10 +561,13 @@ static void send_call(struct model *m, const struct plan *p, const struct plan_c
 	for (size_t k = 0; k < call->n; k++) {
 		const struct plan_entry *e = &p->entries[call->first + k];
 
+		check_sight(m, call->kind, &m->nodes[index[e->item]]);
 		send_entry(m, call->kind, e, &m->nodes[index[e->item]], &c->entries[k]);
 	}
 	count_call(m, c);
 }
+
+static bool refresh(struct model *m);
 
 /* Plans once. @percent: how many of the calls are sent; the others were given up for now. Returns
  * how much was done. */
@@ -562,6 +578,7 @@ static size_t plan_once(struct model *m, uint32_t percent)
 	size_t *index;
 	struct plan_item *items = model_items(m, &n, &index);
 	char message[128];
+	bool verify = false;
 
 	if (plan_make(&m->caps, items, n, &p) < 0)
 		abort();
@@ -574,6 +591,10 @@ static size_t plan_once(struct model *m, uint32_t percent)
 		if (percent < 100 && !chance(m, percent))
 			continue;
 		done += call->n;
+		if (call->kind == PLAN_VERIFY) {
+			verify = true;
+			continue;
+		}
 		if (call->kind != PLAN_FORGET && call->kind != PLAN_ADOPT) {
 			send_call(m, &p, call, index);
 			continue;
@@ -589,6 +610,10 @@ static size_t plan_once(struct model *m, uint32_t percent)
 	free(items);
 	free(index);
 	drop_dead(m);
+	if (verify && (!m->stale || refresh(m))) {
+		m->unsure = false;
+		done++;
+	}
 	return done;
 }
 
@@ -866,7 +891,9 @@ static void refresh_node(struct model *m, uint64_t node)
 		return;
 	}
 	n = refresh_place(m, node, f);
-	if (n->gone) {
+	if (n->gone && f->version != n->at.version && f->version == f->theirs) {
+		n->at = (struct model_known){0}; /* what others did since stays, as a new file */
+	} else if (n->gone) {
 		n->at.version = f->version;
 		n->at.content = f->content;
 	} else if (f->version == n->at.version) {
@@ -977,7 +1004,7 @@ static void others_act(struct model *m)
 			f->record = record;
 		} else if (what == 2 && m->kind != MODEL_IMMUTABLE) {
 			f->content = content_add(m, pick_size(m));
-			f->version = ++m->next_version;
+			f->theirs = f->version = ++m->next_version;
 		} else if (what == 3) {
 			f->rid = 0;
 		}
@@ -1261,7 +1288,9 @@ static void step(struct model *m)
 		settle_all(m);
 	} else if (what < 93) {
 		refresh(m);
-	} else if (what < 97) {
+	} else if (what < 95) {
+		m->unsure = m->others;
+	} else if (what < 98) {
 		if (m->others)
 			others_act(m);
 	} else if (m->faults) {

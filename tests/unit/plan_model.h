@@ -45,6 +45,7 @@ struct model_file {
 	uint64_t token; /* of the call that created it; 0 = others did */
 	bool seen;	/* others': the mount has shown it */
 	bool touched;	/* others changed or removed it */
+	unsigned theirs; /* the version that others made of it last, 0 = none */
 };
 
 struct model_known {
@@ -121,7 +122,8 @@ struct model {
 	size_t files_room, nodes_room, calls_room, sizes_room;
 	uint64_t next_node, next_token;
 	unsigned next_version, next_name;
-	bool stale; /* others changed something that the mount has not been told */
+	bool stale;  /* others changed something that the mount has not been told */
+	bool unsure; /* they may have: a while has passed since the last listing */
 
 	unsigned uploads, fillers, update_calls, updated, remove_calls, removed, adopts, looks,
 		fetches;

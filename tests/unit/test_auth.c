@@ -104,7 +104,7 @@ static bool read_again(struct auth *a, unsigned generation)
 {
 	struct again w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false, 0};
 
-	auth_reload(a, generation, again_done, &w);
+	auth_reload(a, generation, 0, again_done, &w);
 	pthread_mutex_lock(&w.lock);
 	while (w.calls == 0)
 		pthread_cond_wait(&w.cond, &w.lock);
@@ -337,13 +337,13 @@ static void test_stopping_gives_up_a_reading_and_calls_its_waiters(void **state)
 	assert_int_equal(auth_new(&config, &a, message, sizeof(message)), 0);
 	auth_free_header(header_of(a, &generation));
 	int64_t before = clock_mono_ms();
-	auth_reload(a, generation, again_done, &w);
-	auth_reload(a, generation, again_done, &w);
+	auth_reload(a, generation, 0, again_done, &w);
+	auth_reload(a, generation, 0, again_done, &w);
 	auth_stop(a);
 	assert_true(clock_mono_ms() - before < 5000);
 	assert_int_equal(w.calls, 2);
 	assert_false(w.fresh);
-	auth_reload(a, generation, again_done, &w);
+	auth_reload(a, generation, 0, again_done, &w);
 	assert_int_equal(w.calls, 3);
 	auth_free(a);
 }
@@ -462,7 +462,7 @@ static int log_in_again(struct auth *a)
 
 	auth_get_header(a, &header, &generation);
 	auth_free_header(header);
-	auth_reload(a, generation, again_done, &w);
+	auth_reload(a, generation, 0, again_done, &w);
 	pthread_mutex_lock(&w.lock);
 	while (w.calls == 0)
 		pthread_cond_wait(&w.cond, &w.lock);
@@ -651,6 +651,12 @@ static void test_a_login_refused_for_something_else_does_not_blame_the_password(
 	auth_free(a);
 }
 
+static void ignore_reload(void *ctx, int result)
+{
+	(void)ctx;
+	(void)result;
+}
+
 static void await_calls(unsigned n)
 {
 	int64_t until = clock_mono_ms() + 10000;
@@ -669,19 +675,84 @@ static void test_being_told_to_reload_is_never_lost(void **state)
 	struct auth *a = r.auth = new_login();
 	fake.result = -EACCES;
 	assert_int_equal(log_in_again(a), 0);
-	remote_reload_credentials(&r);
+	remote_reload_credentials(&r, ignore_reload, NULL);
 	await_calls(2);
 	/* Told while another login is under way with the old password. */
 	fake.hang = true;
-	remote_reload_credentials(&r);
+	remote_reload_credentials(&r, ignore_reload, NULL);
 	await_calls(3);
 	write_token("password-new", 0600);
-	remote_reload_credentials(&r);
+	remote_reload_credentials(&r, ignore_reload, NULL);
 	fake.hang = false;
 	await_calls(4);
 	assert_int_equal(log_in_again(a), 0);
 	assert_string_equal(fake.password, "password-new");
 	auth_free(a);
+}
+
+static void await(struct again *w)
+{
+	pthread_mutex_lock(&w->lock);
+	while (w->calls == 0)
+		pthread_cond_wait(&w->cond, &w->lock);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void test_who_told_to_reload_hears_of_what_was_there_when_telling(void **state)
+{
+	struct again first = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false, 0};
+	struct again told = first;
+	struct remote r = {0};
+
+	(void)state;
+	struct auth *a = r.auth = new_login();
+	fake.hang = true;
+	fake.result = -EACCES;
+	auth_reload(a, 0, 0, again_done, &first);
+	await_calls(1);
+	write_token("password-new", 0600);
+	remote_reload_credentials(&r, again_done, &told);
+	fake.result = 0;
+	fake.hang = false;
+	await(&told);
+	assert_int_equal(told.result, 1);
+	assert_string_equal(fake.password, "password-new");
+	await(&first);
+	auth_free(a);
+	assert_int_equal(first.calls, 1);
+	assert_int_equal(told.calls, 1);
+}
+
+static void test_who_waits_for_a_login_has_a_deadline(void **state)
+{
+	struct again late = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false, 0};
+	struct again later = late, patient = late;
+	int64_t now = clock_mono_ms();
+
+	(void)state;
+	struct auth *a = new_login();
+	fake.hang = true;
+	auth_reload(a, 0, 0, again_done, &patient);
+	await_calls(1);
+	auth_reload(a, 0, now + 60000, again_done, &patient);
+	auth_reload(a, 0, now + 200, again_done, &later);
+	auth_reload(a, 0, now + 50, again_done, &late);
+	await(&late);
+	await(&later);
+	assert_int_equal(late.result, -ETIMEDOUT);
+	assert_int_equal(later.result, -ETIMEDOUT);
+	assert_true(clock_mono_ms() >= now + 200);
+	assert_int_equal(patient.calls, 0);
+	fake.hang = false;
+	pthread_mutex_lock(&patient.lock);
+	while (patient.calls < 2)
+		pthread_cond_wait(&patient.cond, &patient.lock);
+	pthread_mutex_unlock(&patient.lock);
+	assert_int_equal(patient.result, 1);
+	assert_int_equal(fake.calls, 1);
+	auth_free(a);
+	assert_int_equal(late.calls, 1);
+	assert_int_equal(later.calls, 1);
 }
 
 static void test_a_token_that_is_never_taken_is_not_replaced_all_the_time(void **state)
@@ -766,14 +837,14 @@ static void test_stopping_amid_a_login_is_no_refusal(void **state)
 	struct auth *a = r.auth = new_login();
 	fake.hang = true;
 	for (int i = 0; i < 10; i++)
-		auth_reload(a, 0, again_done, &w);
+		auth_reload(a, 0, 0, again_done, &w);
 	await_calls(1);
 	int64_t before = clock_mono_ms();
 	auth_stop(a);
 	assert_true(clock_mono_ms() - before < 1000);
 	assert_int_equal(w.calls, 10);
 	assert_int_equal(w.result, -ECANCELED);
-	auth_reload(a, 0, again_done, &w);
+	auth_reload(a, 0, 0, again_done, &w);
 	assert_int_equal(w.calls, 11);
 	assert_int_equal(w.result, -ECANCELED);
 	assert_int_equal(remote_get_auth(&r, message), REMOTE_AUTH_UNKNOWN);
@@ -800,7 +871,7 @@ static void test_stopping_at_any_moment_calls_all_who_wait(void **state)
 		fake.result = i % 2 ? -EACCES : 0;
 		for (size_t j = 0; j < 4; j++)
 			pthread_create(&threads[j], NULL, reload_much, a);
-		remote_reload_credentials(&r);
+		remote_reload_credentials(&r, ignore_reload, NULL);
 		usleep((useconds_t)(300 * i));
 		auth_stop(a);
 		for (size_t j = 0; j < 4; j++)
@@ -839,6 +910,8 @@ int main(void)
 		T(test_a_refused_password_is_left_alone_for_a_while),
 		T(test_a_login_refused_for_something_else_does_not_blame_the_password),
 		T(test_being_told_to_reload_is_never_lost),
+		T(test_who_told_to_reload_hears_of_what_was_there_when_telling),
+		T(test_who_waits_for_a_login_has_a_deadline),
 		T(test_a_token_that_is_never_taken_is_not_replaced_all_the_time),
 		T(test_the_same_token_again_counts_as_another),
 		T(test_a_token_that_expires_at_once_is_used_for_a_moment),

@@ -185,6 +185,12 @@ static void test_a_refused_password_is_not_tried_all_the_time(void **state)
 	rig_stop(&rig);
 }
 
+static void ignore_reload(void *ctx, int result)
+{
+	(void)ctx;
+	(void)result;
+}
+
 static void test_being_told_to_log_in_again_ends_the_pause(void **state)
 {
 	struct rig rig;
@@ -194,9 +200,36 @@ static void test_being_told_to_log_in_again_ends_the_pause(void **state)
 	rig.login = RIG_LOGIN_REFUSED;
 	assert_int_equal(run(new_call(&rig, "GET", "/a")).error, -EACCES);
 	rig.login = RIG_LOGIN_GOOD;
-	remote_reload_credentials(&rig.remote);
+	remote_reload_credentials(&rig.remote, ignore_reload, NULL);
 	assert_int_equal(run(new_call(&rig, "GET", "/a")).error, 0);
 	assert_int_equal(rig.logins, 2);
+	rig_stop(&rig);
+}
+
+static void test_a_call_does_not_wait_for_a_login_longer_than_its_deadline(void **state)
+{
+	char message[256];
+	struct wait late, patient = {0};
+	struct rig rig;
+	struct call *c;
+
+	(void)state;
+	rig_start(&rig, serve_json, true);
+	rig.login = RIG_LOGIN_HANGS;
+	assert_int_equal(call_start(new_call(&rig, "POST", "/a"), on_reply, &patient), 0);
+	c = new_call(&rig, "POST", "/a");
+	call_set_deadline(c, clock_mono_ms() + 100);
+	late = run(c);
+	assert_int_equal(late.error, -ETIMEDOUT);
+	assert_non_null(strstr(late.message, "login"));
+	assert_int_equal(patient.dones, 0);
+	/* that it took long is nobody's refusal */
+	assert_int_equal(remote_get_auth(&rig.remote, message), REMOTE_AUTH_UNKNOWN);
+	rig.login = RIG_LOGIN_GOOD;
+	rig_await(&patient.dones, 1);
+	assert_int_equal(patient.error, 0);
+	assert_int_equal(rig.logins, 1);
+	assert_int_equal(rig.requests, 1);
 	rig_stop(&rig);
 }
 
@@ -596,6 +629,7 @@ int main(void)
 		cmocka_unit_test(test_401_for_ever_ends_and_does_not_hammer_the_login),
 		cmocka_unit_test(test_a_refused_password_is_not_tried_all_the_time),
 		cmocka_unit_test(test_being_told_to_log_in_again_ends_the_pause),
+		cmocka_unit_test(test_a_call_does_not_wait_for_a_login_longer_than_its_deadline),
 		cmocka_unit_test(test_a_login_that_cannot_be_reached_is_no_refusal),
 		cmocka_unit_test(test_a_login_that_fails_is_an_error_of_the_server),
 		cmocka_unit_test(test_tokens_that_expire_at_once_are_used_all_the_same),

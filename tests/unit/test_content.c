@@ -393,6 +393,75 @@ static void test_open_contents_go_when_closed_and_to_lost_found_when_killed(void
 	assert_int_equal(count_in("lost+found"), 1);
 }
 
+static unsigned count_objects(void)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < 256; i++) {
+		char sub[16], path[128];
+
+		snprintf(sub, sizeof sub, "objects/%02x", i);
+		snprintf(path, sizeof path, "%s/%s", store_path, sub);
+		if (access(path, F_OK) == 0)
+			count += count_in(sub);
+	}
+	return count;
+}
+
+/* New contents in quick succession, until files are there that nobody has written to yet. */
+static void write_until_files_are_made_ahead(struct content *c[static 20], unsigned others)
+{
+	struct timespec pause = {.tv_nsec = 10000000};
+
+	for (unsigned i = 0; i < 20; i++) {
+		char text[16];
+
+		snprintf(text, sizeof text, "words %u", i);
+		c[i] = dirty_with(text);
+	}
+	for (unsigned i = 0; i < 3000 && count_objects() <= others + 20; i++)
+		nanosleep(&pause, NULL);
+	assert_true(count_objects() > others + 20);
+}
+
+static void test_files_made_ahead_leave_no_trace(void **state)
+{
+	struct content *c[20];
+	pid_t pid;
+	int status;
+
+	(void)state;
+	write_until_files_are_made_ahead(c, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		struct content *late = dirty_with("in a file that was there");
+
+		assert_int_equal(content_seal(c[i]), 0);
+		expect(late, "in a file that was there", 24);
+		content_unref(late);
+	}
+	expect(c[19], "words 19", 8);
+	for (unsigned i = 0; i < 20; i++)
+		content_unref(c[i]);
+	close_store();
+	/* all but one that may have been on its way to a content already gone: see below */
+	assert_in_range(count_objects(), 20, 22);
+	open_store();
+	assert_int_equal(count_objects(), 20);
+	close_store();
+	pid = fork();
+	if (pid == 0) {
+		open_store();
+		write_until_files_are_made_ahead(c, 20);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_true(count_objects() > 40);
+	open_store();
+	assert_int_equal(count_objects(), 20);
+	assert_int_equal(count_in("lost+found"), 20);
+}
+
 static void test_sparse_files_read_as_zeros_and_seek_as_holes(void **state)
 {
 	struct content *c = dirty_with("head");
@@ -1253,6 +1322,7 @@ int main(void)
 		TEST(test_a_sealed_content_survives_with_its_incomplete_base),
 		TEST(test_an_empty_new_file_needs_no_file),
 		TEST(test_open_contents_go_when_closed_and_to_lost_found_when_killed),
+		TEST(test_files_made_ahead_leave_no_trace),
 		TEST(test_sparse_files_read_as_zeros_and_seek_as_holes),
 		TEST(test_flatten_then_clean_takes_the_place_of_the_key),
 		TEST(test_merge_moves_down_into_a_base_nobody_wants),

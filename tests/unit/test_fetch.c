@@ -545,6 +545,30 @@ static void test_cancelling_while_logging_in(void **state)
 	rig_stop(&rig);
 }
 
+static void test_a_fetch_does_not_wait_for_a_login_longer_than_its_deadline(void **state)
+{
+	char url[96];
+	struct remote_file file = {.id = (char *)"7", .version = (char *)"v1", .url = url};
+	struct taker t = {0};
+	struct remote_fetch_sink sink = {on_begin, on_data, on_done, &t};
+	struct rig rig;
+	uint64_t id;
+
+	(void)state;
+	rig_start(&rig, serve_all, true);
+	snprintf(url, sizeof(url), "%s/file", rig.origin);
+	rig.login = RIG_LOGIN_HANGS;
+	assert_int_equal(fetch_start(&rig.remote, &plain, TRANSFER_INTERACTIVE, &file, false, 0, 0,
+				     clock_mono_ms() + 100, &sink, &id),
+			 0);
+	rig_await(&t.dones, 1);
+	assert_int_equal(t.error, -ETIMEDOUT);
+	rig.login = RIG_LOGIN_GOOD;
+	rig_stop(&rig);
+	assert_int_equal(t.dones, 1);
+	assert_int_equal(rig.requests, 0);
+}
+
 static void test_cancelling_while_a_login_is_refused(void **state)
 {
 	struct taker t = {0};
@@ -746,6 +770,7 @@ int main(void)
 		cmocka_unit_test(test_a_size_is_found_by_one_byte),
 		cmocka_unit_test(test_cancelling_while_logging_in),
 		cmocka_unit_test(test_cancelling_while_a_login_is_refused),
+		cmocka_unit_test(test_a_fetch_does_not_wait_for_a_login_longer_than_its_deadline),
 		cmocka_unit_test(test_cancelling_on_the_wire),
 		cmocka_unit_test(test_who_takes_no_bytes_is_cancelled),
 		cmocka_unit_test(test_a_pause_asked_for_while_logging_in_holds),

@@ -159,6 +159,8 @@ static void test_a_node_comes_back_as_it_was_put(void **state)
 				.rmtime_ns = 8,
 				.rctime_ns = 9,
 				.rfiller = true,
+				.has_rhash = true,
+				.rhash = {1, 2, [LEDGER_HASH_BYTES - 1] = 255},
 				.flight = LEDGER_FLIGHT_UPDATE,
 				.flight_since_ns = 10,
 				.token = "t",
@@ -202,6 +204,8 @@ static void test_a_node_comes_back_as_it_was_put(void **state)
 	SAME(rmtime_ns);
 	SAME(rctime_ns);
 	SAME(rfiller);
+	SAME(has_rhash);
+	assert_memory_equal(seen.node.rhash, n.rhash, sizeof(n.rhash));
 	SAME(flight);
 	SAME(flight_since_ns);
 	SAME(after);
@@ -379,24 +383,19 @@ static void test_what_is_no_ledger_is_refused_and_left_alone(void **state)
 	assert_int_equal(ledger_open(path, &l, message, sizeof message), -EPROTONOSUPPORT);
 }
 
-static void test_a_ledger_of_the_first_version_is_upgraded(void **state)
+/* Takes off what version @from did not have yet, and sees that it comes back. */
+static void check_upgrade(const char *from, const char *drop)
 {
 	struct ledger *l = open_ledger();
 	struct ledger_node n = node(7, "old");
 	struct seen seen = {0};
 	sqlite3 *db;
 
-	(void)state;
 	assert_int_equal(ledger_put_node(l, &n), 0);
 	ledger_close(l);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(db,
-				      "ALTER TABLE node DROP COLUMN fields;"
-				      "ALTER TABLE node DROP COLUMN rfields;"
-				      "ALTER TABLE content DROP COLUMN before;"
-				      "PRAGMA user_version=1",
-				      NULL, NULL, NULL),
-			 SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, drop, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, from, NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(db);
 	for (int i = 0; i < 2; i++) {
 		l = open_ledger();
@@ -405,10 +404,28 @@ static void test_a_ledger_of_the_first_version_is_upgraded(void **state)
 		assert_int_equal(seen.count, 1);
 		assert_string_equal(seen.shown, "old");
 		assert_string_equal(seen.fields, i ? "{} (null)" : "(null) (null)");
+		assert_int_equal(seen.node.has_rhash, i);
 		n.fields = "{}";
+		n.has_rhash = true;
 		assert_int_equal(ledger_put_node(l, &n), 0);
 		ledger_close(l);
 	}
+}
+
+static void test_a_ledger_of_the_first_version_is_upgraded(void **state)
+{
+	(void)state;
+	check_upgrade("PRAGMA user_version=1", "ALTER TABLE node DROP COLUMN fields;"
+					       "ALTER TABLE node DROP COLUMN rfields;"
+					       "ALTER TABLE node DROP COLUMN rhash;"
+					       "ALTER TABLE content DROP COLUMN before");
+}
+
+static void test_a_ledger_of_the_second_version_is_upgraded(void **state)
+{
+	(void)state;
+	check_upgrade("PRAGMA user_version=2", "ALTER TABLE node DROP COLUMN rhash;"
+					       "ALTER TABLE content DROP COLUMN before");
 }
 
 static int end_walk(void *ctx, const struct ledger_node *n)
@@ -852,6 +869,7 @@ int main(void)
 		TEST(test_files_are_private_and_one_daemon_has_them),
 		TEST(test_what_is_no_ledger_is_refused_and_left_alone),
 		TEST(test_a_ledger_of_the_first_version_is_upgraded),
+		TEST(test_a_ledger_of_the_second_version_is_upgraded),
 		TEST(test_a_walk_ends_when_told_and_may_put),
 		TEST(test_the_thread_commits_and_syncs_by_itself),
 		TEST(test_many_rows_are_one_sync),

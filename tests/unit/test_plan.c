@@ -144,6 +144,13 @@ static struct plan_item unknown(struct plan_item it)
 	return it;
 }
 
+static struct plan_item stale(struct plan_item it)
+{
+	it.stale = true;
+	it.known_stale = it.known;
+	return it;
+}
+
 static struct plan_item local(struct plan_item it)
 {
 	it.local = true;
@@ -167,6 +174,8 @@ static const char *kind_text(enum plan_kind kind)
 		return "adopt";
 	case PLAN_LOOK:
 		return "look";
+	case PLAN_VERIFY:
+		return "verify";
 	case PLAN_FETCH:
 		return "fetch";
 	case PLAN_CREATE:
@@ -187,7 +196,7 @@ static void entry_text(FILE *f, enum plan_kind kind, const struct plan_entry *e,
 		       const struct plan_item *items)
 {
 	fprintf(f, " %llu", (unsigned long long)items[e->item].node);
-	if (kind == PLAN_ADOPT)
+	if (kind == PLAN_ADOPT || (kind == PLAN_CREATE && e->other != SIZE_MAX))
 		fprintf(f, "<%llu", (unsigned long long)items[e->other].node);
 	if (e->set_name)
 		fprintf(f, "=%s", e->name);
@@ -317,6 +326,36 @@ static void test_unknown_outcomes_are_looked_at_once_per_record(void **state)
 	EXPECT(&perscom, items, "look 1 3 4; look 2");
 }
 
+static void test_nothing_is_overwritten_or_removed_before_a_look_at_its_record(void **state)
+{
+	struct plan_item items[] = {stale(written(remote(1, "a"))), stale(gone(2, "b")),
+				    stale(wish(3, "c")), stale(moved(4, "d", "e")),
+				    stale(in_record(wish(5, "f"), 2)), gone(6, "g"),
+				    stale(unsettled(written(remote(7, "h"))))};
+
+	(void)state;
+	/* what only adds, or changes a name, hurts nobody where ids are what counts */
+	EXPECT(&perscom, items, "verify 1 2; update 4=e; remove 6; create 3=c+t; create 5=f+t");
+	/* there a new name may be somebody else's by now, and a rename is an upload to one */
+	EXPECT(&servicemax, items, "verify 1 2 3; verify 5; remove 6; fetch 4");
+	for (size_t i = 0; i < 3; i++)
+		items[i].stale = items[i].known_stale = false;
+	EXPECT(&perscom, items,
+	       "update 4=e; remove 2 6; replace 1+t; create 3=c+t; create 5=f+t");
+}
+
+static void test_missing_bytes_are_fetched_before_anything_settles(void **state)
+{
+	struct plan_item items[] = {unsettled(written(remote(1, "a"))),
+				    unsettled(stale(written(moved(2, "b", "c"))))};
+
+	(void)state;
+	items[0].content_local = items[1].content_local = false;
+	EXPECT(&perscom, items, "fetch 1; fetch 2");
+	items[0].local = true;
+	EXPECT(&perscom, items, "fetch 2");
+}
+
 static void test_unsettled_items_wait_for_their_time(void **state)
 {
 	struct plan_item items[] = {unsettled(wish(1, "a")), unsettled(moved(2, "b", "c")),
@@ -415,7 +454,7 @@ static void test_rename_over_existing_keeps_the_remote_id(void **state)
 	(void)state;
 	EXPECT(&perscom, items, "adopt 2<1");
 	EXPECT(&servicemax, items, "adopt 2<1");
-	EXPECT(&enterprise_tester, items, "create 2=f");
+	EXPECT(&enterprise_tester, items, "create 2<1=f");
 	items[1].content_settled = false;
 	EXPECT(&perscom, items, "");
 }
@@ -428,7 +467,7 @@ test_rename_of_a_remote_file_over_another_replaces_it_when_the_bytes_are_here(vo
 	(void)state;
 	EXPECT(&perscom, items, "adopt 2<1");
 	EXPECT(&servicemax, items, "adopt 2<1");
-	EXPECT(&enterprise_tester, items, "create 2=b");
+	EXPECT(&enterprise_tester, items, "create 2<1=b");
 }
 
 static void
@@ -1047,6 +1086,9 @@ int main(void)
 		cmocka_unit_test(test_bisected_items_go_alone),
 		cmocka_unit_test(test_busy_and_parked_items_get_no_call),
 		cmocka_unit_test(test_unknown_outcomes_are_looked_at_once_per_record),
+		cmocka_unit_test(
+			test_nothing_is_overwritten_or_removed_before_a_look_at_its_record),
+		cmocka_unit_test(test_missing_bytes_are_fetched_before_anything_settles),
 		cmocka_unit_test(test_unsettled_items_wait_for_their_time),
 		cmocka_unit_test(test_local_names_are_never_sent),
 		cmocka_unit_test(test_a_local_name_steps_aside_when_unique_names_need_its_place),

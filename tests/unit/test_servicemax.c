@@ -267,10 +267,10 @@ static void test_outcomes_follow_from_what_is_known_to_have_happened(void **stat
 		{-EIO, 200, true, SERVICEMAX_CREATE_FILE, 1, REMOTE_UNKNOWN, -EIO},
 		{-EOVERFLOW, 200, true, SERVICEMAX_REPLACE_FILE, 1, REMOTE_UNKNOWN, -EIO},
 		{-ETIMEDOUT, 0, true, SERVICEMAX_CREATE_FILE, 9, REMOTE_UNKNOWN, -ETIMEDOUT},
-		{-ETIMEDOUT, 0, true, SERVICEMAX_REMOVE_FILE, 9, REMOTE_RETRY, -ETIMEDOUT},
+		{-ETIMEDOUT, 0, true, SERVICEMAX_REMOVE_FILE, 9, REMOTE_UNKNOWN, -ETIMEDOUT},
 		{-EHOSTDOWN, 0, false, SERVICEMAX_CREATE_FILE, 1, REMOTE_RETRY, -EHOSTDOWN},
 		{-EIO, 500, true, SERVICEMAX_REPLACE_FILE, 1, REMOTE_UNKNOWN, -EIO},
-		{-EIO, 502, true, SERVICEMAX_REMOVE_FILE, 1, REMOTE_RETRY, -EIO},
+		{-EIO, 502, true, SERVICEMAX_REMOVE_FILE, 1, REMOTE_UNKNOWN, -EIO},
 		{-EIO, 503, true, SERVICEMAX_CREATE_FILE, 1, REMOTE_RETRY, -EIO},
 		{-EBUSY, 429, true, SERVICEMAX_CREATE_FILE, 1, REMOTE_RETRY, -EBUSY},
 		{-EACCES, 401, true, SERVICEMAX_CREATE_FILE, 1, REMOTE_RETRY, -EACCES},
@@ -658,6 +658,14 @@ int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint
 	world.n_sent++;
 	pthread_mutex_unlock(&world.lock);
 	return 0;
+}
+
+enum engine_state engine_get_state(struct engine *engine, int64_t *ret_until_real_ns)
+{
+	(void)engine;
+	if (ret_until_real_ns)
+		*ret_until_real_ns = 0;
+	return ENGINE_ONLINE;
 }
 
 void transfer_cancel(struct engine *engine, uint64_t id)
@@ -1461,6 +1469,27 @@ static void test_a_path_that_is_none_tells_nothing_of_the_file(void **state)
 	assert_int_equal(done, 2);
 }
 
+static void test_a_path_learned_meanwhile_does_not_make_a_wrong_one_right(void **state)
+{
+	struct remote_change a = change(F1, "a"), b = change(F1, "b");
+	int done = 0;
+
+	(void)state;
+	assert_int_equal(remove_items(&a, 1, &done), 0);
+	struct sent *first = next_sent("DELETE", PLURAL_URL);
+	assert_int_equal(remove_items(&b, 1, &done), 0);
+	struct sent *second =
+		next_sent("DELETE", "/v2/io_showcase/" R1 "/attachments?names=b&version=all");
+	answer(first, 404, "");
+	answer(next_sent("DELETE", SINGULAR_URL), 200, "[]");
+	/* That there is no such path says nothing of b. */
+	answer(second, 404, "");
+	answer(next_sent("DELETE", "/v2/io_showcase/" R1 "/attachment?names=b&version=all"), 200,
+	       "[]");
+	assert_int_equal(b.outcome, REMOTE_DONE);
+	assert_int_equal(done, 2);
+}
+
 static void test_long_names_are_deleted_in_several_calls(void **state)
 {
 	struct remote_change items[40];
@@ -1887,6 +1916,19 @@ static void test_a_refused_password_is_said(void **state)
 	assert_non_null(strstr(said, "wrong password"));
 }
 
+/* The server said yes, and the connection broke before it had said to what. */
+static void test_a_login_that_was_cut_short_does_not_blame_the_password(void **state)
+{
+	char message[256];
+	int error = 1;
+
+	(void)state;
+	assert_int_equal(remote->ops->probe(remote, TRANSFER_INTERACTIVE, on_said, &error), 0);
+	answer_error(next_sent("POST", "/sec/auth/token"), -ECONNRESET, 200);
+	wait_for(&error, -EIO);
+	assert_int_not_equal(remote_get_auth(remote, message), REMOTE_AUTH_FAILED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1934,6 +1976,7 @@ int main(void)
 		CALL_TEST(test_many_deletions_are_one_call_by_name),
 		CALL_TEST(test_the_other_path_of_deletions_is_tried_and_remembered),
 		CALL_TEST(test_a_path_that_is_none_tells_nothing_of_the_file),
+		CALL_TEST(test_a_path_learned_meanwhile_does_not_make_a_wrong_one_right),
 		CALL_TEST(test_long_names_are_deleted_in_several_calls),
 		CALL_TEST(test_a_guarded_server_gets_its_token),
 		CALL_TEST(test_a_script_without_a_token_is_said),
@@ -1952,6 +1995,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_a_client_id_that_cannot_be_found_out_is_asked_of_the_user,
 			begin_password_without_id, end_world),
+		cmocka_unit_test_setup_teardown(
+			test_a_login_that_was_cut_short_does_not_blame_the_password, begin_password,
+			end_world),
 		cmocka_unit_test_setup_teardown(test_a_refused_password_is_said, begin_password,
 						end_world),
 	};

@@ -25,6 +25,7 @@
 #include <attachfs/names.h>
 
 #include "sync.h"
+#include "sync_private.h"
 #include "sync_world.h"
 
 static unsigned from_environment(const char *name, unsigned otherwise)
@@ -605,6 +606,54 @@ static void test_a_replacement_by_others_does_not_end_a_change_of_ours(void **st
 	world_free(w);
 }
 
+/* ---- backing off ---- */
+
+struct back_off {
+	int64_t least, most, sum;
+	unsigned different;
+};
+
+static struct back_off sample_back_off(unsigned tries)
+{
+	struct back_off b = {INT64_MAX, 0, 0, 0};
+	uint32_t random = 1;
+	int64_t last = -1;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		int64_t ms =
+			sync_back_off_ms(tries, (random = random * 1664525u + 1013904223u) >> 8);
+
+		b.least = ms < b.least ? ms : b.least;
+		b.most = ms > b.most ? ms : b.most;
+		b.sum += ms;
+		b.different += ms != last;
+		last = ms;
+	}
+	return b;
+}
+
+static void test_backing_off_grows_to_a_minute_and_never_ends(void **state)
+{
+	static const unsigned late[] = {8, 9, 31, 32, 64, 1000, 4000000000u, UINT32_MAX};
+	struct back_off before = sample_back_off(0), b;
+
+	(void)state;
+	assert_true(before.least >= 125 && before.most <= 500);
+	for (unsigned tries = 1; tries < 8; tries++, before = b) {
+		b = sample_back_off(tries);
+		assert_true(b.sum > before.sum * 3 / 2);
+		/* spread over three quarters of it, not in step */
+		assert_true(b.most > 3 * b.least);
+		assert_true(b.different > 900);
+	}
+	for (size_t i = 0; i < sizeof(late) / sizeof(late[0]); i++) {
+		b = sample_back_off(late[i]);
+		assert_true(b.least >= 15000);
+		assert_true(b.most <= 60000);
+		assert_true(b.different > 900);
+	}
+}
+
 #define TESTS(name)                                                                                \
 	cmocka_unit_test(test_##name##_without_faults_sends_no_more_than_needed),                  \
 		cmocka_unit_test(test_##name##_with_faults_ends_as_the_user_wants),                \
@@ -614,6 +663,7 @@ static void test_a_replacement_by_others_does_not_end_a_change_of_ours(void **st
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_backing_off_grows_to_a_minute_and_never_ends),
 		cmocka_unit_test(test_files_of_a_record_go_in_one_call),
 		cmocka_unit_test(test_one_refused_file_does_not_keep_the_others),
 		cmocka_unit_test(test_what_waits_for_a_refused_file_does_not_hold_up_who_waits),

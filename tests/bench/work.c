@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The loops that scripts/bench times, without an interpreter between them and the kernel:
+ *
+ *	bench-work create DIR COUNT BYTES [fsync]   new files, each written, perhaps synced, closed
+ *	bench-work rename DIR PREFIX                every file gets PREFIX in front of its name
+ *	bench-work unlink DIR                       every file goes
+ *
+ * Exit status 1 with a word on standard error at the first call that fails.
+ */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BYTES_MAX  (1u << 20)
+#define NAME_BYTES 512
+
+static int fail(const char *call, const char *name)
+{
+	fprintf(stderr, "bench-work: %s %s: %s\n", call, name, strerror(errno));
+	return 1;
+}
+
+/* No two files alike, and the same ones every time. */
+static void fill(unsigned char *to, size_t len, uint64_t seed)
+{
+	uint64_t x = seed * 0x9e3779b97f4a7c15u + 1;
+
+	for (size_t i = 0; i < len; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		to[i] = (unsigned char)(x >> 32);
+	}
+}
+
+static int create_one(int dir, const char *name, const unsigned char *data, size_t len, int sync)
+{
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+
+	if (fd < 0)
+		return fail("create", name);
+	if (write(fd, data, len) != (ssize_t)len)
+		return fail("write", name);
+	if (sync && fsync(fd) < 0)
+		return fail("fsync", name);
+	return close(fd) < 0 ? fail("close", name) : 0;
+}
+
+static int create(int dir, unsigned count, size_t len, int sync)
+{
+	unsigned char *data = malloc((size_t)count * len + 1);
+	int r = data ? 0 : fail("malloc", "");
+
+	for (unsigned i = 0; i < count && !r; i++)
+		fill(data + i * len, len, i);
+	for (unsigned i = 0; i < count && !r; i++) {
+		char name[NAME_BYTES];
+
+		snprintf(name, sizeof(name), "file-%04u.dat", i);
+		r = create_one(dir, name, data + i * len, len, sync);
+	}
+	free(data);
+	return r;
+}
+
+struct names {
+	char **at;
+	size_t n;
+};
+
+static void names_free(struct names *names)
+{
+	for (size_t i = 0; i < names->n; i++)
+		free(names->at[i]);
+	free(names->at);
+}
+
+static int add_name(struct names *names, const char *name)
+{
+	char **at = realloc(names->at, (names->n + 1) * sizeof(*at));
+
+	if (!at)
+		return fail("malloc", name);
+	names->at = at;
+	at[names->n] = strdup(name);
+	return at[names->n] ? (names->n++, 0) : fail("malloc", name);
+}
+
+/* All names first: what a directory shows while it changes is nobody's business here. */
+static int read_names(const char *path, struct names *names)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+	int r = 0;
+
+	if (!d)
+		return fail("opendir", path);
+	while (!r && (e = readdir(d)))
+		if (e->d_name[0] != '.' && strcmp(e->d_name, "lost+found") != 0)
+			r = add_name(names, e->d_name);
+	closedir(d);
+	return r;
+}
+
+static int change_all(int dir, const char *path, const char *prefix)
+{
+	struct names names = {0};
+	int r = read_names(path, &names);
+
+	for (size_t i = 0; i < names.n && !r; i++) {
+		char to[NAME_BYTES];
+
+		if (!prefix) {
+			r = unlinkat(dir, names.at[i], 0) < 0 ? fail("unlink", names.at[i]) : 0;
+			continue;
+		}
+		snprintf(to, sizeof(to), "%s%s", prefix, names.at[i]);
+		r = renameat(dir, names.at[i], dir, to) < 0 ? fail("rename", to) : 0;
+	}
+	names_free(&names);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 2 ? argv[1] : "";
+	int dir = argc > 2 ? open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	unsigned long count, len;
+
+	if (argc > 2 && dir < 0)
+		return fail("open", argv[2]);
+	if (!strcmp(what, "create") && argc >= 5) {
+		count = strtoul(argv[3], NULL, 10);
+		len = strtoul(argv[4], NULL, 10);
+		if (count > 0 && count <= 100000 && len <= BYTES_MAX)
+			return create(dir, (unsigned)count, len, argc > 5);
+	}
+	if (!strcmp(what, "rename") && argc == 4)
+		return change_all(dir, argv[2], argv[3]);
+	if (!strcmp(what, "unlink") && argc == 3)
+		return change_all(dir, argv[2], NULL);
+	fprintf(stderr, "usage: bench-work create DIR COUNT BYTES [fsync] | rename DIR PREFIX | "
+			"unlink DIR\n");
+	return 2;
+}

@@ -186,9 +186,10 @@ void file_abandon(struct mount *m, struct node *n)
 	struct tree *t = m->tree;
 
 	tree_lock(t);
-	log_warning("'%s': what was written over a version that is gone from the server is dropped, "
-		    "and its program told so (ESTALE)",
-		    n->shown);
+	log_warning(
+		"'%s': what was written over a version that is gone from the server is dropped, "
+		"and its program told so (ESTALE)",
+		n->shown);
 	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
 	if (!n->in_ledger && !n->gone) {
 		if (n->parent)

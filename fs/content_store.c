@@ -238,7 +238,8 @@ static int sync_files(struct content_store *s, uint64_t *files, size_t count)
 {
 	int r = 0;
 
-	qsort(files, count, sizeof *files, by_number);
+	if (count > 0)
+		qsort(files, count, sizeof *files, by_number);
 	for (size_t i = 0; i < count && r == 0; i++) {
 		bool last = i + 1 == count || (files[i] & 0xff) != (files[i + 1] & 0xff);
 

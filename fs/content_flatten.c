@@ -28,7 +28,7 @@
 
 /* Fill [off, end) of @fd from below @c. Busy, so neither the base nor the ranges change; the base's
  * bytes may be copied unlocked. */
-static int fill_gap(struct content *c, int fd, struct range gap, bool *ret_copied)
+static int fill_gap(struct content *c, int fd, struct range gap)
 {
 	struct content_extent e;
 	int r = 0;
@@ -39,14 +39,12 @@ static int fill_gap(struct content *c, int fd, struct range gap, bool *ret_copie
 		content_unlock(c);
 		if (r < 0)
 			break;
-		if (e.where == CONTENT_FILE) {
+		if (e.where == CONTENT_FILE)
 			r = content_copy(e.fd, fd, off, e.len);
-			*ret_copied = true;
-		} else if (e.where == CONTENT_ZERO) {
+		else if (e.where == CONTENT_ZERO)
 			r = content_zero(fd, off, e.len);
-		} else {
+		else
 			r = -ENODATA;
-		}
 	}
 	return r;
 }
@@ -72,8 +70,11 @@ static int count_below_locked(struct content *c, uint64_t *ret_bytes)
 	return 0;
 }
 
-/* Bring what is below into @fd, and the end of file to its place. */
-static int fill_gaps(struct content *c, int fd, uint64_t size, bool *ret_copied)
+/*
+ * Bring what is below into @fd, and the end of file to its place; and that to the disk, also when it
+ * is nothing but zeros: the new row takes the place of one that may be safe there.
+ */
+static int fill_gaps(struct content *c, int fd, uint64_t size)
 {
 	struct range gap;
 	uint64_t off = 0;
@@ -87,10 +88,10 @@ static int fill_gaps(struct content *c, int fd, uint64_t size, bool *ret_copied)
 		content_unlock(c);
 		if (!more)
 			break;
-		r = fill_gap(c, fd, gap, ret_copied);
+		r = fill_gap(c, fd, gap);
 		off = gap.end;
 	}
-	if (r == 0 && *ret_copied)
+	if (r == 0)
 		r = content_sync_file(c->store, c->file);
 	return r;
 }
@@ -127,26 +128,25 @@ static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint
 	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
-	bool copied = false;
 	int r = 0;
 
 	if (!complete)
-		r = fill_gaps(c, fd, size, &copied);
-	if (copied)
+		r = fill_gaps(c, fd, size);
+	if (!complete)
 		crash_point("flatten.filled");
 	if (r == 0)
 		r = content_hash_file(c->store, fd, size, hash, &blocks, &hashes.count);
 	if (r == 0) {
 		hashes.blocks = blocks;
-		hashes.on_disk = copied;
+		hashes.on_disk = !complete;
 		r = become_complete(c, bytes, hash, &hashes);
 	}
 	crash_point("flatten.row");
 	free(blocks);
 	/* The base may go from the disk only when nothing there needs it. */
-	if (r == 0 && copied)
+	if (r == 0 && !complete)
 		r = ledger_sync(c->store->ledger);
-	if (copied)
+	if (!complete)
 		crash_point("flatten.synced");
 	return r;
 }

@@ -597,11 +597,13 @@ static int load_all(struct load *load, char *message, size_t size)
 	s->lost_files += count_files(s->lost_fd);
 	settle_orphans(load);
 	/*
-	 * The last daemon was killed before these were synced. The next sync of the ledger will
-	 * vouch for all rows of before, so their bytes have to be on the disk by then.
+	 * If the last daemon was killed before some of these were synced: the next sync of the
+	 * ledger vouches for all rows of before, and brings all to the disk for that.
 	 */
-	if (unsynced && syncfs(s->objects_fd) < 0)
-		log_errno(-errno, "content: sync %s", s->dir);
+	pthread_mutex_lock(&s->lock);
+	if (!unsynced && s->unsynced_count == 0)
+		s->unsynced_all = false;
+	pthread_mutex_unlock(&s->lock);
 	return fill_lru(load);
 }
 

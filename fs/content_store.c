@@ -238,7 +238,8 @@ static int sync_files(struct content_store *s, uint64_t *files, size_t count)
 {
 	int r = 0;
 
-	qsort(files, count, sizeof *files, by_number);
+	if (count > 0)
+		qsort(files, count, sizeof *files, by_number);
 	for (size_t i = 0; i < count && r == 0; i++) {
 		bool last = i + 1 == count || (files[i] & 0xff) != (files[i + 1] & 0xff);
 
@@ -402,6 +403,8 @@ static int open_all(struct content_store *s, char *message, size_t size)
 		r = open_dir(s->dir_fd, "lost+found", message, size, &s->lost_fd);
 	if (r < 0)
 		return r;
+	/* from here on nobody vouches for what the last daemon left but this */
+	ledger_set_before_sync(s->ledger, sync_hook, s);
 	r = load_secret(s);
 	if (r < 0)
 		return fail(r, message, size, "%s: secret: %s", s->dir, strerror(-r));
@@ -461,6 +464,7 @@ static struct content_store *store_new(const struct content_config *config, stru
 		return NULL;
 	s->ledger = ledger;
 	s->dir_fd = s->objects_fd = s->lost_fd = s->lock_fd = -1;
+	s->unsynced_all = true; /* as far as is known before the rows are read */
 	s->limit_bytes = config->limit_bytes;
 	s->free_bytes = config->free_bytes;
 	pthread_mutex_init(&s->lock, NULL);
@@ -487,11 +491,11 @@ int content_store_open(const struct content_config *config, struct ledger *ledge
 	int r = s ? open_all(s, message, size) : -ENOMEM;
 
 	if (r < 0) {
+		ledger_set_before_sync(ledger, NULL, NULL);
 		if (s)
 			release(s);
 		return r;
 	}
-	ledger_set_before_sync(ledger, sync_hook, s);
 	*ret_store = s;
 	return 0;
 }

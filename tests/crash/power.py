@@ -149,7 +149,7 @@ class Disk:
         elif kind == SYNC_DIR:
             self.sync_names(path)
         elif kind == SYNC_ALL:
-            for inode in self.inodes.values():
+            for inode in [*self.inodes.values(), *self.now.values()]:
                 inode.sync()
             self.sync_names(None)
 
@@ -328,6 +328,8 @@ class PowerLane(Lane):
         lines = [f"worker {w.letter}: after a power cut it shows what was never promised"]
         ages = [f"{self.cut_at - t:.1f} s{' synced' * d}" for t, d, _ in w.history[floor:]]
         ages += ["at the cut"] * (len(states) - len(ages))
+        for i, state in enumerate(states[1:], 1):
+            lines.append(f"  state {i}, {ages[i]} before: {changes(states[i - 1], state)}")
         for p in sorted(names.union(*states)):
             were = [bytes_of(s, p) for s in states]
             if set(were) == {found.get(p)}:
@@ -363,8 +365,10 @@ class PowerLane(Lane):
             # some rest between, so that there is something old
             time.sleep(self.chance.uniform(0, 0.3))
             self.end_work(threads)
+            until = time.monotonic() + AGE + 0.1
+            while self.mount.process.poll() is None and time.monotonic() < until:
+                time.sleep(0.02)
             if self.mount.process.poll() is None:
-                time.sleep(AGE + 0.1)
                 threads = self.start_work(point)
         return super().struck_down(threads, kind, point)
 
@@ -379,6 +383,17 @@ class PowerLane(Lane):
     def after_end(self) -> None:
         when = time.monotonic()
         super().after_end()
+        if self.cut_at is None:  # else nobody has looked, and nothing new was promised
+            self.age_promises(when)
+        self.disk.replay(self.log)
+        self.log.unlink(missing_ok=True)
+        if self.may_cut:
+            self.cut_power(when)
+        else:
+            self.disk.reconcile(self.mount.cache)
+
+    def age_promises(self, when: float) -> None:
+        """What is on the disk at the end of a life."""
         for w in self.workers:
             floor = floor_of(w.history, when)
             del w.history[:floor]
@@ -388,12 +403,6 @@ class PowerLane(Lane):
             for entry in w.history:
                 if not entry[1] and not self.may_cut:
                     entry[0] = math.inf  # it gets older when there is a daemon again
-        self.disk.replay(self.log)
-        self.log.unlink(missing_ok=True)
-        if self.may_cut:
-            self.cut_power(when)
-        else:
-            self.disk.reconcile(self.mount.cache)
 
     def cut_power(self, when: float) -> None:
         self.disk = self.disk.cut(self.chance)
@@ -404,6 +413,12 @@ class PowerLane(Lane):
             self.cut_at = when
         self.counts["cut"] += 1
         self.check_ledger()
+
+
+def changes(old: dict, new: dict) -> str:
+    """What a step did."""
+    paths = sorted(p for p in {*old, *new} if bytes_of(old, p) != bytes_of(new, p))
+    return ", ".join(f"{p} {told(bytes_of(new, p))}" for p in paths) or "nothing"
 
 
 def floor_of(history: list, cut_at: float) -> int:

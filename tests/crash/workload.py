@@ -413,7 +413,7 @@ class Worker:
         if temporary:
             self.unlink(temporary[0])  # of a save that was cut short
             return
-        if self.titles and self.chance.random() < 0.03:
+        if self.titles and self.chance.random() < (0.3 if "records" in self.focus else 0.03):
             self.rename_record()
             return
         names, weights = zip(*self.STEPS)

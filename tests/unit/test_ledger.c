@@ -505,6 +505,33 @@ static void test_many_rows_are_one_sync(void **state)
 
 /* Failures. */
 
+static int failing_hook(void *ctx)
+{
+	int *left = ctx;
+
+	return (*left)-- > 0 ? -EIO : 0;
+}
+
+static void test_what_cannot_be_synced_is_not_vouched_for(void **state)
+{
+	struct ledger *l = open_ledger();
+	struct ledger_node n = node(1, "x");
+	int left = 1000000;
+
+	(void)state;
+	ledger_set_before_sync(l, failing_hook, &left);
+	ledger_put_node(l, &n);
+	assert_int_equal(ledger_commit(l), 0);
+	assert_int_equal(ledger_sync(l), -EIO);
+	assert_null(ledger_get_value(l, "synced", NULL));
+	ledger_set_before_sync(l, NULL, NULL);
+	left = 0;
+	ledger_set_before_sync(l, failing_hook, &left);
+	assert_int_equal(ledger_sync(l), 0);
+	ledger_set_before_sync(l, NULL, NULL);
+	ledger_close(l);
+}
+
 static void limit_files(rlim_t bytes)
 {
 	struct rlimit limit = {bytes, RLIM_INFINITY};
@@ -846,6 +873,7 @@ int main(void)
 		TEST(test_a_walk_ends_when_told_and_may_put),
 		TEST(test_the_thread_commits_and_syncs_by_itself),
 		TEST(test_many_rows_are_one_sync),
+		TEST(test_what_cannot_be_synced_is_not_vouched_for),
 		TEST(test_a_failed_commit_is_reported_and_tried_again),
 		TEST(test_threads_share_commits),
 		TEST(test_what_was_committed_survives_kill_9),

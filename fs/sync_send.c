@@ -125,7 +125,9 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 				    .file.size = -1};
 	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.rid);
 	c->known_name = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.name);
-	c->version = b->kind == PLAN_REPLACE ? keep(b, n->known.version) : NULL;
+	/* what an earlier call may have left there is not what is known */
+	if (b->kind == PLAN_REPLACE && n->flight == LEDGER_FLIGHT_NONE)
+		c->version = keep(b, n->known.version);
 	fill_place(b, place_of(b, e, n), &c->collection, &c->record);
 	if (c->move)
 		fill_origin(b, c, n);

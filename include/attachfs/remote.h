@@ -137,7 +137,8 @@ struct remote_change {
 	const char *known_record;
 	const char *known_filename;
 	/*
-	 * replace: the version believed there, to see that the bytes really changed (P-2); or NULL
+	 * replace: the version believed there, to see that the bytes really changed (P-2), and are
+	 * nobody else's; NULL = not sure
 	 */
 	const char *version;
 	/*

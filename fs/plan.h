@@ -39,7 +39,9 @@ struct plan_item {
 	uint64_t known_collection;
 	const char *known_name; /* as shown in the mount: equal means same; NULL unless known */
 	bool known_name_exact;	/* the server's fields are what the wanted name asks for (P-15) */
-	bool known_filler;	/* the server's bytes are our filler */
+	/* an update that may have been done could have moved it to another record */
+	bool known_place_doubt;
+	bool known_filler; /* the server's bytes are our filler */
 	/*
 	 * The record it is known in, or that it is wanted in, was not listed lately: others may have
 	 * changed what would be overwritten or removed there.

@@ -89,13 +89,19 @@ void plan_choose_replace(struct work *w, size_t i, bool set_name)
 	e->name = set_name ? plan_wanted_name(it) : plan_known_name(it);
 }
 
+/* It may be in another record by now, from where it is to be brought back. */
+static bool must_place(const struct work *w, const struct plan_item *it)
+{
+	return it->known_place_doubt && w->caps->move_in_place;
+}
+
 void plan_choose_update(struct work *w, size_t i, const char *name)
 {
 	const struct plan_item *it = &w->items[i];
 	struct plan_entry *e = plan_choose(w, PLAN_UPDATE, i);
 
 	e->set_name = name || name_to_send(w, i);
-	e->set_record = !name && it->record != it->known_record;
+	e->set_record = !name && (it->record != it->known_record || must_place(w, it));
 	e->set_mtime = !plan_differs(it) && w->caps->set_mtime && it->mtime_differs;
 	e->name = name ? name : plan_wanted_name(it);
 }
@@ -238,6 +244,11 @@ static void decide_in_place(struct work *w, size_t i)
 	}
 	if (w->caps->names_unique && is_taken(w, i, &waits, &content))
 		return;
+	if (must_place(w, it)) {
+		if (it->name_settled)
+			plan_choose_update(w, i, NULL);
+		return;
+	}
 	if (plan_differs(it) && it->content_settled) {
 		if (plan_keeps_id(w->caps))
 			plan_choose_replace(w, i, set_name);
@@ -271,7 +282,7 @@ static void decide_free_move(struct work *w, size_t i, bool settled)
 		else if (settled)
 			plan_choose(w, PLAN_FETCH, i);
 	} else if (plan_differs(it) && it->content_settled && it->record == it->known_record &&
-		   plan_keeps_id(w->caps)) {
+		   plan_keeps_id(w->caps) && !must_place(w, it)) {
 		plan_choose_replace(w, i, true);
 	} else if (it->name_settled) {
 		plan_choose_update(w, i, NULL);

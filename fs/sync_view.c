@@ -271,6 +271,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.known_name = known,
 		.known_name_exact =
 			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
+		.known_place_doubt = n->known.rid && n->flight == LEDGER_FLIGHT_UPDATE,
 		.known_filler = n->known.filler,
 		.known_stale = !record && n->known.rid && !is_confirmed(v, n, changed_ms(n) + 1) &&
 			       is_stale(s, v, n, n->known.record),

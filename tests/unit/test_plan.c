@@ -548,6 +548,16 @@ static void test_names_that_are_not_exact_are_set_again(void **state)
 	EXPECT(&servicemax, items, "replace 2");
 }
 
+static void test_a_move_taken_back_in_doubt_is_sent_with_its_record(void **state)
+{
+	struct plan_item items[] = {remote(1, "a"), written(moved(2, "b", "c"))};
+
+	(void)state;
+	items[0].known_name_exact = items[1].known_name_exact = false;
+	items[0].known_place_doubt = items[1].known_place_doubt = true;
+	EXPECT(&perscom, items, "update 1=a+r 2=c+r");
+}
+
 static void test_times_are_sent_where_the_server_has_a_field(void **state)
 {
 	struct plan_item items[] = {remote(1, "a")};
@@ -1106,6 +1116,7 @@ int main(void)
 		cmocka_unit_test(test_sizes_a_create_refuses_go_as_filler_first),
 		cmocka_unit_test(test_new_name_and_time_go_with_the_new_content),
 		cmocka_unit_test(test_names_that_are_not_exact_are_set_again),
+		cmocka_unit_test(test_a_move_taken_back_in_doubt_is_sent_with_its_record),
 		cmocka_unit_test(test_times_are_sent_where_the_server_has_a_field),
 		cmocka_unit_test(test_missing_bytes_are_fetched_before_an_upload),
 		cmocka_unit_test(test_immutable_files_are_created_anew),

@@ -93,8 +93,10 @@ bool node_known_is_content(struct tree *t, const struct node *n, struct content 
 
 	if (!k->rid || k->filler || (k->size >= 0 && k->size != size))
 		return false;
+	/* what is not listed, and so without times, reads as empty before anybody has uploaded it */
 	if (!size)
-		return k->size == 0;
+		return k->size == 0 &&
+		       (k->mtime_ns != REMOTE_TIME_NONE || k->ctime_ns != REMOTE_TIME_NONE);
 	if (!content_hash(c, ours))
 		return false;
 	if (k->has_hash)

@@ -188,6 +188,18 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
 		c->token = keep(b, token);
 }
 
+/*
+ * A replacement of unknown outcome is remembered by the flight, of which there is one only: when
+ * another call takes its place, the version that is there is not known any more.
+ */
+static void drop_doubted_version(struct node *n)
+{
+	if (n->flight != LEDGER_FLIGHT_REPLACE)
+		return;
+	node_set_string(&n->known.version, NULL);
+	n->known.has_hash = false;
+}
+
 static void fill_upload(struct batch *b, size_t i, struct node *n)
 {
 	struct sync *s = b->sync;
@@ -206,6 +218,8 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 			  (n->known.rid && n->parent && n->known.record == n->parent->id &&
 			   c->name && n->known.name && !strcmp(n->known.name, c->name)));
 	fill_part_name(b, i, n);
+	if (b->kind == PLAN_CREATE)
+		drop_doubted_version(n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
 	n->flight_since_ns = clock_real_ns();
 	tree_put_locked(s->m->tree, n);
@@ -222,6 +236,7 @@ static void fill_change(struct batch *b, struct node *n)
 
 	if (b->kind != PLAN_UPDATE && b->kind != PLAN_REMOVE)
 		return;
+	drop_doubted_version(n);
 	if (b->kind == PLAN_REMOVE && b->sync->m->remote->caps.names_unique)
 		node_set_flight(n, ++b->sync->next_token, &f);
 	n->flight = b->kind == PLAN_UPDATE ? LEDGER_FLIGHT_UPDATE : LEDGER_FLIGHT_REMOVE;

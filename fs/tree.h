@@ -50,7 +50,7 @@ struct known {
 	uint64_t record; /* node id of the directory it is in there */
 	char *name;	 /* the server's own fields */
 	char *filename;
-	char *version;
+	char *version; /* NULL: a replacement of ours may have arrived, or not */
 	char *url;
 	char *media_type;
 	int64_t size; /* -1 = not known */

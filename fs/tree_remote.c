@@ -332,6 +332,7 @@ static bool is_foreign(const struct node *n, uint64_t mark, const struct known *
 	struct flight sent;
 
 	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->known_seq > mark ||
+	    !n->known.version ||
 	    same_text(n->known.version, k->version))
 		return false;
 	node_get_flight(n, &sent);
@@ -357,11 +358,13 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 {
 	struct known *was = &n->known;
 	int64_t old_mtime_ns = was->mtime_ns;
-	bool version = !same_text(was->version, k->version);
+	/* where a replacement of ours may have arrived, any version there is as good as known */
+	bool unsure = !was->version, version = !unsure && !same_text(was->version, k->version);
 	bool placed = was->record != k->record || !same_text(was->name, k->name) ||
 		      !same_text(was->filename, k->filename);
 	bool follows = placed && !n->gone && n->parent && n->parent->id == was->record &&
 		       node_name_matches(t, n);
+	bool follow;
 	int r = 0;
 
 	if (n->seen_seq > mark)
@@ -369,7 +372,7 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	n->seen_seq = mark;
 	if (is_newer(n, mark) && !is_foreign(n, mark, k))
 		return 0;
-	if (!version && !placed && old_mtime_ns == k->mtime_ns &&
+	if (!unsure && !version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
 		if (k->url && !same_text(was->url, k->url))
 			node_set_string(
@@ -384,16 +387,17 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (version)
 		tree_keep_overwritten_locked(t, n, k);
 	k->filler = !version && was->filler;
-	if (!version)
+	follow = version || (unsure && !n->gone && !node_is_changed_here(n));
+	if (!version && !unsure)
 		k->confirmed_ms = was->confirmed_ms;
-	if (!version && (k->size < 0 || k->size == was->size))
+	if (!version && !unsure && (k->size < 0 || k->size == was->size))
 		known_copy_hash(k, was);
-	if (!version && k->size < 0)
+	if (!version && !unsure && k->size < 0)
 		k->size = was->size;
-	if (version)
+	if (follow)
 		node_drop_content_locked(t, n);
 	tree_set_known_locked(t, n, k);
-	if (version)
+	if (follow)
 		tree_follow_content_locked(t, n);
 	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	if (follows)

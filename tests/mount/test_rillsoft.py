@@ -295,10 +295,10 @@ def test_a_token_that_ends_while_idle_is_one_login(drive, token_form, expired_de
 
 def test_a_token_that_ends_is_renewed_before(drive):
     m = drive(toggles={"ttl": 2}, poll=0)
-    for i in range(6):
+    for i in range(10):
         (m / f"users/Nobody/{i}.txt").write_bytes(b"x" * i)
         m.sync()
-        time.sleep(0.2)
+        time.sleep(0.4)
     refused = [r for r in m.emulator.requests() if r["status"] == 401]
     assert len(refused) <= 1
     assert 2 <= counted(m, "POST /api/v1/login") <= 8

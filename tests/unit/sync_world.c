@@ -112,6 +112,7 @@ static const struct remote_caps kinds[WORLD_KINDS] = {
 
 struct world *world_new(enum world_kind kind, uint64_t seed)
 {
+	const char *tmp = getenv("TMPDIR");
 	struct world *w =
 		mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
@@ -120,7 +121,7 @@ struct world *world_new(enum world_kind kind, uint64_t seed)
 	w->kind = kind;
 	w->seed = seed;
 	w->caps = kinds[kind];
-	snprintf(w->dir, sizeof(w->dir), "/tmp/attachfs-sync-XXXXXX");
+	snprintf(w->dir, sizeof(w->dir), "%s/attachfs-sync-XXXXXX", tmp ? tmp : "/tmp");
 	if (!mkdtemp(w->dir))
 		abort();
 	return w;

@@ -233,7 +233,7 @@ static bool is_stale(struct sync *s, const struct sync_view *v, const struct nod
  */
 static bool must_gather(struct sync *s, struct sync_view *v, const struct node *n, uint64_t record)
 {
-	int64_t most_ms = (int64_t)(s->m->options->settle_s * 1000), until_ms = 0;
+	int64_t most_ms = settle_ms(s), until_ms = 0;
 	struct node *dir = tree_find_locked(s->m->tree, record);
 	struct node *top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;
 

@@ -161,6 +161,26 @@ def test_looking_first_costs_one_listing_for_many_files(drive, system):
     assert m.emulator.count(system.lists) <= 2, "one before, one after it where that is needed"
 
 
+def test_looking_at_many_records_is_one_listing_of_their_collection(drive, system):
+    can_replace(system)
+    names = [f"Record {i}" for i in range(6)]
+    tree = {n: {"f.txt": random_bytes(1500, n)} for n in names}
+    m = drive(tree={"users": tree, "events": {}}, settle=600, poll=0)
+    for n in names:
+        assert (m / "users" / n / "f.txt").read_bytes() == tree[n]["f.txt"]
+    replace_there(m, "users/Record 3/f.txt")
+    m.emulator.reset()
+    for n in names:
+        (m / "users" / n / "f.txt").write_bytes(OURS)
+    m.sync()
+    if system.name == "perscom":
+        assert m.emulator.count(r"POST /v2/users/search") == 1, m.emulator.calls()
+        assert m.emulator.count(r"POST /v2/attachments/search") == 0, m.emulator.calls()
+    for n in names:
+        theirs = [THEIRS.encode()] if n == "Record 3" else []
+        assert contents(m, f"users/{n}", "f") == sorted([OURS, *theirs])
+
+
 def test_a_look_that_fails_is_repeated_and_nothing_is_sent_blindly(drive, system):
     can_replace(system)
     m = drive(settle=0, poll=0)

@@ -404,7 +404,10 @@ class Lane:
         """What the network does during a life."""
         rules = []
         kind = self.chance.random()
-        if kind < 0.2 or "look" in focus:
+        if focus == "look.arrived":
+            # only a new file can arrive
+            rules = [{**self.system.upload, "count": self.chance.randrange(3, 7), "drop_reply": True}]
+        elif kind < 0.2 or "look" in focus:
             rules = [
                 self.system.reads,
                 {

@@ -27,6 +27,7 @@
 #include <attachfs/options.h>
 
 #include "check.h"
+#include "mountinfo.h"
 
 #define LINE_BYTES    8192
 #define WORDS_BYTES   1024
@@ -36,22 +37,6 @@
 #define LEFT_MAX      100   /* lines of what is left */
 
 /* ---- finding the mount ---- */
-
-/* Octal escapes of /proc/self/mountinfo, in place. */
-static void unescape(char *s)
-{
-	char *to = s;
-
-	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
-			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-			s += 3;
-		} else {
-			*to++ = *s;
-		}
-	}
-	*to = '\0';
-}
 
 static bool is_inside(const char *path, const char *dir)
 {
@@ -66,23 +51,17 @@ static bool is_inside(const char *path, const char *dir)
  */
 static char *find_mount(const char *path, bool exact)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[LINE_BYTES], *best = NULL;
+	FILE *f = mountinfo_open();
+	struct mountinfo m;
+	char *best = NULL;
 
-	while (f && fgets(line, sizeof(line), f)) {
-		char dir[4096], type[256];
-		const char *dash = strstr(line, " - ");
-
-		if (sscanf(line, "%*s %*s %*s %*s %4095s", dir) != 1 || !dash ||
-		    sscanf(dash, " - %255s", type) != 1)
+	while (f && mountinfo_next(f, &m)) {
+		if (exact ? strcmp(path, m.dir) != 0
+			  : strcmp(m.type, "fuse.attachfs") || !is_inside(path, m.dir))
 			continue;
-		unescape(dir);
-		if (exact ? strcmp(path, dir) != 0
-			  : strcmp(type, "fuse.attachfs") || !is_inside(path, dir))
-			continue;
-		if (!best || strlen(dir) >= strlen(best)) {
+		if (!best || strlen(m.dir) >= strlen(best)) {
 			free(best);
-			best = strdup(dir);
+			best = strdup(m.dir);
 		}
 	}
 	if (f)

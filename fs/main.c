@@ -12,6 +12,8 @@
  * SIGTERM and SIGINT are blocked from before the fork on and wait for the signal thread, so none is
  * lost while the daemon starts. The parent takes them itself; the child then finds nobody to tell
  * that it is ready, and ends.
+ *
+ * A child of the daemon's is left to watch over its death (guard.h).
  */
 
 #include <errno.h>
@@ -30,6 +32,7 @@
 #include <attachfs/options.h>
 
 #include "commands.h"
+#include "guard.h"
 #include "mount.h"
 #include "version.h"
 
@@ -59,14 +62,20 @@ static void usage(FILE *f)
 
 /* ---- the mountpoint ---- */
 
+static int look_at(const char *path, struct statx *ret_st)
+{
+	/* not what the kernel remembers of a mount that is dead by now */
+	return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_TYPE, ret_st) < 0 ? -errno : 0;
+}
+
 /*
  * A mount of ours whose daemon died answers ENOTCONN: take it away, or the new one would lie over
  * it.
  */
 static int check_mountpoint(const char *path, char *message, size_t size)
 {
-	struct stat st;
-	int r = stat(path, &st) < 0 ? -errno : 0;
+	struct statx st;
+	int r = look_at(path, &st);
 
 	if (r == -ENOTCONN) {
 		char words[MESSAGE_BYTES / 2];
@@ -79,13 +88,13 @@ static int check_mountpoint(const char *path, char *message, size_t size)
 	}
 	if (r == -ENOTCONN) {
 		log_info("mount: a dead mount at '%s' was removed", path);
-		r = stat(path, &st) < 0 ? -errno : 0;
+		r = look_at(path, &st);
 	}
 	if (r == -ENOENT)
 		snprintf(message, size, "mountpoint '%s' does not exist: mkdir '%s'", path, path);
 	else if (r < 0)
 		snprintf(message, size, "mountpoint '%s': %s", path, strerror(-r));
-	else if (!S_ISDIR(st.st_mode))
+	else if (!S_ISDIR(st.stx_mode))
 		r = -ENOTDIR, snprintf(message, size, "mountpoint '%s' is not a directory", path);
 	else if (commands_is_mounted(path))
 		r = -EBUSY,
@@ -224,8 +233,11 @@ static int serve(const struct options *o, int parent, struct signals *signals)
 {
 	char message[MESSAGE_BYTES] = "";
 	struct mount *m = NULL;
+	int guard = guard_start();
 	int r = mount_new(o, &m, message, sizeof(message));
 
+	if (guard < 0)
+		log_warning("no guard: %s", strerror(-guard));
 	if (!r)
 		r = mount_attach(m, message, sizeof(message));
 	if (r < 0) {
@@ -235,6 +247,7 @@ static int serve(const struct options *o, int parent, struct signals *signals)
 		mount_free(m);
 		return 1;
 	}
+	guard_set(guard, m->connection, o->mountpoint);
 	signals->m = m;
 	if (pthread_create(&signals->thread, NULL, signal_main, signals) != 0) {
 		mount_free(m);
@@ -250,6 +263,7 @@ static int serve(const struct options *o, int parent, struct signals *signals)
 	pthread_join(signals->thread, NULL);
 	log_info("unmounting %s", o->mountpoint);
 	mount_free(m);
+	guard_end(guard);
 	log_info("unmounted");
 	log_close();
 	return r < 0 ? 1 : 0;

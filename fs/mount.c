@@ -22,6 +22,7 @@
 #include "crashpoint.h"
 #include "events.h"
 #include "lister.h"
+#include "mountinfo.h"
 #include "reader.h"
 #include "sync.h"
 
@@ -304,26 +305,6 @@ static char *fuse_option_string(const struct options *o)
 	return n < 0 ? NULL : text;
 }
 
-/* Asked of mountinfo: a stat() would be a request to ourselves, whom nobody serves yet. */
-static unsigned find_connection(const char *mountpoint)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[8192];
-	unsigned found = 0;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		char dir[4096];
-		unsigned minor;
-
-		if (sscanf(line, "%*s %*s %*u:%u %*s %4095s", &minor, dir) == 2 &&
-		    !strcmp(dir, mountpoint))
-			found = minor;
-	}
-	if (f)
-		fclose(f);
-	return found;
-}
-
 /* Whether the kernel has let go of the connection: unmounted, or aborted by somebody. */
 static bool connection_over(const struct mount *m)
 {
@@ -378,7 +359,7 @@ int mount_attach(struct mount *m, char *message, size_t size)
 		m->session = NULL;
 		return -EPERM;
 	}
-	m->connection = find_connection(m->options->mountpoint);
+	m->connection = mountinfo_minor(m->options->mountpoint);
 	notifier_attach(m->notifier, m->session);
 	return 0;
 }

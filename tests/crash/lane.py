@@ -27,7 +27,6 @@ from pathlib import Path
 
 from harness import (
     KEEP,
-    MNT_FORCE,
     SLOW,
     Emulator,
     Mount,
@@ -63,13 +62,6 @@ class QuickMount(Mount):
         return [self.program, "-f", "-o", self.option_text(), self.source, str(self.path)]
 
 
-def leader_is_dead(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
-
-
 def detach(path: Path) -> None:
     if libc.umount2(os.fsencode(path), MNT_DETACH) < 0 and is_mounted(path):
         lazy_unmount(path)
@@ -92,7 +84,6 @@ class Lane:
         self.lives = 0
         self.ended_well = False
         self.stop = threading.Event()
-        self.turn = threading.Lock()  # held while the daemon changes
         self.problems: list = []
         self.crash_log = base / "points.log"
         self.checker = binary("ledger-check")
@@ -121,32 +112,14 @@ class Lane:
         for w in self.workers:
             w.history = [[0.0, True, w.state]]
 
-        threading.Thread(target=self.watch, daemon=True).start()
-
     # life of the daemon
-
-    def watch(self) -> None:
-        """
-        A daemon that killed itself may hang with a thread in the kernel: a notification that waits
-        for a directory whose holder, one of us, waits for the daemon (see reap()).
-        """
-        while True:
-            time.sleep(0.5 * SLOW)
-            process = self.mount.process
-            if process is not None and leader_is_dead(process.pid):
-                time.sleep(0.5 * SLOW)
-                # or it is the next one's mount that ends
-                with self.turn:
-                    if self.mount.process is process and leader_is_dead(process.pid):
-                        libc.umount2(os.fsencode(self.mount.path), MNT_FORCE)
 
     def launch(self, environment: dict, kill_after=None) -> bool:
         """False: it died before it was mounted."""
         m = self.mount
         m.environment = environment
         before = os.stat(m.base).st_dev
-        with self.turn:
-            m.process = m.spawn()
+        m.process = m.spawn()
         m.environment = {}  # not for our own commands
         timer = None
         if kill_after is not None:
@@ -180,22 +153,15 @@ class Lane:
 
     def reap(self, ask: int = signal.SIGKILL) -> int:
         """
-        The daemon's exit status. A notification of it may wait in the kernel for a directory whose
-        holder waits for the daemon: aborting the connection ends that.
+        The daemon's exit status. Its last thread may wait in the kernel until the guard ends that.
         """
         process = self.mount.process
         process.send_signal(ask)
-        for i in range(60):
-            try:
-                process.wait(0.5 * SLOW)
-                break
-            except subprocess.TimeoutExpired:
-                if ask == signal.SIGKILL or i > 20:
-                    libc.umount2(os.fsencode(self.mount.path), MNT_FORCE)
-        else:
-            raise Violation("the daemon cannot be killed")
-        with self.turn:
-            self.mount.process = None
+        try:
+            process.wait(30 * SLOW)
+        except subprocess.TimeoutExpired:
+            raise Violation("the daemon does not end")
+        self.mount.process = None
         return process.returncode
 
     def after_end(self) -> None:

@@ -1013,6 +1013,8 @@ class Mount:
             if self.process.poll() is not None:
                 return True
             try:
+                # a dead mount may lie there yet: it answers a stat, but not this
+                os.statvfs(self.path)
                 return is_mounted(self.path) and os.stat(self.path).st_dev != before
             except OSError:
                 return False
@@ -1094,25 +1096,11 @@ class Mount:
         ), f"daemon exited {self.exit_status} on signal {number}: {self.said()}"
         wait_until(lambda: not is_mounted(self.path), "the mount to go with the daemon")
 
-    def strike(self) -> None:
-        """
-        SIGKILL. A notification of the daemon's may then wait in the kernel for a directory that a
-        program holds while it waits for the daemon's answer; the kernel leaves the two like that
-        for ever, and so would an OOM killer. Aborting the connection ends it.
-        """
-        process = self.process
-        process.kill()
-        for _ in range(60):
-            try:
-                process.wait(0.5 * SLOW)
-                return
-            except subprocess.TimeoutExpired:
-                libc.umount2(os.fsencode(self.path), MNT_FORCE)
-
     def kill9(self, unmount: bool = True) -> None:
         self.killed = True
-        self.strike()
-        self.process.wait()
+        self.process.kill()
+        # its last thread may wait in the kernel until the guard ends that
+        self.process.wait(60 * SLOW)
         self.process = None
         if unmount:
             lazy_unmount(self.path)
@@ -1298,7 +1286,6 @@ RENAME_EXCHANGE = 2
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 AT_FDCWD = -100
-MNT_FORCE = 1
 
 
 class timespec(ctypes.Structure):

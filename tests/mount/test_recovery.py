@@ -8,8 +8,10 @@ import errno
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -395,3 +397,36 @@ def test_a_lost_ledger_costs_only_what_was_not_sent(drive):
     (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
     m.forget_cache()
     assert (m / "users/Nobody/new.txt").read_bytes() == b"x" * 2000
+
+
+def is_waiting_in_kernel(pid: int, name: str) -> bool:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        comm, state = (task / "stat").read_text().partition("(")[2].rpartition(")")[::2]
+        if comm == name and state.split()[0] == "D":
+            return True
+    return False
+
+
+def test_a_daemon_killed_while_it_tells_the_kernel_leaves_nobody_waiting(drive):
+    """
+    A removal that waits for the server holds the directory, for which the notification of what the
+    server has there since waits in the kernel.
+    """
+    m = drive(poll=0, write="through")
+    m.same_at_end = False
+    os.listdir(m / "users/Ada Byron")
+    m.emulator.faults({**m.system.remove, "hang": True})
+    rm = subprocess.Popen(["rm", str(m / "users/Ada Byron/notes.txt")], stderr=subprocess.DEVNULL)
+    in_flight(m, "the removal to be in flight")
+    m.emulator.change(
+        {"op": "add", "collection": "users", "record": "Ada Byron", "name": "new.txt", "text": "new"}
+    )
+    (m.path / ".attachfs/control").write_text("refresh")
+    wait_until(lambda: is_waiting_in_kernel(m.process.pid, "attachfs-notify"), "the two to wait")
+    m.kill9(unmount=False)
+    assert rm.wait(60) != 0
+    with raises_errno(errno.ENOTCONN):
+        os.listdir(m.path)
+    m.emulator.heal()
+    m.start()
+    assert "new.txt" in m.names("users/Ada Byron")

@@ -583,6 +583,10 @@ static int load_all(struct load *load, char *message, size_t size)
 	}
 	for (size_t i = 0; i < load->count; i++)
 		unsynced |= load->rows[i].unsynced;
+	/* on a disk that is full or failing the files must go all the same */
+	r = ledger_sync_left(s->ledger);
+	if (r < 0)
+		log_errno(r, "content: what was left cannot be synced");
 	find_torn(load);
 	find_needed(load);
 	/* a base goes before what lies over it: neither row may be gone without the other */

@@ -18,10 +18,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "mountinfo.h"
 
 #define PAUSE_MS 200
 #define TRIES	 50
@@ -55,17 +54,23 @@ static bool is_stuck(int tasks)
 	return threads > 1; /* one is a dead process that nobody has waited for yet */
 }
 
-/* Where there is no fusectl. The open directory keeps the dead mount where it is. */
+/*
+ * Where there is no fusectl. The descriptor is of this very mount, whatever lies over it by now; and it
+ * keeps the dead mount where it is, for else programs would write into what lies below it.
+ */
 static void force(const struct guarded *g)
 {
-	int root;
+	int root = open(g->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct statx st;
+	char path[64];
 
-	if (mountinfo_minor(g->mountpoint) != g->connection)
+	if (root < 0)
 		return;
-	root = open(g->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	umount2(g->mountpoint, MNT_FORCE);
-	if (root >= 0)
-		close(root);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", root);
+	if (statx(root, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 &&
+	    st.stx_dev_minor == g->connection)
+		umount2(path, MNT_FORCE);
+	close(root);
 }
 
 static void abort_connection(const struct guarded *g, int control, int tasks)

@@ -570,6 +570,21 @@ int ledger_sync(struct ledger *l)
 	return r;
 }
 
+int ledger_sync_left(struct ledger *l)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	while (l->syncing)
+		pthread_cond_wait(&l->done, &l->lock);
+	if (l->was_unclean) {
+		sync_round_locked(l);
+		r = l->sync_error;
+	}
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
 void ledger_set_before_sync(struct ledger *l, int (*hook)(void *ctx), void *ctx)
 {
 	pthread_mutex_lock(&l->lock);

@@ -176,6 +176,13 @@ void ledger_group_end(struct ledger *l);
  */
 int ledger_commit(struct ledger *l);
 int ledger_sync(struct ledger *l);
+
+/*
+ * At the start: what a killed daemon has left is read from the kernel's memory, and may be older on the
+ * disk. Before anything is deleted because of what is read, this brings it there. 0 also when nothing
+ * was left; negative errno like ledger_sync().
+ */
+int ledger_sync_left(struct ledger *l);
 /* What the last attempt to commit came to: 0, or the negative errno that is in the way. */
 int ledger_get_trouble(struct ledger *l);
 

@@ -120,12 +120,12 @@ static void start_finish_locked(struct reader *r, struct feed *f)
 		f->opens--;
 }
 
-/* Another stream brings what comes next, and goes on for more than it costs to let it go. */
+/* It came upon another stream, which goes on for more than it costs to let this one go. */
 static bool is_brought_locked(const struct stream *s)
 {
 	for (const struct stream *t = s->feed->streams; t; t = t->next)
-		if (t != s && !t->cancelled && t->start <= s->pos && s->pos < t->end &&
-		    t->end - s->pos >= WINDOW_ISLAND_BYTES)
+		if (t != s && !t->cancelled && t->start <= s->pos && s->pos <= t->pos &&
+		    t->end - t->pos >= WINDOW_ISLAND_BYTES)
 			return true;
 	return false;
 }

@@ -46,6 +46,24 @@ def settled(m) -> int:
     return now
 
 
+def ranges(m) -> list:
+    """What each request brought, as (first, end) in the file, in the order they were asked."""
+    found = []
+    for r in m.emulator.downloads():
+        first = int(re.search(r"(\d+)-", r["range"]).group(1))
+        found.append((first, first + r["response_bytes"]))
+    return found
+
+
+def overlap(pairs) -> int:
+    """How many bytes were brought more than once."""
+    end = twice = 0
+    for first, last in sorted(pairs):
+        twice += max(0, min(end, last) - first)
+        end = max(end, last)
+    return twice
+
+
 def truth(m, index=0) -> "Truth":
     state = m.emulator.ask_json("GET", "/state?sha256=0")  # hashing a terabyte takes its time
     return Truth(m, sorted(state["attachments"], key=lambda a: a["name"])[index]["id"])
@@ -112,3 +130,134 @@ def test_looking_at_the_first_bytes_of_200_large_files_costs_less_than_a_mib_eac
         by_file[r["path"]] = by_file.get(r["path"], 0) + r["response_bytes"]
     assert len(by_file) == 200
     assert max(by_file.values()) < MIB
+
+
+@pytest.mark.limit(180)
+def test_offsets_beyond_4_gib_and_up_to_100_gib_read_exactly(drive):
+    size = 100 * GIB + 5
+    m, (path,) = generated(drive, size)
+    true = truth(m)
+    assert path.stat().st_size == size
+    fd = os.open(path, os.O_RDONLY)
+    places = [4 * GIB - 100, 4 * GIB, 8 * GIB + 12345, 50 * GIB - 1, 100 * GIB - 4096, 100 * GIB]
+    for offset in places:
+        want = true(offset, 4096)
+        assert len(want) == min(4096, size - offset)
+        assert os.pread(fd, 4096, offset) == want, offset
+    assert os.pread(fd, 4096, size) == b""
+    os.close(fd)
+    assert settled(m) <= len(places) * 2 * 256 * KIB
+    assert len(m.emulator.downloads()) <= len(places) + 1
+
+
+@pytest.mark.limit(180)
+def test_two_readers_of_one_file_are_two_streams_and_share_what_they_fetch(drive):
+    m, (path,) = generated(drive, GIB)
+    true = truth(m)
+    fd = os.open(path, os.O_RDONLY)
+    for step in range(16):
+        for start in (0, 512 * MIB):
+            offset = start + step * MIB
+            assert os.pread(fd, MIB, offset) == true(offset, MIB)
+    assert len(m.emulator.downloads()) <= 5, m.emulator.downloads()
+    settled(m)
+    before = len(m.emulator.downloads())
+    again = os.open(path, os.O_RDONLY)
+    for start in (512 * MIB, 0):
+        assert os.pread(again, 8 * MIB, start) == true(start, 8 * MIB)
+    assert len(m.emulator.downloads()) == before, "it is there already"
+    os.close(again)
+    os.close(fd)
+    assert overlap(ranges(m)) == 0
+
+
+@pytest.mark.limit(180)
+def test_a_stream_ends_where_another_has_brought_the_bytes(drive):
+    m, (path,) = generated(drive, 64 * MIB)
+    true = truth(m)
+    fd = os.open(path, os.O_RDONLY)
+    for offset in range(32 * MIB, 48 * MIB, MIB):
+        assert os.pread(fd, MIB, offset) == true(offset, MIB)
+    for offset in range(0, 64 * MIB, MIB):
+        assert os.pread(fd, MIB, offset) == true(offset, MIB)
+    os.close(fd)
+    # a stream that ran into the other was hung up on: what was on its way then came for nothing
+    assert settled(m) < 64 * MIB + 10 * MIB
+    assert len(m.emulator.downloads()) <= 8
+
+
+@pytest.mark.limit(180)
+def test_many_readers_at_once_ask_for_no_byte_twice(drive):
+    m, (path,) = generated(drive, 64 * MIB)
+    true = truth(m)
+    m.emulator.faults(latency_ms=100)
+    chance = random.Random(seed_of_the_day())
+    places = [chance.randrange(0, 12) * 300 * KIB for _ in range(24)]
+    wrong = []
+
+    def read(offset):
+        fd = os.open(path, os.O_RDONLY)
+        if os.pread(fd, 40 * KIB, offset) != true(offset, 40 * KIB):
+            wrong.append(offset)
+        os.close(fd)
+
+    threads = [threading.Thread(target=read, args=(p,)) for p in places]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    m.emulator.heal()
+    assert not wrong
+    settled(m)
+    assert overlap(ranges(m)) == 0, ranges(m)
+
+
+@pytest.mark.limit(180)
+def test_a_stream_that_nobody_follows_pauses_is_dropped_and_goes_on_later(drive):
+    m, (path,) = generated(drive, 256 * MIB)
+    true = truth(m)
+    fd = os.open(path, os.O_RDONLY)
+    for offset in range(0, 2 * MIB, 128 * KIB):
+        assert os.pread(fd, 128 * KIB, offset) == true(offset, 128 * KIB)
+    paused = settled(m)
+    assert paused < 32 * MIB, "it waits for its reader"
+    time.sleep(5)
+    assert settled(m) == paused, "and does not go on by itself"
+    ended = [r["duration_ms"] is not None for r in m.emulator.downloads()]
+    assert all(ended), "it is dropped after a while"
+    for offset in range(2 * MIB, 20 * MIB, MIB):
+        assert os.pread(fd, MIB, offset) == true(offset, MIB)
+    os.close(fd)
+    path.read_bytes()
+    fd = os.open(path, os.O_RDONLY)
+    os.close(fd)
+
+
+@pytest.mark.limit(120)
+def test_closing_while_a_stream_is_paused_ends_it(drive):
+    m, paths = generated(drive, 256 * MIB, files=12)
+    for path in paths:
+        with open(path, "rb", buffering=0) as f:
+            for _ in range(8):
+                assert len(f.read(128 * KIB)) == 128 * KIB
+    wait_until(
+        lambda: all(r["duration_ms"] is not None for r in m.emulator.downloads()),
+        "the streams to end with their readers",
+    )
+
+
+@pytest.mark.limit(240)
+def test_a_slow_server_is_read_by_up_to_four_streams_side_by_side(drive):
+    size = 24 * MIB
+    m, (path,) = generated(drive, size, timeout=120)
+    true = truth(m)
+    m.emulator.faults({**m.system.blob, "bytes_per_second": 1_500_000})
+    done = 0
+    with open(path, "rb", buffering=0) as f:
+        while data := f.read(MIB):
+            assert data == true(done, len(data)), done
+            done += len(data)
+    m.emulator.heal()
+    assert done == size
+    assert 2 <= m.emulator.summary()["max_parallel"] <= 5
+    assert settled(m) <= size + 2 * MIB

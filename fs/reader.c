@@ -320,6 +320,7 @@ static int wait_for_locked(struct feed *f, uint64_t off, uint64_t end, struct st
 	if (error && (error == -ETIMEDOUT || !s))
 		return error;
 	if (s) {
+		f->was_waited = true;
 		follow_locked(f->reader, s, end);
 	} else {
 		*ret_fresh = plan_stream_locked(f, off, end);
@@ -461,12 +462,13 @@ static bool is_idle_locked(const struct feed *f, const struct stream *s, int64_t
 /* What came in this second, and whether readers were waiting for it: more streams? */
 static struct stream *pace_locked(struct feed *f)
 {
-	bool waited = !f->was_paused && f->streams &&
-		      calls_wanted(f->reader->m->calls, content_id(f->content), 0, UINT64_MAX);
+	bool waits = f->streams &&
+		     calls_wanted(f->reader->m->calls, content_id(f->content), 0, UINT64_MAX);
+	bool waited = !f->was_paused && (f->was_waited || waits);
 	uint64_t bytes = f->moved - f->moved_before, front = UINT64_MAX;
 
 	f->moved_before = f->moved;
-	f->was_paused = false;
+	f->was_paused = f->was_waited = false;
 	if (!window_pace(&f->pace, bytes, waited))
 		return NULL;
 	for (const struct stream *s = f->streams; s; s = s->next)

@@ -56,7 +56,8 @@ struct feed {
 	struct window_heads heads;
 	struct window_pace pace;
 	uint64_t moved, moved_before; /* bytes that came: ever, up to the last tick */
-	bool was_paused;	      /* since the last tick: something kept ahead of its reader */
+	/* since the last tick: a stream kept ahead of its reader; a reader waited for one */
+	bool was_paused, was_waited;
 	int error; /* of the last stream that failed, for its range and a moment only */
 	uint64_t error_off, error_end;
 	int64_t error_until_ms;

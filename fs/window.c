@@ -145,7 +145,7 @@ static bool add_lane(struct window_pace *p, uint64_t bytes)
 bool window_pace(struct window_pace *p, uint64_t bytes, bool waited)
 {
 	/* a server that sends nothing at all is not one to send more requests to */
-	if (!waited || bytes == 0 || bytes >= WINDOW_MAX_BYTES) {
+	if (!waited || bytes == 0 || bytes >= WINDOW_FAST_BYTES) {
 		p->slow = 0;
 		return false;
 	}

@@ -86,12 +86,13 @@ bool window_resumes(uint64_t window, uint64_t pos, uint64_t limit, uint64_t end)
 
 /*
  * How many streams to read a file by, side by side. One is enough wherever it keeps ahead of its
- * reader or fills the window in a second. Where it does neither for two seconds there is one more,
- * up to WINDOW_LANES_MAX, as long as the last one made it faster by a quarter.
+ * reader or brings WINDOW_FAST_BYTES a second. Where it does neither for two seconds there is one
+ * more, up to WINDOW_LANES_MAX, as long as the last one made it faster by a quarter.
  *
  * All zeros is the beginning.
  */
 #define WINDOW_LANES_MAX	 4
+#define WINDOW_FAST_BYTES	 (WINDOW_MAX_BYTES / 4)
 #define WINDOW_SEGMENT_MIN_BYTES (UINT64_C(1) << 20)
 #define WINDOW_SEGMENT_MAX_BYTES (WINDOW_MAX_BYTES / WINDOW_LANES_MAX)
 
@@ -104,7 +105,7 @@ struct window_pace {
 };
 
 /*
- * Once a second: @bytes came since the last time, and the readers waited for them all the while.
+ * Once a second: @bytes came since the last time, and the readers waited for them, again and again.
  * True: there may be one stream more.
  */
 bool window_pace(struct window_pace *p, uint64_t bytes, bool waited);

@@ -246,7 +246,7 @@ def test_closing_while_a_stream_is_paused_ends_it(drive):
     )
 
 
-@pytest.mark.limit(240)
+@pytest.mark.limit(300)
 def test_a_slow_server_is_read_by_up_to_four_streams_side_by_side(drive):
     size = 24 * MIB
     m, (path,) = generated(drive, size, timeout=120)

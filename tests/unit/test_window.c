@@ -228,7 +228,7 @@ static void test_a_fast_stream_stays_alone(void **state)
 
 	(void)state;
 	for (int i = 0; i < 100; i++)
-		assert_false(window_pace(&p, WINDOW_MAX_BYTES, true));
+		assert_false(window_pace(&p, WINDOW_FAST_BYTES, true));
 	for (int i = 0; i < 100; i++) /* ahead of its reader every other second */
 		assert_false(window_pace(&p, MIB, i % 2));
 	for (int i = 0; i < 100; i++) /* a server that hangs */
@@ -270,8 +270,8 @@ static void test_segments_are_of_a_sensible_size(void **state)
 	window_pace(&slow, 1000, true);
 	assert_true(window_pace(&slow, 1000, true));
 	assert_int_equal(slow.segment, WINDOW_SEGMENT_MIN_BYTES);
-	window_pace(&fast, 60 * MIB, true);
-	assert_true(window_pace(&fast, 60 * MIB, true));
+	window_pace(&fast, 15 * MIB, true);
+	assert_true(window_pace(&fast, 15 * MIB, true));
 	assert_int_equal(fast.segment, WINDOW_SEGMENT_MAX_BYTES);
 	assert_int_equal(WINDOW_SEGMENT_MAX_BYTES % CONTENT_BLOCK_BYTES, 0);
 }

@@ -84,10 +84,10 @@ struct fetch {
 	char etag[128];
 
 	/* of the answer under way */
-	bool good;	     /* its bytes are content */
-	bool ranged;	     /* asked with a Range */
-	bool framed;	     /* its length is told; else: */
-	bool held;	     /* its last byte so far is held back, for there may be too many */
+	bool good;   /* its bytes are content */
+	bool ranged; /* asked with a Range */
+	bool framed; /* its length is told; else: */
+	bool held;   /* its last byte so far is held back, for there may be too many */
 	char last;
 	int verdict;	     /* 0 = goes on; 1 = all is there; or an error */
 	uint64_t at;	     /* position of its next byte */
@@ -309,7 +309,7 @@ static bool on_data(void *ctx, const void *data, size_t len)
 		return keep_words(f, bytes, len);
 	if (len > f->answer_end - f->at - f->held) {
 		f->verdict = f->file.size >= 0 && f->answer_end == (uint64_t)f->file.size ? -ESTALE
-											   : -EIO;
+											  : -EIO;
 		return false;
 	}
 	if (f->framed || len == 0)

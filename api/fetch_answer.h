@@ -22,10 +22,10 @@ struct fetch_ask {
 };
 
 struct fetch_answer {
-	uint64_t at;   /* position of its first byte: that asked for, or 0 */
-	uint64_t end;  /* behind its last, UINT64_MAX = not told */
-	int64_t total; /* of the whole, -1 = not told */
-	bool framed;   /* its length is told: where the connection ends does not matter */
+	uint64_t at;	/* position of its first byte: that asked for, or 0 */
+	uint64_t end;	/* behind its last, UINT64_MAX = not told */
+	int64_t total;	/* of the whole, -1 = not told */
+	bool framed;	/* its length is told: where the connection ends does not matter */
 	bool rangeless; /* the server could have answered a range and did not */
 };
 

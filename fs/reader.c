@@ -14,8 +14,8 @@
 
 #define IDLE_MS	      3000
 #define WHOLE_IDLE_MS 60000 /* to ask again means to begin at the start */
-#define REMEMBER_MS   1000 /* a failed readahead is asked again by the kernel at once */
-#define ISLANDS_MAX   256  /* to be looked over for the end of a stream; then it ends */
+#define REMEMBER_MS   1000  /* a failed readahead is asked again by the kernel at once */
+#define ISLANDS_MAX   256   /* to be looked over for the end of a stream; then it ends */
 
 int reader_new(struct mount *m, struct reader **ret_reader)
 {

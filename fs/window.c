@@ -137,8 +137,8 @@ static bool add_lane(struct window_pace *p, uint64_t bytes)
 	p->rate = bytes;
 	p->more++;
 	/* two seconds of one stream */
-	p->segment = round_up(
-		least(most(2 * each, WINDOW_SEGMENT_MIN_BYTES), WINDOW_SEGMENT_MAX_BYTES));
+	p->segment =
+		round_up(least(most(2 * each, WINDOW_SEGMENT_MIN_BYTES), WINDOW_SEGMENT_MAX_BYTES));
 	return true;
 }
 

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WINDOW_WHOLE_BYTES (UINT64_C(4) << 20)	/* a file of that size is fetched whole */
+#define WINDOW_WHOLE_BYTES (UINT64_C(4) << 20) /* a file of that size is fetched whole */
 #define WINDOW_MIN_BYTES   (UINT64_C(256) << 10)
 #define WINDOW_MAX_BYTES   (UINT64_C(64) << 20)
 
@@ -18,7 +18,7 @@
 #define WINDOW_FIRST_BYTES (UINT64_C(512) << 10)
 
 /* So much in a row, and a reader is taken to go on. */
-#define WINDOW_RUN_BYTES   (UINT64_C(256) << 10)
+#define WINDOW_RUN_BYTES (UINT64_C(256) << 10)
 /* Requests of one reader overtake each other on their way here, by as much at most. */
 #define WINDOW_SLACK_BYTES (UINT64_C(1) << 20)
 
@@ -50,9 +50,9 @@ struct window_wish {
 	int64_t size;	   /* of the content, -1 = not known */
 	uint64_t missing,
 		missing_end; /* the missing range that holds `off`, from its block's start on */
-	uint64_t stop;	     /* a stream from there has to end here: at what is there, or is coming */
-	bool forward;	     /* the reader goes on */
-	uint64_t segment;    /* one of several streams side by side takes so much; 0 = one alone */
+	uint64_t stop;	  /* a stream from there has to end here: at what is there, or is coming */
+	bool forward;	  /* the reader goes on */
+	uint64_t segment; /* one of several streams side by side takes so much; 0 = one alone */
 };
 
 struct window_range {
@@ -97,10 +97,10 @@ bool window_resumes(uint64_t window, uint64_t pos, uint64_t limit, uint64_t end)
 #define WINDOW_SEGMENT_MAX_BYTES (WINDOW_MAX_BYTES / WINDOW_LANES_MAX)
 
 struct window_pace {
-	unsigned more; /* streams besides the first */
-	unsigned slow; /* seconds in a row */
-	bool settled;  /* one more was of no use */
-	uint64_t rate; /* bytes a second before the last was added */
+	unsigned more;	  /* streams besides the first */
+	unsigned slow;	  /* seconds in a row */
+	bool settled;	  /* one more was of no use */
+	uint64_t rate;	  /* bytes a second before the last was added */
 	uint64_t segment; /* what each takes at a time */
 };
 

@@ -26,7 +26,7 @@ struct stream {
 	uint64_t off;
 	uint64_t len;	/* of the body */
 	uint64_t limit; /* bytes to send before ending or being cut: beyond the body, zeros */
-	bool cut; /* at the limit; else it ends there as if that were all */
+	bool cut;	/* at the limit; else it ends there as if that were all */
 	int64_t bytes_per_second; /* 0: as fast as possible */
 	int64_t begun_us;
 };

@@ -193,13 +193,13 @@ static void follow_locked(struct reader *r, struct stream *s, uint64_t end)
 		stream_resume_locked(r, s);
 }
 
-/* The first byte at or after @off that a stream is about to bring, of @least bytes or more. */
-static uint64_t next_coming_locked(const struct feed *f, uint64_t off, uint64_t least)
+/* The first byte at or after @off that a stream is about to bring. */
+static uint64_t next_coming_locked(const struct feed *f, uint64_t off)
 {
 	uint64_t next = UINT64_MAX;
 
 	for (const struct stream *s = f->streams; s; s = s->next)
-		if (!s->cancelled && s->pos >= off && s->pos < next && s->end - s->pos >= least)
+		if (!s->cancelled && s->pos >= off && s->pos < next && s->pos < s->end)
 			next = s->pos;
 	return next;
 }
@@ -207,7 +207,7 @@ static uint64_t next_coming_locked(const struct feed *f, uint64_t off, uint64_t 
 /* Where a stream has to end that begins in the missing range that ends at @stop. */
 static uint64_t find_stop_locked(const struct feed *f, uint64_t off, uint64_t stop)
 {
-	uint64_t first, end, coming = next_coming_locked(f, off, 1);
+	uint64_t first, end, coming = next_coming_locked(f, off);
 
 	for (unsigned n = 0; n < ISLANDS_MAX && stop < coming; n++) {
 		if (!content_next_missing(f->content, stop, &first, &end) ||
@@ -236,7 +236,7 @@ static void find_missing_locked(const struct feed *f, uint64_t from, struct wind
 		    s->end <= w->off)
 			w->missing = s->end;
 	w->stop = find_stop_locked(f, w->off, w->missing_end);
-	coming = next_coming_locked(f, w->off, 1);
+	coming = next_coming_locked(f, w->off);
 	if (coming < w->missing_end)
 		w->missing_end = coming;
 }
@@ -280,7 +280,7 @@ static bool find_lane_locked(struct feed *f, uint64_t end, struct window_range *
 	if (!count || count > f->pace.more || front >= end + WINDOW_MAX_BYTES || size < 0 ||
 	    !content_next_missing(f->content, front, &first, &gap_end))
 		return false;
-	coming = next_coming_locked(f, first, 1);
+	coming = next_coming_locked(f, first);
 	if (coming < gap_end)
 		gap_end = coming;
 	if (first >= end + WINDOW_MAX_BYTES || first >= gap_end)

@@ -248,7 +248,7 @@ def test_closing_while_a_stream_is_paused_ends_it(drive):
 
 @pytest.mark.limit(300)
 def test_a_slow_server_is_read_by_up_to_four_streams_side_by_side(drive):
-    size = 24 * MIB
+    size = 32 * MIB
     m, (path,) = generated(drive, size, timeout=120)
     true = truth(m)
     m.emulator.faults({**m.system.blob, "bytes_per_second": 1_500_000})
@@ -259,5 +259,40 @@ def test_a_slow_server_is_read_by_up_to_four_streams_side_by_side(drive):
             done += len(data)
     m.emulator.heal()
     assert done == size
-    assert 2 <= m.emulator.summary()["max_parallel"] <= 5
+    assert 3 <= m.emulator.summary()["max_parallel"] <= 5
     assert settled(m) <= size + 2 * MIB
+
+
+def wander(path, true, seed, wrong):
+    """Open, read some in a row, jump, read, close in the middle of it, again."""
+    chance = random.Random(seed)
+    for _ in range(6):
+        fd = os.open(path, os.O_RDONLY)
+        for _ in range(4):
+            offset = chance.randrange(256 * MIB)
+            length = chance.choice([100, 4 * KIB, 64 * KIB, 300 * KIB])
+            for _ in range(chance.choice([1, 1, 4, 30])):
+                found = os.pread(fd, length, offset)
+                if found != true(offset, length):
+                    wrong.append((offset, length, len(found)))
+                offset += length
+        os.close(fd)
+
+
+@pytest.mark.limit(240)
+def test_readers_that_wander_over_a_file_in_a_poor_network_read_exactly(drive):
+    m, (path,) = generated(drive, 256 * MIB, timeout=120)
+    true = truth(m)
+    cut = {**m.system.blob, "cut_after": 700_000, "count": 30}
+    m.emulator.faults({**cut, "skip": 3}, {**m.system.blob, "latency_ms": 20})
+    seed = seed_of_the_day()
+    wrong = []
+    threads = [
+        threading.Thread(target=wander, args=(path, true, seed + i, wrong)) for i in range(6)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    m.emulator.heal()
+    assert not wrong

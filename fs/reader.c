@@ -265,7 +265,8 @@ static bool find_lane_locked(struct feed *f, uint64_t end, struct window_range *
 	unsigned count = 0;
 
 	for (struct stream *s = f->streams; s; s = s->next) {
-		if (s->cancelled || s->start >= end + WINDOW_MAX_BYTES || s->end <= end)
+		if (s->cancelled || !s->forward || s->start >= end + WINDOW_MAX_BYTES ||
+		    s->end <= end)
 			continue;
 		if (s->end == UINT64_MAX) { /* it was alone so far */
 			s->end = s->pos - s->pos % CONTENT_BLOCK_BYTES + f->pace.segment +
@@ -285,22 +286,19 @@ static bool find_lane_locked(struct feed *f, uint64_t end, struct window_range *
 		gap_end = coming;
 	if (first >= end + WINDOW_MAX_BYTES || first >= gap_end)
 		return false;
-	*ret_range = (struct window_range){first, first + f->pace.segment, UINT64_MAX};
+	*ret_range = (struct window_range){first, first + f->pace.segment, UINT64_MAX, true};
 	if (ret_range->end > gap_end)
 		ret_range->end = gap_end;
 	return true;
 }
 
-/* As many streams as the pace asks for, ahead of a reader at @end: those to be sent. */
-static struct stream *add_lanes_locked(struct feed *f, uint64_t end)
+/* As many streams beside @with as the pace asks for, ahead of its reader at @end: those to be sent. */
+static struct stream *add_lanes_locked(struct feed *f, const struct stream *with, uint64_t end)
 {
 	struct stream *fresh = NULL, *s;
 	struct window_range range;
 
-	for (s = f->streams; s; s = s->next)
-		if (s->whole)
-			return NULL;
-	while (f->pace.more && find_lane_locked(f, end, &range)) {
+	while (f->pace.more && with->forward && !with->whole && find_lane_locked(f, end, &range)) {
 		s = stream_new_locked(f, &range);
 		if (!s)
 			break;
@@ -320,18 +318,16 @@ static int wait_for_locked(struct feed *f, uint64_t off, uint64_t end, struct st
 	if (error && (error == -ETIMEDOUT || !s))
 		return error;
 	if (s) {
-		f->was_waited = true;
+		f->was_waited |= s->forward;
 		follow_locked(f->reader, s, end);
-	} else {
-		*ret_fresh = plan_stream_locked(f, off, end);
-		if (!*ret_fresh)
-			return -ENOMEM;
+		*ret_fresh = add_lanes_locked(f, s, end);
+		return 0;
 	}
-	s = add_lanes_locked(f, end);
-	if (*ret_fresh)
-		(*ret_fresh)->send_next = s;
-	else
-		*ret_fresh = s;
+	s = plan_stream_locked(f, off, end);
+	if (!s)
+		return -ENOMEM;
+	s->send_next = add_lanes_locked(f, s, end);
+	*ret_fresh = s;
 	return 0;
 }
 
@@ -371,7 +367,7 @@ void reader_follow(struct reader *r, struct content *clean, uint64_t off, uint64
 		s = stream_ahead_locked(f, off);
 		if (s) {
 			follow_locked(r, s, end);
-			fresh = add_lanes_locked(f, end);
+			fresh = add_lanes_locked(f, s, end);
 		}
 	}
 	pthread_mutex_unlock(&r->lock);
@@ -459,22 +455,30 @@ static bool is_idle_locked(const struct feed *f, const struct stream *s, int64_t
 	       !calls_wanted(f->reader->m->calls, content_id(f->content), s->pos, UINT64_MAX);
 }
 
+/* The first of those that run ahead of a reader. */
+static const struct stream *first_forward_locked(const struct feed *f)
+{
+	const struct stream *first = NULL;
+
+	for (const struct stream *s = f->streams; s; s = s->next)
+		if (!s->cancelled && s->forward && (!first || s->pos < first->pos))
+			first = s;
+	return first;
+}
+
 /* What came in this second, and whether readers were waiting for it: more streams? */
 static struct stream *pace_locked(struct feed *f)
 {
-	bool waits = f->streams &&
-		     calls_wanted(f->reader->m->calls, content_id(f->content), 0, UINT64_MAX);
-	bool waited = !f->was_paused && (f->was_waited || waits);
-	uint64_t bytes = f->moved - f->moved_before, front = UINT64_MAX;
+	const struct stream *first = first_forward_locked(f);
+	bool waited =
+		f->was_waited || (first && calls_wanted(f->reader->m->calls, content_id(f->content),
+							first->start, UINT64_MAX));
+	uint64_t bytes = f->moved - f->moved_before;
+	bool again = window_pace(&f->pace, bytes, waited && !f->was_paused);
 
 	f->moved_before = f->moved;
 	f->was_paused = f->was_waited = false;
-	if (!window_pace(&f->pace, bytes, waited))
-		return NULL;
-	for (const struct stream *s = f->streams; s; s = s->next)
-		if (!s->cancelled && s->pos < front)
-			front = s->pos;
-	return add_lanes_locked(f, front);
+	return again && first ? add_lanes_locked(f, first, first->pos) : NULL;
 }
 
 void reader_tick(struct reader *r)

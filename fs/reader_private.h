@@ -30,6 +30,7 @@ struct stream {
 	enum transfer_class class;
 	int64_t used_ms; /* a reader wanted something of it */
 	bool open;	 /* asked for without an end, whatever `end` became since */
+	bool forward;	 /* it runs ahead of a reader, alone or as one of several */
 	bool whole;	 /* the server has no Range: all comes, from the start */
 	bool paused, cancelled;
 	bool sending; /* fetch() has not returned yet, its id is not known */
@@ -56,7 +57,7 @@ struct feed {
 	struct window_heads heads;
 	struct window_pace pace;
 	uint64_t moved, moved_before; /* bytes that came: ever, up to the last tick */
-	/* since the last tick: a stream kept ahead of its reader; a reader waited for one */
+	/* since the last tick: a stream kept ahead of its reader; a reader waited for such a one */
 	bool was_paused, was_waited;
 	int error; /* of the last stream that failed, for its range and a moment only */
 	uint64_t error_off, error_end;

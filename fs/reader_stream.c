@@ -301,6 +301,7 @@ struct stream *stream_new_locked(struct feed *f, const struct window_range *rang
 			     .end = range->end,
 			     .limit = range->limit,
 			     .open = range->end == UINT64_MAX,
+			     .forward = range->forward,
 			     .window = WINDOW_MIN_BYTES,
 			     .read_at = range->start,
 			     .used_ms = clock_mono_ms(),

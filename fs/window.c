@@ -89,6 +89,7 @@ void window_decide(const struct window_wish *w, struct window_range *ret_range)
 		r.end = w->missing_end;
 	} else if (w->forward && w->stop - w->missing > WINDOW_MIN_BYTES) {
 		r.end = forward_end(w);
+		r.forward = true;
 		if (!w->segment)
 			r.limit = w->end + WINDOW_MIN_BYTES;
 	} else {

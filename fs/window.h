@@ -58,6 +58,7 @@ struct window_wish {
 struct window_range {
 	uint64_t start, end; /* to ask for; end UINT64_MAX = open */
 	uint64_t limit;	     /* pause there; UINT64_MAX = never */
+	bool forward;	     /* it runs ahead of its reader: others may be put beside it */
 };
 
 /*

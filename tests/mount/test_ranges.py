@@ -96,12 +96,18 @@ def test_a_gib_in_sequence_is_two_requests_and_no_byte_twice(drive):
         while data := f.read(MIB):
             done += len(data)
     assert done == GIB
+    if SLOW > 1:  # a sanitizer makes a slow link of any: then there are several streams
+        assert settled(m) < GIB + 16 * MIB
+        return
     assert len(m.emulator.downloads()) <= 2, m.emulator.downloads()
     assert settled(m) == GIB
 
 
-def test_200_random_reads_of_a_gib_fetch_their_blocks_only(drive):
+@pytest.mark.limit(180)
+@pytest.mark.parametrize("latency_ms", [0, 20])
+def test_200_random_reads_of_a_gib_fetch_their_blocks_only(drive, latency_ms):
     m, (path,) = generated(drive, GIB)
+    m.emulator.faults(latency_ms=latency_ms)
     chance = random.Random(seed_of_the_day())
     true = truth(m)
     fd = os.open(path, os.O_RDONLY)

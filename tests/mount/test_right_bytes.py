@@ -18,7 +18,7 @@ SIZE = 12 * MIB + 345
 
 ERRORS = (
     r"other bytes than asked|other size|EIO|cut at byte|once too often|ended at byte|replaced"
-    r"|answered with status|credentials|cannot keep"
+    r"|answered with status|credentials|cannot keep|does not tell sizes"
 )
 
 

@@ -31,58 +31,58 @@ static void test_what_is_asked_for(void **state)
 	} table[] = {
 		{"a small file whole",
 		 {0, 4096, 3 * MIB, 0, 3 * MIB, 3 * MIB, false, 0},
-		 {0, 3 * MIB, UINT64_MAX}},
+		 {0, 3 * MIB, UINT64_MAX, false}},
 		{"4 MiB are small",
 		 {MIB, MIB + 1, 4 * MIB, 0, 4 * MIB, 4 * MIB, false, 0},
-		 {0, 4 * MIB, UINT64_MAX}},
+		 {0, 4 * MIB, UINT64_MAX, false}},
 		{"the rest of a small file",
 		 {MIB, MIB + 1, 3 * MIB, MIB, 2 * MIB, 2 * MIB, true, 0},
-		 {MIB, 2 * MIB, UINT64_MAX}},
+		 {MIB, 2 * MIB, UINT64_MAX, false}},
 		{"the beginning of a large file",
 		 {0, 4096, GIB, 0, GIB, GIB, false, 0},
-		 {0, 2 * FIRST, UINT64_MAX}},
+		 {0, 2 * FIRST, UINT64_MAX, false}},
 		{"the beginning, and much of it",
 		 {0, MIB, GIB, 0, GIB, GIB, false, 0},
-		 {0, MIB, UINT64_MAX}},
+		 {0, MIB, UINT64_MAX, false}},
 		{"the block of a random read",
 		 {10 * MIB + 5000, 10 * MIB + 9096, GIB, 10 * MIB, GIB, GIB, false, 0},
-		 {10 * MIB, 10 * MIB + FIRST, UINT64_MAX}},
+		 {10 * MIB, 10 * MIB + FIRST, UINT64_MAX, false}},
 		{"both blocks of a read across them",
 		 {MIB - 100, MIB + 100, GIB, MIB - FIRST, GIB, GIB, false, 0},
-		 {MIB - FIRST, MIB + FIRST, UINT64_MAX}},
+		 {MIB - FIRST, MIB + FIRST, UINT64_MAX, false}},
 		{"what is missing of a block, and no more",
 		 {10 * MIB + 5000, 10 * MIB + 9096, GIB, 10 * MIB + 5000, 10 * MIB + 10000, GIB,
 		  false, 0},
-		 {10 * MIB + 5000, 10 * MIB + 10000, UINT64_MAX}},
+		 {10 * MIB + 5000, 10 * MIB + 10000, UINT64_MAX, false}},
 		{"an open stream for who goes forward",
 		 {FIRST, 2 * FIRST, GIB, FIRST, GIB, GIB, true, 0},
-		 {FIRST, UINT64_MAX, 3 * FIRST}},
+		 {FIRST, UINT64_MAX, 3 * FIRST, true}},
 		{"over what little is there already",
 		 {FIRST, 2 * FIRST, GIB, FIRST, MIB, GIB, true, 0},
-		 {FIRST, UINT64_MAX, 3 * FIRST}},
+		 {FIRST, UINT64_MAX, 3 * FIRST, true}},
 		{"up to where there is more",
 		 {FIRST, 2 * FIRST, GIB, FIRST, MIB, 100 * MIB, true, 0},
-		 {FIRST, 100 * MIB, 3 * FIRST}},
+		 {FIRST, 100 * MIB, 3 * FIRST, true}},
 		{"forward, but only a little is missing",
 		 {FIRST, FIRST + 4096, GIB, FIRST, 2 * FIRST, 2 * FIRST, true, 0},
-		 {FIRST, 2 * FIRST, UINT64_MAX}},
+		 {FIRST, 2 * FIRST, UINT64_MAX, false}},
 		{"one of several side by side",
 		 {FIRST, 2 * FIRST, GIB, FIRST, GIB, GIB, true, 4 * MIB},
-		 {FIRST, FIRST + 4 * MIB, UINT64_MAX}},
+		 {FIRST, FIRST + 4 * MIB, UINT64_MAX, true}},
 		{"the last of several",
 		 {GIB - MIB, GIB - MIB + 1, GIB, GIB - MIB, GIB, GIB, true, 4 * MIB},
-		 {GIB - MIB, GIB, UINT64_MAX}},
+		 {GIB - MIB, GIB, UINT64_MAX, true}},
 		{"of unknown size",
 		 {0, 4096, -1, 0, UINT64_MAX, UINT64_MAX, false, 0},
-		 {0, 2 * FIRST, UINT64_MAX}},
+		 {0, 2 * FIRST, UINT64_MAX, false}},
 		{"a byte beyond 100 GiB",
 		 {100 * GIB + 7, 100 * GIB + 8, 200 * GIB, 100 * GIB, 200 * GIB, 200 * GIB, false,
 		  0},
-		 {100 * GIB, 100 * GIB + FIRST, UINT64_MAX}},
+		 {100 * GIB, 100 * GIB + FIRST, UINT64_MAX, false}},
 		{"the last byte",
 		 {100 * GIB - 1, 100 * GIB, 100 * GIB, 100 * GIB - FIRST, 100 * GIB, 100 * GIB,
 		  false, 0},
-		 {100 * GIB - FIRST, 100 * GIB, UINT64_MAX}},
+		 {100 * GIB - FIRST, 100 * GIB, UINT64_MAX, false}},
 	};
 
 	(void)state;
@@ -91,7 +91,7 @@ static void test_what_is_asked_for(void **state)
 
 		window_decide(&table[i].wish, &r);
 		if (r.start != table[i].want.start || r.end != table[i].want.end ||
-		    r.limit != table[i].want.limit)
+		    r.limit != table[i].want.limit || r.forward != table[i].want.forward)
 			fail_msg("%s: [%llu, %llu) up to %llu", table[i].what,
 				 (unsigned long long)r.start, (unsigned long long)r.end,
 				 (unsigned long long)r.limit);
@@ -170,6 +170,7 @@ static void test_whatever_is_asked_for_covers_what_is_missed(void **state)
 		assert_true(r.end >= w.end);
 		assert_true(r.end <= w.stop || (r.end == UINT64_MAX && w.stop >= size));
 		assert_true(r.limit >= w.end);
+		assert_true(w.forward || !r.forward);
 		assert_true(r.end != UINT64_MAX || r.limit != UINT64_MAX);
 		/* a random read: its blocks, and at the beginning one more */
 		if (!w.forward && size > WINDOW_WHOLE_BYTES)

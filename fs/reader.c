@@ -257,16 +257,16 @@ static struct stream *plan_stream_locked(struct feed *f, uint64_t off, uint64_t 
 	return stream_new_locked(f, &range);
 }
 
-/* A range for one stream more, behind all that run ahead of a reader at @end. False = no need. */
-static bool find_lane_locked(struct feed *f, uint64_t end, struct window_range *ret_range)
+/* A range for one stream more, behind all that run ahead of a reader at @at. False = no need. */
+static bool find_lane_locked(struct feed *f, uint64_t at, struct window_range *ret_range)
 {
 	int64_t size = content_size(f->content);
-	uint64_t front = end, first, gap_end, coming;
+	uint64_t front = at, first, gap_end, coming;
 	unsigned count = 0;
 
 	for (struct stream *s = f->streams; s; s = s->next) {
-		if (s->cancelled || !s->forward || s->start >= end + WINDOW_MAX_BYTES ||
-		    s->end <= end)
+		if (s->cancelled || !s->forward || s->start >= at + WINDOW_MAX_BYTES ||
+		    s->end <= at)
 			continue;
 		if (s->end == UINT64_MAX) { /* it was alone so far */
 			s->end = s->pos - s->pos % CONTENT_BLOCK_BYTES + f->pace.segment +
@@ -278,13 +278,13 @@ static bool find_lane_locked(struct feed *f, uint64_t end, struct window_range *
 		if (front < s->end)
 			front = s->end;
 	}
-	if (!count || count > f->pace.more || front >= end + WINDOW_MAX_BYTES || size < 0 ||
+	if (!count || count > f->pace.more || front >= at + WINDOW_MAX_BYTES || size < 0 ||
 	    !content_next_missing(f->content, front, &first, &gap_end))
 		return false;
 	coming = next_coming_locked(f, first);
 	if (coming < gap_end)
 		gap_end = coming;
-	if (first >= end + WINDOW_MAX_BYTES || first >= gap_end)
+	if (first >= at + WINDOW_MAX_BYTES || first >= gap_end)
 		return false;
 	*ret_range = (struct window_range){first, first + f->pace.segment, UINT64_MAX, true};
 	if (ret_range->end > gap_end)
@@ -292,13 +292,13 @@ static bool find_lane_locked(struct feed *f, uint64_t end, struct window_range *
 	return true;
 }
 
-/* As many streams beside @with as the pace asks for, ahead of its reader at @end: those to be sent. */
-static struct stream *add_lanes_locked(struct feed *f, const struct stream *with, uint64_t end)
+/* As many streams beside @with as the pace asks for, ahead of its reader at @at: those to be sent. */
+static struct stream *add_lanes_locked(struct feed *f, const struct stream *with, uint64_t at)
 {
 	struct stream *fresh = NULL, *s;
 	struct window_range range;
 
-	while (f->pace.more && with->forward && !with->whole && find_lane_locked(f, end, &range)) {
+	while (f->pace.more && with->forward && !with->whole && find_lane_locked(f, at, &range)) {
 		s = stream_new_locked(f, &range);
 		if (!s)
 			break;
@@ -320,13 +320,13 @@ static int wait_for_locked(struct feed *f, uint64_t off, uint64_t end, struct st
 	if (s) {
 		f->was_waited |= s->forward;
 		follow_locked(f->reader, s, end);
-		*ret_fresh = add_lanes_locked(f, s, end);
+		*ret_fresh = add_lanes_locked(f, s, off);
 		return 0;
 	}
 	s = plan_stream_locked(f, off, end);
 	if (!s)
 		return -ENOMEM;
-	s->send_next = add_lanes_locked(f, s, end);
+	s->send_next = add_lanes_locked(f, s, off);
 	*ret_fresh = s;
 	return 0;
 }
@@ -367,7 +367,7 @@ void reader_follow(struct reader *r, struct content *clean, uint64_t off, uint64
 		s = stream_ahead_locked(f, off);
 		if (s) {
 			follow_locked(r, s, end);
-			fresh = add_lanes_locked(f, s, end);
+			fresh = add_lanes_locked(f, s, off);
 		}
 	}
 	pthread_mutex_unlock(&r->lock);

@@ -176,10 +176,9 @@ static void end_line(struct server *s, struct line *l, int error)
 	free(l);
 }
 
-static void serve(struct server *s, struct line *l, bool cancelled, size_t len)
+static void serve(struct server *s, struct line *l, bool cancelled, uint64_t off, size_t len)
 {
 	unsigned char bytes[PIECE];
-	uint64_t off = l->pos;
 
 	if (cancelled) {
 		end_line(s, l, -ECANCELED);
@@ -196,7 +195,6 @@ static void serve(struct server *s, struct line *l, bool cancelled, size_t len)
 	}
 	for (size_t i = 0; i < len; i++)
 		bytes[i] = byte_at(off + i);
-	l->pos += len;
 	if (!l->sink.data(l->sink.ctx, bytes, len))
 		end_line(s, l, -ECANCELED);
 }
@@ -231,11 +229,14 @@ static void *server_main(void *arg)
 		bool cancelled = l->cancelled;
 		size_t len = l->end - l->pos < PIECE ? (size_t)(l->end - l->pos) : PIECE;
 
+		uint64_t off = l->pos;
+
 		last = l->id;
 		if (!cancelled)
-			note_sent(s, l->pos, len);
+			note_sent(s, off, len);
+		l->pos += len;
 		pthread_mutex_unlock(&s->lock);
-		serve(s, l, cancelled, len);
+		serve(s, l, cancelled, off, len);
 		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -136,10 +136,10 @@ static bool has_done_its_part_locked(const struct stream *s)
 	struct content *c = s->feed->content;
 	uint64_t first, end;
 
-	if (s->open && s->pos >= s->end)
-		return true;
+	if (s->pos >= s->end)
+		return s->open; /* a bounded one ends by itself, and keeps its connection */
 	if (!content_next_missing(c, s->pos, &first, &end))
-		return s->pos < s->end && s->pos < (uint64_t)content_size(c);
+		return s->pos < (uint64_t)content_size(c);
 	if (s->whole)
 		return false;
 	return (first < s->end && first - s->pos >= WINDOW_ISLAND_BYTES) || is_brought_locked(s);

@@ -39,6 +39,7 @@
 
 #include "auth.h"
 #include "call.h"
+#include "fetch_answer.h"
 #include "json.h"
 
 #define RESUMES_MAX    8	  /* in a row, each with little progress */
@@ -55,6 +56,8 @@ struct fetches {
 	pthread_mutex_t lock;
 	struct fetch *bucket[BUCKETS]; /* lock, as all below */
 	uint64_t last;
+	struct fetch_tags tags;
+	struct fetch_hosts rangeless;
 };
 
 struct fetch {
@@ -81,10 +84,14 @@ struct fetch {
 	char etag[128];
 
 	/* of the answer under way */
-	bool good;	     /* its bytes are content */
+	bool good;   /* its bytes are content */
+	bool ranged; /* asked with a Range */
+	bool framed; /* its length is told; else: */
+	bool held;   /* its last byte so far is held back, for there may be too many */
+	char last;
 	int verdict;	     /* 0 = goes on; 1 = all is there; or an error */
 	uint64_t at;	     /* position of its next byte */
-	uint64_t answer_end; /* UINT64_MAX = not told */
+	uint64_t answer_end; /* UINT64_MAX = not told, nor known from the listing */
 	uint64_t began_at;
 	size_t error_bytes;
 	char error_words[512]; /* the first of them, as text */
@@ -142,39 +149,65 @@ static void fetch_end(struct fetch *f, int error)
 	fetch_unref(f);
 }
 
+/* The same version came under another tag before. */
+static bool is_other_version(struct fetch *f, const char *etag)
+{
+	pthread_mutex_lock(&f->table->lock);
+	bool agree = fetch_tags_agree(&f->table->tags, f->file.id, f->file.version, etag);
+	pthread_mutex_unlock(&f->table->lock);
+	return !agree;
+}
+
+/* It could have sent a part and has not: no server of that name is asked for parts again soon. */
+static void note_rangeless(struct fetch *f)
+{
+	pthread_mutex_lock(&f->table->lock);
+	fetch_hosts_note(&f->table->rangeless, f->file.url, clock_mono_ms());
+	pthread_mutex_unlock(&f->table->lock);
+}
+
+static bool is_rangeless(struct fetch *f)
+{
+	pthread_mutex_lock(&f->table->lock);
+	bool is = fetch_hosts_find(&f->table->rangeless, f->file.url, clock_mono_ms());
+	pthread_mutex_unlock(&f->table->lock);
+	return is;
+}
+
 /*
  * The head of an answer with content: whether its bytes are those that are wanted next. 0 or the
  * verdict.
  */
-static int check_content(struct fetch *f, const struct transfer_head *head, int64_t *ret_total)
+static int check_content(struct fetch *f, const struct transfer_head *head,
+			 struct fetch_answer *ret_answer)
 {
-	const char *encoding = head->content_encoding;
+	struct fetch_ask ask = {f->position, f->ranged, f->begun, f->total, f->etag};
+	int r = fetch_judge(&ask, head, ret_answer);
 
-	if (*encoding != '\0' && strcasecmp(encoding, "identity") != 0)
-		return -EIO;
-	if (f->begun && f->etag[0] != '\0' && *head->etag != '\0' &&
-	    strcmp(f->etag, head->etag) != 0)
-		return -ESTALE;
-	if (head->status == 206) {
-		/*
-		 * Of another range than asked for nothing can be made, nor of several
-		 * ("multipart/byteranges").
-		 */
-		if (!head->has_range || head->range_first != f->position)
-			return -EIO;
-		f->at = head->range_first;
-		f->answer_end = head->range_last + 1;
-		*ret_total = head->range_total;
-	} else {
-		f->at = 0;
-		f->answer_end =
-			head->content_length >= 0 ? (uint64_t)head->content_length : UINT64_MAX;
-		*ret_total = head->content_length;
-	}
-	if (f->begun && f->total >= 0 && *ret_total >= 0 && *ret_total != f->total)
-		return -ESTALE;
-	int r = f->source->judge ? f->source->judge(&f->file, head, *ret_total) : 0;
-	return r == 0 && f->source->recall ? f->source->recall(f->remote, &f->file, head) : r;
+	if (r == 0 && f->source->judge)
+		r = f->source->judge(&f->file, head, ret_answer->total);
+	if (r == 0 && is_other_version(f, head->etag))
+		r = -ESTALE;
+	return r;
+}
+
+/* What a good answer's head says of the bytes that follow. */
+static void take_answer(struct fetch *f, const struct fetch_answer *a)
+{
+	bool partly = f->position > 0 || a->total < 0 || f->end < (uint64_t)a->total;
+
+	f->at = a->at;
+	f->answer_end = a->end;
+	f->framed = a->framed;
+	f->held = false;
+	/* Nobody says how much is coming: then it must be as much as was listed. */
+	if (a->end == UINT64_MAX && f->file.size >= 0)
+		f->answer_end = (uint64_t)f->file.size;
+	if (a->rangeless && partly)
+		note_rangeless(f);
+	/* What comes anyway is worth more than to hang up and ask for all of it again. */
+	if (!f->begun && (a->rangeless || !f->ranged))
+		f->end = UINT64_MAX;
 }
 
 /* Tell the sink once where the stream begins. 0 or -ECANCELED. */
@@ -207,47 +240,41 @@ static int judge_unsatisfied(struct fetch *f, const struct transfer_head *head)
 static bool on_head(void *ctx, const struct transfer_head *head)
 {
 	struct fetch *f = ctx;
-	int64_t total = -1;
+	struct fetch_answer answer;
 
 	if (head->status == 416)
 		f->verdict = judge_unsatisfied(f, head);
 	if (head->status != 200 && head->status != 206)
 		return true;
-	f->verdict = check_content(f, head, &total);
-	if (f->verdict == 0)
-		f->verdict = begin_stream(f, total, f->at, head->etag);
+	f->verdict = check_content(f, head, &answer);
+	if (f->verdict == 0) {
+		take_answer(f, &answer);
+		f->verdict = begin_stream(f, answer.total, answer.at, head->etag);
+	}
 	f->good = f->verdict == 0;
 	f->began_at = f->position;
 	return f->good;
 }
 
-static bool on_data(void *ctx, const void *data, size_t len)
+/* Bytes for the sink, but those it has. False: no more of this answer, by the verdict. */
+static bool give(struct fetch *f, const char *bytes, size_t len)
 {
-	struct fetch *f = ctx;
-	const char *bytes = data;
-
-	if (!f->good) {
-		if (f->error_bytes < sizeof(f->error_words) - 1)
-			snprintf(f->error_words + f->error_bytes,
-				 sizeof(f->error_words) - f->error_bytes, "%.*s", (int)len, bytes);
-		f->error_bytes += len;
-		return f->error_bytes <= ERROR_BODY_MAX;
-	}
 	/* An answer that begins at 0 again: skip what the sink has. */
 	uint64_t skip = f->position > f->at ? f->position - f->at : 0;
+
 	if (skip >= len) {
 		f->at += len;
 		return true;
 	}
 	bytes += skip;
-	size_t give = len - (size_t)skip;
-	if (give > f->end - f->position)
-		give = (size_t)(f->end - f->position);
+	size_t wanted = len - (size_t)skip;
+	if (wanted > f->end - f->position)
+		wanted = (size_t)(f->end - f->position);
 	f->at += len;
-	f->position += give;
+	f->position += wanted;
 	f->link = AS_GIVEN;
 	f->logged_in = false;
-	if (give > 0 && !f->sink.data(f->sink.ctx, bytes, give)) {
+	if (wanted > 0 && !f->sink.data(f->sink.ctx, bytes, wanted)) {
 		f->verdict = -ECANCELED;
 		return false;
 	}
@@ -257,6 +284,41 @@ static bool on_data(void *ctx, const void *data, size_t len)
 		return false;
 	}
 	return true;
+}
+
+/* The first words of an error's page, for the log. */
+static bool keep_words(struct fetch *f, const char *bytes, size_t len)
+{
+	if (f->error_bytes < sizeof(f->error_words) - 1)
+		snprintf(f->error_words + f->error_bytes, sizeof(f->error_words) - f->error_bytes,
+			 "%.*s", (int)len, bytes);
+	f->error_bytes += len;
+	return f->error_bytes <= ERROR_BODY_MAX;
+}
+
+/*
+ * Where the length is not told, more may come than belongs to the file, and that is only seen at
+ * the end. So the last byte is held back until then: no content becomes whole that is not.
+ */
+static bool on_data(void *ctx, const void *data, size_t len)
+{
+	struct fetch *f = ctx;
+	const char *bytes = data;
+
+	if (!f->good)
+		return keep_words(f, bytes, len);
+	if (len > f->answer_end - f->at - f->held) {
+		f->verdict = f->file.size >= 0 && f->answer_end == (uint64_t)f->file.size ? -ESTALE
+											  : -EIO;
+		return false;
+	}
+	if (f->framed || len == 0)
+		return give(f, bytes, len);
+	char last = f->last;
+	bool held = f->held;
+	f->last = bytes[len - 1];
+	f->held = true;
+	return (!held || give(f, &last, 1)) && (len == 1 || give(f, bytes, len - 1));
 }
 
 static void fetch_send_or_end(struct fetch *f);
@@ -308,11 +370,20 @@ static void renew_job(void *ctx)
 /* The answer's bytes stopped, whole or not: go on from here, or that was it. */
 static void after_content(struct fetch *f, const struct transfer_result *result)
 {
+	/* That was the last byte indeed. */
+	if (f->held && result->error == 0) {
+		f->held = false;
+		give(f, &f->last, 1);
+	}
 	bool whole = result->error == 0 && (f->answer_end == UINT64_MAX || f->at >= f->answer_end);
 	bool late = f->deadline_mono_ms != 0 && clock_mono_ms() >= f->deadline_mono_ms;
 	uint64_t end = f->total >= 0 && (uint64_t)f->total < f->end ? (uint64_t)f->total : f->end;
 	uint64_t progress = f->position - f->began_at;
 
+	if (f->verdict != 0) {
+		fetch_end(f, f->verdict == 1 ? 0 : f->verdict);
+		return;
+	}
 	if (f->position >= end || (whole && end == UINT64_MAX)) {
 		fetch_end(f, 0);
 		return;
@@ -583,9 +654,10 @@ static int fetch_send(struct fetch *f)
 	if (f->source->credential)
 		r = auth_get_header(f->remote->auth, &credential, &f->generation);
 	/*
-	 * Always a range, for its Content-Range tells the total; and to other hosts no credential: it
-	 * would be refused, or leak.
+	 * Always a range, where there are any, for its Content-Range tells the total; and to other
+	 * hosts no credential: it would be refused, or leak.
 	 */
+	f->ranged = !is_rangeless(f);
 	struct transfer_spec spec = {
 		.class = class,
 		.method = "GET",
@@ -593,10 +665,10 @@ static int fetch_send(struct fetch *f)
 		.endpoint = f->source->endpoint,
 		.headers = headers,
 		.credential = credential,
-		.has_range = true,
+		.has_range = f->ranged,
 		.range_first = f->position,
 		.range_len = f->end == UINT64_MAX ? 0 : f->end - f->position,
-		.if_range = f->begun && f->etag[0] != '\0' ? f->etag : NULL,
+		.if_range = f->ranged && f->begun && f->etag[0] != '\0' ? f->etag : NULL,
 		.deadline_mono_ms = f->deadline_mono_ms,
 		.idempotent = true,
 		.headers_cb = on_head,

@@ -5,7 +5,8 @@
 /*
  * Downloads, made to look like one stream each: what remote_ops.fetch promises, for any system whose
  * bytes are behind a GET. Cut answers are gone on with by range, a refused credential or link is
- * renewed, the answers of one stream must agree in ETag and total size.
+ * renewed, the answers of one stream must agree in ETag and total size, and all streams of one
+ * version in their ETag. A server that does not know ranges is remembered, and asked for none.
  *
  * A client says by a struct fetch_source how its bytes are asked for; fetch_cancel() and the others
  * below are then its ops as they are.
@@ -39,12 +40,6 @@ struct fetch_source {
 	 */
 	int (*judge)(const struct remote_file *file, const struct transfer_head *head,
 		     int64_t total);
-	/*
-	 * The same by what the client remembers of this version, after judge(): 0 or -ESTALE. NULL =
-	 * nothing.
-	 */
-	int (*recall)(struct remote *r, const struct remote_file *file,
-		      const struct transfer_head *head);
 	/*
 	 * A link that is another one than @bad (NULL = any); @fresh: from the server. NULL = links
 	 * last for ever.

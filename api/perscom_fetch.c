@@ -10,9 +10,22 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fetch_answer.h"
 #include "json.h"
 
-static const struct fetch_source source = {.endpoint = "GET blob", .renew = perscom_renew};
+/* A proxy's page must not be taken for the file, whose size may not be known yet (P-4). */
+static int judge(const struct remote_file *file, const struct transfer_head *head, int64_t total)
+{
+	if (fetch_is_page(file, head) && (file->size < 0 || total != file->size))
+		return -EIO;
+	return 0;
+}
+
+static const struct fetch_source source = {
+	.endpoint = "GET blob",
+	.judge = judge,
+	.renew = perscom_renew,
+};
 
 /*
  * The link to begin with: the caller's, or one we know of the same version that lasts longer; none

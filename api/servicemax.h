@@ -175,22 +175,6 @@ void servicemax_paging_begin(struct servicemax_paging *p);
 int servicemax_paging_take(struct servicemax_paging *p, struct servicemax_page *page, int64_t total,
 			   const char **ret_message);
 
-/*
- * Pure: tags the server gave the bytes of versions, to see that parts of one version are never taken
- * from two.
- */
-#define SERVICEMAX_TAGS		4096
-#define SERVICEMAX_TAG_MISTAKES 3
-struct servicemax_tags {
-	struct {
-		uint64_t version, tag; /* hashes; 0 = the slot is free */
-	} slots[SERVICEMAX_TAGS];
-	unsigned mistakes;
-};
-/* Whether bytes under @etag ("" = none) can be of the version that was read before. */
-bool servicemax_tags_agree(struct servicemax_tags *tags, const char *id, const char *version,
-			   const char *etag);
-
 /* the client */
 
 struct auth_login;
@@ -222,7 +206,6 @@ struct servicemax {
 	struct servicemax_write *csrf_waits;
 	struct servicemax_look *looks[2]; /* [1] = interactive ones; in order of arrival */
 	bool looking[2];
-	struct servicemax_tags tags;
 	struct servicemax_uuids hidden; /* records with files that are not to be seen */
 };
 

@@ -2,9 +2,7 @@
 
 /*
  * Reading bytes: GETs of /document/<uuid>/latest (section 4 of the reference). That is what is the
- * latest now, which need not be what was listed: a body of another length is another version. So
- * is one under another ETag than the last time that version was read, if the server gives any: a
- * file is read in parts, and they must not be of two versions.
+ * latest now, which need not be what was listed: a body of another length is another version.
  *
  * Whether these paths want the credential, refuse it, or do not mind is not known (section 13): it
  * is sent first, and what the server said to it is remembered.
@@ -17,52 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fetch_answer.h"
 #include "json.h"
-
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-	for (; *text != '\0'; text++)
-		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-	return (hash ^ 0x100) * 0x100000001b3u;
-}
-
-bool servicemax_tags_agree(struct servicemax_tags *tags, const char *id, const char *version,
-			   const char *etag)
-{
-	uint64_t key = hash_text(hash_text(0xcbf29ce484222325u, id), version) | 1;
-	uint64_t tag = hash_text(0xcbf29ce484222325u, etag) | 1;
-	size_t at = (size_t)(key >> 32) % SERVICEMAX_TAGS;
-
-	/* A server whose tags change without the bytes is not listened to for long. */
-	if (*etag == '\0' || strncmp(etag, "W/", 2) == 0 ||
-	    tags->mistakes >= SERVICEMAX_TAG_MISTAKES)
-		return true;
-	bool known = tags->slots[at].version == key;
-	bool agree = !known || tags->slots[at].tag == tag;
-	if (!agree)
-		tags->mistakes++;
-	else if (known && tags->mistakes > 0)
-		tags->mistakes--;
-	tags->slots[at].version = key;
-	tags->slots[at].tag = tag;
-	return agree;
-}
 
 static int judge(const struct remote_file *file, const struct transfer_head *head, int64_t total)
 {
-	(void)head;
+	if (fetch_is_page(file, head) && total != file->size)
+		return -EIO;
 	return file->size >= 0 && total >= 0 && total != file->size ? -ESTALE : 0;
-}
-
-static int recall(struct remote *r, const struct remote_file *file,
-		  const struct transfer_head *head)
-{
-	struct servicemax *p = (struct servicemax *)r;
-
-	pthread_mutex_lock(&p->lock);
-	bool agree = servicemax_tags_agree(&p->tags, file->id, file->version, head->etag);
-	pthread_mutex_unlock(&p->lock);
-	return agree ? 0 : -ESTALE;
 }
 
 static const struct fetch_source *instead_of_credential(struct remote *r, int status);
@@ -74,7 +34,6 @@ static const struct fetch_source with_credential = {
 	.refusal_words = SERVICEMAX_REFUSAL,
 	.accept = "Accept: */*",
 	.judge = judge,
-	.recall = recall,
 	.instead = instead_of_credential,
 };
 
@@ -82,7 +41,6 @@ static const struct fetch_source without_credential = {
 	.endpoint = "GET /document/{uuid}",
 	.accept = "Accept: */*",
 	.judge = judge,
-	.recall = recall,
 	.instead = instead_of_none,
 };
 

@@ -18,6 +18,7 @@
 #include "lister.h"
 #include "reader.h"
 #include "sync.h"
+#include "window.h"
 
 #define BASE_PATIENCE_MS 5000 /* of a close, for the rest of what it changed a part of */
 
@@ -331,7 +332,7 @@ static void read_run(struct call *c)
 	struct mount *m = c->m;
 	struct handle *h = handle_of(c->fh);
 	struct content_extent missing = {.where = CONTENT_END};
-	struct content *view;
+	struct content *view, *feed;
 	struct reach s = {.n = 0};
 	int r = c->error == -EAGAIN ? 0 : c->error;
 
@@ -342,20 +343,25 @@ static void read_run(struct call *c)
 	if (!r && is_stale(h))
 		r = -ESTALE;
 	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
+	feed = view && h->node->feed ? content_ref(h->node->feed) : NULL;
 	tree_unlock(m->tree);
 	while (!r && view) {
 		r = map_reach(view, c->off, c->len, &s, &missing);
 		if (r != -EAGAIN)
 			break;
 		if (park_missing(c, h->node, &missing, &r)) {
+			content_unref(feed);
 			content_unref(view);
 			return;
 		}
 	}
+	if (feed && !r && s.len)
+		reader_follow(m->reader, feed, c->off, c->off + s.len);
 	if (r < 0)
 		call_fail(c, r);
 	else
 		reply_reach(c, view, &s);
+	content_unref(feed);
 	content_unref(view);
 }
 
@@ -552,7 +558,7 @@ static bool lacks_base(struct mount *m, const struct handle *h, struct content_e
 	if (!view)
 		return false;
 	size = content_size(view);
-	if (size > 0 && size <= READER_WHOLE_BYTES)
+	if (size > 0 && (uint64_t)size <= WINDOW_WHOLE_BYTES)
 		lacks = map_reach(view, 0, (uint64_t)size, &s, ret_missing) == -EAGAIN;
 	content_unref(view);
 	return lacks;

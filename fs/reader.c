@@ -1,74 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 
-/*
- * Feeds and streams: see reader.h. A stream is owned by its feed's list until its done(); the
- * remote calls it back by pointer, so it is freed in done() and nowhere else. A feed is freed when
- * it is closed and its last stream is done.
- */
+/* Feeds, and which streams they have: see reader.h and reader_private.h. */
 
-#include "reader.h"
+#include "reader_private.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <attachfs/clock.h>
-#include <attachfs/log.h>
 
-#include "lister.h"
 #include "mount.h"
-#include "window.h"
 
-#define IDLE_MS	    3000
-#define REMEMBER_MS 1000 /* a failed readahead is asked again by the kernel at once */
-#define RECENT_ENDS 8
-
-struct stream {
-	struct stream *next;
-	struct feed *feed;
-	uint64_t fetch_id;   /* reader->lock; 0 until the remote said so */
-	uint64_t start, pos; /* reader->lock: [start, pos) has arrived */
-	uint64_t end;	     /* asked for up to here; UINT64_MAX = to the end of the content */
-	uint64_t limit;	     /* pause when pos gets there; UINT64_MAX = never */
-	uint64_t window;
-	enum transfer_class class;
-	int64_t used_ms; /* a reader wanted something of it */
-	bool paused, cancelled;
-	bool sending; /* fetch() has not returned yet, its id is not known */
-	bool over;    /* done() came while sending: the sender frees it */
-	int refused;  /* why we ended it ourselves */
-};
-
-struct all_waiter {
-	struct all_waiter *next;
-	void (*done)(void *ctx, int error);
-	void *ctx;
-};
-
-struct feed {
-	struct feed *next; /* reader->feeds */
-	struct reader *reader;
-	struct content *content; /* referenced */
-	struct remote_file file; /* copies */
-	char *collection;
-	uint64_t node;
-	unsigned opens; /* reader->lock, as everything below */
-	struct stream *streams;
-	struct all_waiter *all;
-	uint64_t ends[RECENT_ENDS]; /* where bounded ranges ended: a read there goes forward */
-	unsigned next_end;
-	int error; /* of the last stream that failed, for its range and a moment only */
-	uint64_t error_off, error_end;
-	int64_t error_until_ms;
-	bool finishing;
-};
-
-struct reader {
-	pthread_mutex_t lock;
-	struct mount *m;
-	struct feed *feeds;
-};
+#define IDLE_MS	      3000
+#define WHOLE_IDLE_MS 60000 /* to ask again means to begin at the start */
+#define REMEMBER_MS   1000  /* a failed readahead is asked again by the kernel at once */
+#define ISLANDS_MAX   256   /* to be looked over for the end of a stream; then it ends */
 
 int reader_new(struct mount *m, struct reader **ret_reader)
 {
@@ -82,8 +29,10 @@ int reader_new(struct mount *m, struct reader **ret_reader)
 	return 0;
 }
 
-static void feed_free(struct feed *f)
+void reader_free_feed(struct feed *f)
 {
+	if (!f)
+		return;
 	content_unref(f->content);
 	remote_file_clear(&f->file);
 	free(f->collection);
@@ -98,15 +47,14 @@ void reader_free(struct reader *r)
 		struct feed *next = r->feeds->next;
 
 		content_set_user(r->feeds->content, NULL);
-		feed_free(r->feeds);
+		reader_free_feed(r->feeds);
 		r->feeds = next;
 	}
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 }
 
-/* lock held: out of the list when nobody needs it; the caller frees it after unlocking. */
-static struct feed *feed_if_unused_locked(struct reader *r, struct feed *f)
+struct feed *reader_if_unused_locked(struct reader *r, struct feed *f)
 {
 	struct feed **slot = &r->feeds;
 
@@ -161,15 +109,6 @@ int reader_open(struct reader *r, struct content *c, const struct remote_file *f
 	return ret;
 }
 
-static void drop_stream_locked(struct reader *r, struct stream *s)
-{
-	if (s->cancelled)
-		return;
-	s->cancelled = true;
-	if (!s->sending)
-		r->m->remote->ops->fetch_cancel(r->m->remote, s->fetch_id);
-}
-
 void reader_close(struct reader *r, struct content *c)
 {
 	struct feed *f, *unused = NULL;
@@ -178,17 +117,15 @@ void reader_close(struct reader *r, struct content *c)
 	f = content_get_user(c);
 	if (f && f->opens && !--f->opens) {
 		for (struct stream *s = f->streams; s && !f->all; s = s->next)
-			if (s->end == UINT64_MAX || s->end - s->pos > READER_WHOLE_BYTES)
-				drop_stream_locked(r, s);
-		unused = feed_if_unused_locked(r, f);
+			if (s->end == UINT64_MAX || s->end - s->pos > WINDOW_WHOLE_BYTES)
+				stream_drop_locked(r, s);
+		unused = reader_if_unused_locked(r, f);
 	}
 	pthread_mutex_unlock(&r->lock);
-	if (unused)
-		feed_free(unused);
+	reader_free_feed(unused);
 }
 
-/* Remembered for a moment: a failed readahead is asked again by the kernel at once. lock held. */
-static void note_error_locked(struct feed *f, int error, uint64_t off, uint64_t end)
+void reader_note_error_locked(struct feed *f, int error, uint64_t off, uint64_t end)
 {
 	f->error = error;
 	f->error_off = off;
@@ -211,107 +148,274 @@ void reader_failed(struct reader *r, struct content *clean, int error, uint64_t 
 	pthread_mutex_lock(&r->lock);
 	f = content_get_user(clean);
 	if (f)
-		note_error_locked(f, error, off, end);
+		reader_note_error_locked(f, error, off, end);
 	pthread_mutex_unlock(&r->lock);
 }
 
-/* ---- what the remote calls back ---- */
+/* ---- which streams there are ---- */
 
-static bool on_begin(void *ctx, int64_t total, uint64_t offset)
+/* The stream that will bring @off by itself, soon enough. */
+static struct stream *stream_for_locked(struct feed *f, uint64_t off)
 {
-	struct stream *s = ctx;
-	struct feed *f = s->feed;
-	struct reader *r = f->reader;
-
-	if (total >= 0 && content_set_size(f->content, (uint64_t)total) < 0) {
-		log_warning("reader: '%s' has another size now: it was replaced on the server",
-			    f->file.name);
-		pthread_mutex_lock(&r->lock);
-		s->refused = -ESTALE;
-		pthread_mutex_unlock(&r->lock);
-		return false;
-	}
-	if (total >= 0)
-		lister_learned_size(r->m, f->node, f->file.version, total);
-	pthread_mutex_lock(&r->lock);
-	if (offset != s->pos) {
-		/*
-		 * a server without Range sends everything from the start: take it all, it is one
-		 * stream
-		 */
-		s->start = s->pos = offset;
-		s->end = UINT64_MAX;
-		s->limit = UINT64_MAX;
-	}
-	pthread_mutex_unlock(&r->lock);
-	if (!total)
-		calls_wake_bytes(r->m->calls, content_id(f->content), 0, UINT64_MAX, 0);
-	return true;
+	for (struct stream *s = f->streams; s; s = s->next)
+		if (!s->cancelled && off >= s->start &&
+		    (s->whole ? off >= s->pos
+			      : window_reaches(s->pos, s->end, s->limit, s->window, off)))
+			return s;
+	return NULL;
 }
 
-static void finish_job(void *ctx)
+/* The stream that runs ahead of a reader at @off, who has all he wants. */
+static struct stream *stream_ahead_locked(struct feed *f, uint64_t off)
 {
-	struct feed *f = ctx, *unused;
-	struct reader *r = f->reader;
+	struct stream *found = NULL;
 
-	if (content_finish(f->content) == 0)
-		lister_learned_content(r->m, f->node, f->file.version, f->content);
-	pthread_mutex_lock(&r->lock);
-	f->opens--;
-	unused = feed_if_unused_locked(r, f);
-	pthread_mutex_unlock(&r->lock);
-	if (unused)
-		feed_free(unused);
+	for (struct stream *s = f->streams; s; s = s->next)
+		if (!s->cancelled && off <= s->pos && off + WINDOW_SLACK_BYTES >= s->read_at &&
+		    (!found || s->pos < found->pos))
+			found = s;
+	return found;
 }
 
-/* lock held: hash what became complete, on the pool. */
-static void start_finish_locked(struct reader *r, struct feed *f)
+/* A reader of @s wants, or has, what lies before @end. */
+static void follow_locked(struct reader *r, struct stream *s, uint64_t end)
 {
-	if (f->finishing || !content_is_complete(f->content))
+	s->used_ms = clock_mono_ms();
+	if (s->read_at < end)
+		s->read_at = end;
+	stream_set_class_locked(r, s, TRANSFER_INTERACTIVE);
+	if (s->limit == UINT64_MAX)
 		return;
-	f->finishing = true;
-	f->opens++;
-	if (pool_run(r->m->disk_pool, finish_job, f) < 0)
-		f->opens--;
+	s->window = window_grow(s->window, s->limit, end);
+	if (end + s->window > s->limit)
+		s->limit = end + s->window;
+	if (window_resumes(s->window, s->pos, s->limit, end))
+		stream_resume_locked(r, s);
 }
 
-static bool on_data(void *ctx, const void *data, size_t len)
+/* The first byte at or after @off that a stream is about to bring. */
+static uint64_t next_coming_locked(const struct feed *f, uint64_t off)
 {
-	struct stream *s = ctx;
-	struct feed *f = s->feed;
-	struct reader *r = f->reader;
-	uint64_t from;
-	int error = content_fill(f->content, s->pos, data, len);
+	uint64_t next = UINT64_MAX;
 
-	pthread_mutex_lock(&r->lock);
-	if (error) {
-		s->refused = error;
-		pthread_mutex_unlock(&r->lock);
-		log_errno(error, "cache: cannot keep bytes of '%s'", f->file.name);
+	for (const struct stream *s = f->streams; s; s = s->next)
+		if (!s->cancelled && s->pos >= off && s->pos < next && s->pos < s->end)
+			next = s->pos;
+	return next;
+}
+
+/* Where a stream has to end that begins in the missing range that ends at @stop. */
+static uint64_t find_stop_locked(const struct feed *f, uint64_t off, uint64_t stop)
+{
+	uint64_t first, end, coming = next_coming_locked(f, off);
+
+	for (unsigned n = 0; n < ISLANDS_MAX && stop < coming; n++) {
+		if (!content_next_missing(f->content, stop, &first, &end) ||
+		    first - stop >= WINDOW_ISLAND_BYTES)
+			break;
+		stop = end;
+	}
+	return stop < coming ? stop : coming;
+}
+
+/* The missing range that a read of [off, end) falls into, from where it makes sense to ask. */
+static void find_missing_locked(const struct feed *f, uint64_t from, struct window_wish *w)
+{
+	uint64_t base = from - from % CONTENT_BLOCK_BYTES, coming;
+
+	if (w->size >= 0 && (uint64_t)w->size <= WINDOW_WHOLE_BYTES)
+		base = 0;
+	while (content_next_missing(f->content, base, &w->missing, &w->missing_end) &&
+	       w->missing_end <= w->off)
+		base = w->missing_end;
+	if (w->missing > w->off || w->missing_end <= w->off)
+		w->missing = w->off, w->missing_end = w->end;
+	/* what lies in between, and is coming, needs no second asking */
+	for (const struct stream *s = f->streams; s; s = s->next)
+		if (!s->cancelled && s->pos <= w->missing && s->end > w->missing &&
+		    s->end <= w->off)
+			w->missing = s->end;
+	w->stop = find_stop_locked(f, w->off, w->missing_end);
+	coming = next_coming_locked(f, w->off);
+	if (coming < w->missing_end)
+		w->missing_end = coming;
+}
+
+/* Decide what to ask for, so that [off, end) comes. NULL without memory. */
+static struct stream *plan_stream_locked(struct feed *f, uint64_t off, uint64_t end)
+{
+	struct window_wish w = {.off = off,
+				.end = end,
+				.size = content_size(f->content),
+				.segment = f->pace.more ? f->pace.segment : 0};
+	struct window_range range;
+	uint64_t from = off;
+
+	w.forward = window_goes_on(&f->heads, off, &from);
+	find_missing_locked(f, from, &w);
+	window_decide(&w, &range);
+	return stream_new_locked(f, &range);
+}
+
+/* A range for one stream more, behind all that run ahead of a reader at @at. False = no need. */
+static bool find_lane_locked(struct feed *f, uint64_t at, struct window_range *ret_range)
+{
+	int64_t size = content_size(f->content);
+	uint64_t front = at, first, gap_end, coming;
+	unsigned count = 0;
+
+	for (struct stream *s = f->streams; s; s = s->next) {
+		if (s->cancelled || !s->forward || s->start >= at + WINDOW_MAX_BYTES ||
+		    s->end <= at)
+			continue;
+		if (s->end == UINT64_MAX) { /* it was alone so far */
+			s->end = s->pos - s->pos % CONTENT_BLOCK_BYTES + f->pace.segment +
+				 CONTENT_BLOCK_BYTES;
+			s->limit = UINT64_MAX;
+			stream_resume_locked(f->reader, s);
+		}
+		count++;
+		if (front < s->end)
+			front = s->end;
+	}
+	if (!count || count > f->pace.more || front >= at + WINDOW_MAX_BYTES || size < 0 ||
+	    !content_next_missing(f->content, front, &first, &gap_end))
 		return false;
-	}
-	s->pos += len;
-	from = s->start;
-	if (s->pos >= s->limit && !s->paused) {
-		s->paused = true;
-		if (!s->sending)
-			r->m->remote->ops->fetch_pause(r->m->remote, s->fetch_id);
-	}
-	calls_wake_bytes(r->m->calls, content_id(f->content), from, s->pos, 0);
-	pthread_mutex_unlock(&r->lock);
+	coming = next_coming_locked(f, first);
+	if (coming < gap_end)
+		gap_end = coming;
+	if (first >= at + WINDOW_MAX_BYTES || first >= gap_end)
+		return false;
+	*ret_range = (struct window_range){first, first + f->pace.segment, UINT64_MAX, true};
+	if (ret_range->end > gap_end)
+		ret_range->end = gap_end;
 	return true;
 }
 
-static void unlink_stream_locked(struct feed *f, struct stream *s)
+/* As many streams beside @with as the pace asks for, ahead of its reader at @at: those to be sent. */
+static struct stream *add_lanes_locked(struct feed *f, const struct stream *with, uint64_t at)
 {
-	struct stream **slot = &f->streams;
+	struct stream *fresh = NULL, *s;
+	struct window_range range;
 
-	while (*slot != s)
-		slot = &(*slot)->next;
-	*slot = s->next;
+	while (f->pace.more && with->forward && !with->whole && find_lane_locked(f, at, &range)) {
+		s = stream_new_locked(f, &range);
+		if (!s)
+			break;
+		s->class = TRANSFER_PREFETCH;
+		s->send_next = fresh;
+		fresh = s;
+	}
+	return fresh;
 }
 
-static void tell_all(struct all_waiter *w, int error)
+/* Park for [off, end): follow the stream that brings it, or start one (*@ret_fresh). */
+static int wait_for_locked(struct feed *f, uint64_t off, uint64_t end, struct stream **ret_fresh)
+{
+	struct stream *s = stream_for_locked(f, off);
+	int error = noted_error_locked(f, off);
+
+	if (error && (error == -ETIMEDOUT || !s))
+		return error;
+	if (s) {
+		f->was_waited |= s->forward;
+		follow_locked(f->reader, s, end);
+		*ret_fresh = add_lanes_locked(f, s, off);
+		return 0;
+	}
+	s = plan_stream_locked(f, off, end);
+	if (!s)
+		return -ENOMEM;
+	s->send_next = add_lanes_locked(f, s, off);
+	*ret_fresh = s;
+	return 0;
+}
+
+bool reader_park(struct reader *r, struct call *call, struct content *clean, uint64_t off,
+		 uint64_t end, int *ret_error)
+{
+	struct content_extent extent;
+	struct stream *fresh = NULL;
+	bool park = false;
+	struct feed *f;
+
+	*ret_error = 0;
+	pthread_mutex_lock(&r->lock);
+	f = content_get_user(clean);
+	if (!f) {
+		*ret_error = -ESTALE;
+	} else if (content_map(clean, off, 1, &extent) != 0 || extent.where == CONTENT_MISSING) {
+		*ret_error = wait_for_locked(f, off, end, &fresh);
+		park = !*ret_error;
+	} /* else it arrived in between */
+	if (park)
+		call_park_bytes(call, content_id(clean), off, end);
+	pthread_mutex_unlock(&r->lock);
+	stream_send(fresh);
+	return park;
+}
+
+void reader_follow(struct reader *r, struct content *clean, uint64_t off, uint64_t end)
+{
+	struct stream *s, *fresh = NULL;
+	struct feed *f;
+
+	pthread_mutex_lock(&r->lock);
+	f = content_get_user(clean);
+	if (f) {
+		window_note(&f->heads, off, end);
+		s = stream_ahead_locked(f, off);
+		if (s) {
+			follow_locked(r, s, end);
+			fresh = add_lanes_locked(f, s, off);
+		}
+	}
+	pthread_mutex_unlock(&r->lock);
+	stream_send(fresh);
+}
+
+/* ---- all of it ---- */
+
+/* All of it is wanted: they run to their ends without waiting for a reader. */
+static void run_free_locked(struct feed *f)
+{
+	for (struct stream *s = f->streams; s; s = s->next) {
+		s->limit = UINT64_MAX;
+		stream_resume_locked(f->reader, s);
+	}
+}
+
+void reader_start_missing(struct feed *f)
+{
+	struct reader *r = f->reader;
+	struct window_range range = {.limit = UINT64_MAX};
+	struct all_waiter *told = NULL;
+	struct stream *s = NULL;
+	int error = 0;
+
+	pthread_mutex_lock(&r->lock);
+	if (!content_next_missing(f->content, 0, &range.start, &range.end)) {
+		told = f->all;
+		f->all = NULL;
+	} else if (!f->streams) {
+		range.end = find_stop_locked(f, range.start, range.end);
+		s = stream_new_locked(f, &range);
+		if (s) {
+			s->class = TRANSFER_WRITEBACK;
+		} else {
+			error = -ENOMEM;
+			told = f->all;
+			f->all = NULL;
+		}
+	} else {
+		run_free_locked(f);
+	}
+	pthread_mutex_unlock(&r->lock);
+	reader_tell_all(told, error);
+	stream_send(s);
+}
+
+void reader_tell_all(struct all_waiter *w, int error)
 {
 	while (w) {
 		struct all_waiter *next = w->next;
@@ -320,286 +424,6 @@ static void tell_all(struct all_waiter *w, int error)
 		free(w);
 		w = next;
 	}
-}
-
-static void start_missing(struct feed *f);
-
-/* The server has other bytes than were listed: who reads the file again shall find those. */
-static void list_again(struct mount *m, uint64_t node)
-{
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, node);
-	if (n && n->parent)
-		lister_again_locked(m->lister, n->parent);
-	tree_unlock(m->tree);
-}
-
-static void on_done(void *ctx, int error)
-{
-	struct stream *s = ctx;
-	struct feed *f = s->feed, *unused = NULL;
-	struct reader *r = f->reader;
-	struct all_waiter *told = NULL;
-	uint64_t id = content_id(f->content), node = f->node, start = s->pos, end = s->end;
-	bool complete, more, free_it;
-
-	pthread_mutex_lock(&r->lock);
-	unlink_stream_locked(f, s);
-	s->over = true;
-	free_it = !s->sending;
-	f->ends[f->next_end++ % RECENT_ENDS] = s->pos;
-	if (error == -ECANCELED && s->refused)
-		error = s->refused;
-	start = s->pos;
-	if (error && error != -ECANCELED)
-		note_error_locked(f, error, start, end);
-	complete = content_is_complete(f->content);
-	if (complete || (error && error != -ECANCELED)) {
-		told = f->all;
-		f->all = NULL;
-	}
-	start_finish_locked(r, f);
-	more = f->all && !f->streams;
-	if (more)
-		f->opens++; /* until it was started again */
-	else
-		unused = feed_if_unused_locked(r, f);
-	pthread_mutex_unlock(&r->lock);
-
-	/*
-	 * those who waited for bytes this stream did not bring look again: they start another, or
-	 * hear the error
-	 */
-	if (error == -ECANCELED)
-		error = 0;
-	if (error == -ESTALE)
-		list_again(r->m, node);
-	if (error)
-		calls_wake_bytes(r->m->calls, id, start, end, error);
-	calls_wake_bytes(r->m->calls, id, 0, UINT64_MAX, -EAGAIN);
-	tell_all(told, complete ? 0 : error);
-	if (more) {
-		start_missing(f);
-		pthread_mutex_lock(&r->lock);
-		f->opens--;
-		unused = feed_if_unused_locked(r, f);
-		pthread_mutex_unlock(&r->lock);
-	}
-	if (unused)
-		feed_free(unused);
-	if (free_it)
-		free(s);
-}
-
-/* ---- starting ---- */
-
-static void start_stream_failed(struct feed *f, struct stream *s, int error)
-{
-	struct reader *r = f->reader;
-	struct all_waiter *told;
-
-	pthread_mutex_lock(&r->lock);
-	unlink_stream_locked(f, s);
-	note_error_locked(f, error, 0, UINT64_MAX);
-	told = f->all;
-	f->all = NULL;
-	pthread_mutex_unlock(&r->lock);
-	calls_wake_bytes(r->m->calls, content_id(f->content), 0, UINT64_MAX, error);
-	tell_all(told, error);
-}
-
-/*
- * Not under the lock: the remote may call back at once, even end it. The stream is in the feed's
- * list already, so nobody starts it again, and it holds the feed until it was sent.
- */
-static void send_stream(struct feed *f, struct stream *s)
-{
-	struct reader *r = f->reader;
-	const struct remote_ops *ops = r->m->remote->ops;
-	struct remote_fetch_sink sink = {on_begin, on_data, on_done, s};
-	uint64_t id = 0, len = s->end == UINT64_MAX ? 0 : s->end - s->start;
-	struct feed *unused;
-	bool over;
-	int error = ops->fetch(r->m->remote, s->class, &f->file, f->collection, s->start, len, 0,
-			       &sink, &id);
-
-	if (error < 0)
-		start_stream_failed(f, s, error);
-	pthread_mutex_lock(&r->lock);
-	over = error < 0 || s->over;
-	if (!over) {
-		s->fetch_id = id;
-		s->sending = false;
-		if (s->cancelled)
-			ops->fetch_cancel(r->m->remote, id);
-		else if (s->paused)
-			ops->fetch_pause(r->m->remote, id);
-	}
-	f->opens--;
-	unused = feed_if_unused_locked(r, f);
-	pthread_mutex_unlock(&r->lock);
-	if (over)
-		free(s);
-	if (unused)
-		feed_free(unused);
-}
-
-static struct stream *new_stream_locked(struct feed *f, uint64_t start, uint64_t end,
-					uint64_t limit)
-{
-	struct stream *s = calloc(1, sizeof(*s));
-
-	if (!s)
-		return NULL;
-	*s = (struct stream){.next = f->streams,
-			     .feed = f,
-			     .start = start,
-			     .pos = start,
-			     .end = end,
-			     .limit = limit,
-			     .window = READER_WINDOW_MIN,
-			     .used_ms = clock_mono_ms(),
-			     .sending = true};
-	f->streams = s;
-	f->opens++; /* until it was sent */
-	return s;
-}
-
-/* The stream that will bring @off by itself, soon enough. */
-static struct stream *stream_for_locked(struct feed *f, uint64_t off)
-{
-	for (struct stream *s = f->streams; s; s = s->next)
-		if (!s->cancelled && off >= s->start &&
-		    window_reaches(s->pos, s->end, s->limit, s->window, off))
-			return s;
-	return NULL;
-}
-
-static void follow_locked(struct reader *r, struct stream *s, uint64_t end)
-{
-	s->used_ms = clock_mono_ms();
-	if (s->limit == UINT64_MAX)
-		return;
-	s->window = window_grow(s->window, s->pos, s->limit, end, READER_WINDOW_MAX);
-	if (end + s->window > s->limit)
-		s->limit = end + s->window;
-	if (s->paused && s->pos < s->limit) {
-		s->paused = false;
-		if (!s->sending)
-			r->m->remote->ops->fetch_resume(r->m->remote, s->fetch_id);
-	}
-}
-
-static bool goes_forward_locked(const struct feed *f, uint64_t off)
-{
-	for (unsigned i = 0; i < RECENT_ENDS; i++)
-		if (f->ends[i] && off >= f->ends[i] && off - f->ends[i] <= READER_WINDOW_MIN)
-			return true;
-	return false;
-}
-
-/* Decide what to ask for, so that [off, end) comes. NULL without memory. */
-static struct stream *plan_stream_locked(struct feed *f, uint64_t off, uint64_t end)
-{
-	int64_t size = content_size(f->content);
-	struct window_wish w = {.off = off,
-				.end = end,
-				.size = size,
-				.forward = goes_forward_locked(f, off),
-				.whole_bytes = READER_WHOLE_BYTES,
-				.min_bytes = READER_WINDOW_MIN};
-	struct window_range range;
-
-	if (!content_next_missing(f->content,
-				  size >= 0 && (uint64_t)size <= READER_WHOLE_BYTES
-					  ? 0
-					  : off - off % CONTENT_BLOCK_BYTES,
-				  &w.missing, &w.missing_end))
-		w.missing = off, w.missing_end = end;
-	window_decide(&w, &range);
-	return new_stream_locked(f, range.start, range.end, range.limit);
-}
-
-bool reader_park(struct reader *r, struct call *call, struct content *clean, uint64_t off,
-		 uint64_t end, int *ret_error)
-{
-	struct content_extent extent;
-	struct stream *s, *fresh = NULL;
-	struct feed *f;
-
-	*ret_error = 0;
-	pthread_mutex_lock(&r->lock);
-	f = content_get_user(clean);
-	if (!f) {
-		*ret_error = -ESTALE;
-	} else if (content_map(clean, off, 1, &extent) == 0 && extent.where != CONTENT_MISSING) {
-		; /* arrived in between */
-	} else {
-		s = stream_for_locked(f, off);
-		*ret_error = noted_error_locked(f, off);
-		if (*ret_error != -ETIMEDOUT && s)
-			*ret_error = 0; /* another stream brings it */
-		else if (*ret_error)
-			s = NULL;
-		if (s)
-			follow_locked(r, s, end);
-		else if (!*ret_error)
-			fresh = plan_stream_locked(f, off, end);
-		if (s || fresh) {
-			call_park_bytes(call, content_id(clean), off, end);
-			pthread_mutex_unlock(&r->lock);
-			if (fresh)
-				send_stream(f, fresh);
-			return true;
-		}
-		if (!*ret_error)
-			*ret_error = -ENOMEM;
-	}
-	pthread_mutex_unlock(&r->lock);
-	return false;
-}
-
-/* ---- all of it ---- */
-
-/* All of it is wanted: it runs to its end without waiting for a reader. */
-static void run_free_locked(struct reader *r, struct stream *s)
-{
-	s->limit = UINT64_MAX;
-	if (!s->paused || s->cancelled)
-		return;
-	s->paused = false;
-	if (!s->sending)
-		r->m->remote->ops->fetch_resume(r->m->remote, s->fetch_id);
-}
-
-static void start_missing(struct feed *f)
-{
-	struct reader *r = f->reader;
-	struct all_waiter *told = NULL;
-	struct stream *s = NULL;
-	uint64_t first, end;
-	bool complete = false;
-
-	pthread_mutex_lock(&r->lock);
-	if (!content_next_missing(f->content, 0, &first, &end)) {
-		complete = true;
-		told = f->all;
-		f->all = NULL;
-	} else if (!f->streams) {
-		s = new_stream_locked(f, first, end, UINT64_MAX);
-		if (s)
-			s->class = TRANSFER_WRITEBACK;
-	} else {
-		for (struct stream *running = f->streams; running; running = running->next)
-			run_free_locked(r, running);
-	}
-	pthread_mutex_unlock(&r->lock);
-	if (complete)
-		tell_all(told, 0);
-	if (s)
-		send_stream(f, s);
 }
 
 void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void *ctx, int error),
@@ -620,18 +444,60 @@ void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void
 		done(ctx, f ? -ENOMEM : -ESTALE);
 		return;
 	}
-	start_missing(f);
+	reader_start_missing(f);
+}
+
+/* ---- once a second ---- */
+
+static bool is_idle_locked(const struct feed *f, const struct stream *s, int64_t now)
+{
+	return s->paused && !f->all && now - s->used_ms > (s->whole ? WHOLE_IDLE_MS : IDLE_MS) &&
+	       !calls_wanted(f->reader->m->calls, content_id(f->content), s->pos, UINT64_MAX);
+}
+
+/* The first of those that run ahead of a reader. */
+static const struct stream *first_forward_locked(const struct feed *f)
+{
+	const struct stream *first = NULL;
+
+	for (const struct stream *s = f->streams; s; s = s->next)
+		if (!s->cancelled && s->forward && (!first || s->pos < first->pos))
+			first = s;
+	return first;
+}
+
+/* What came in this second, and whether readers were waiting for it: more streams? */
+static struct stream *pace_locked(struct feed *f)
+{
+	const struct stream *first = first_forward_locked(f);
+	bool waited =
+		f->was_waited || (first && calls_wanted(f->reader->m->calls, content_id(f->content),
+							first->start, UINT64_MAX));
+	uint64_t bytes = f->moved - f->moved_before;
+	bool again = window_pace(&f->pace, bytes, waited && !f->was_paused);
+
+	f->moved_before = f->moved;
+	f->was_paused = f->was_waited = false;
+	return again && first ? add_lanes_locked(f, first, first->pos) : NULL;
 }
 
 void reader_tick(struct reader *r)
 {
 	int64_t now = clock_mono_ms();
+	struct stream *fresh = NULL;
 
 	pthread_mutex_lock(&r->lock);
-	for (struct feed *f = r->feeds; f; f = f->next)
+	for (struct feed *f = r->feeds; f; f = f->next) {
+		struct stream *added, **last = &fresh;
+
 		for (struct stream *s = f->streams; s; s = s->next)
-			if (s->paused && !f->all && now - s->used_ms > IDLE_MS &&
-			    !calls_wanted(r->m->calls, content_id(f->content), s->pos, UINT64_MAX))
-				drop_stream_locked(r, s);
+			if (is_idle_locked(f, s, now))
+				stream_drop_locked(r, s);
+		added = pace_locked(f);
+		while (*last)
+			last = &(*last)->send_next;
+		*last = added;
+	}
 	pthread_mutex_unlock(&r->lock);
+	stream_send(fresh);
 }

@@ -4,16 +4,23 @@
 
 /*
  * Brings the bytes readers wait for. For each clean content that is open there is a *feed*, which
- * knows where on the server the bytes are, and holds the streams that fill it:
+ * knows where on the server the bytes are, and holds the streams that fill it (window.h decides):
  *
- *	small     size <= READER_WHOLE_BYTES: one stream for all that is missing
+ *	small     a file of at most WINDOW_WHOLE_BYTES: one stream for all that is missing
  *	random    a read away from every stream: one bounded range, the blocks that were asked for
- *	forward   a read where an earlier range ended: one open-ended stream, which runs ahead of its reader by a window that doubles from
- *	          READER_WINDOW_MIN to READER_WINDOW_MAX and is paused there, resumed when the reader follows, dropped when he does not
+ *	forward   a read where a reader goes on: one open-ended stream, which runs ahead of its reader by a window that doubles from
+ *	          WINDOW_MIN_BYTES to WINDOW_MAX_BYTES and is paused there, resumed when the reader follows, dropped when he does not
+ *	lanes     where that is slower than its reader: up to WINDOW_LANES_MAX bounded ranges in a row, side by side
+ *	whole     a server without Range: whatever is asked for, all comes from the start. There is one such stream, and every read
+ *	          waits for it
  *
  * Bytes go to the content store on the transfer thread; parked calls whose bytes are all there run
- * on the pool. The same range is never asked for twice at once: a read inside what a stream is
- * going to bring waits for that stream.
+ * on the pool. No byte is asked for twice at once: a read inside what a stream is going to bring
+ * waits for that stream, and a stream that comes upon what another brings, or upon much that is
+ * there, ends. (An open-ended one has asked for that already, but is hung up on.)
+ *
+ * Memory: a stream keeps no bytes here but what the engine reads at a time (512 KiB). A paused one
+ * leaves what was sent to the socket's buffer in the kernel; all else is in the store's files.
  *
  * Lock: reader->lock, after tree->lock, before the content's own. Not held over calls of the remote
  * that may call back.
@@ -25,10 +32,6 @@
 
 #include "calls.h"
 #include "tree.h"
-
-#define READER_WHOLE_BYTES (4u << 20)
-#define READER_WINDOW_MIN  (256u << 10)
-#define READER_WINDOW_MAX  (64u << 20)
 
 struct reader;
 
@@ -52,6 +55,12 @@ bool reader_park(struct reader *r, struct call *call, struct content *clean, uin
 		 uint64_t end, int *ret_error);
 
 /*
+ * [off, end) of @clean was read: what runs ahead of this reader goes on, and where he is next tells
+ * whether he goes forward. @clean may have no feed; then nobody needs to know.
+ */
+void reader_follow(struct reader *r, struct content *clean, uint64_t off, uint64_t end);
+
+/*
  * A call gave up on [off, end) of @clean: others who ask again in the same moment hear it at once.
  */
 void reader_failed(struct reader *r, struct content *clean, int error, uint64_t off, uint64_t end);
@@ -63,7 +72,7 @@ void reader_failed(struct reader *r, struct content *clean, int error, uint64_t 
 void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void *ctx, int error),
 		      void *ctx);
 
-/* Once a second: drop streams that nobody follows. */
+/* Once a second: drop streams that nobody follows, put others beside those that are too slow. */
 void reader_tick(struct reader *r);
 
 #endif

@@ -303,6 +303,11 @@ bool node_key(const struct node *n, char key[static NODE_KEY_MAX]);
 struct content *node_content(struct tree *t, const struct node *n);
 /* The same content is not needed any more. */
 void node_drop_content_locked(struct tree *t, struct node *n);
+/*
+ * The server's bytes are others now: show them, and let handles opened before be stale. The old
+ * ones were dropped.
+ */
+void tree_follow_content_locked(struct tree *t, struct node *n);
 
 /* Whether a program has written something that no close has committed yet. */
 bool node_being_written(const struct node *n);

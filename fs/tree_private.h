@@ -14,8 +14,6 @@ void tree_forget_tombstones(struct tree *t);
 
 /* A node for a file that a listing shows for the first time. Takes over @k. 0, -ENOMEM. */
 int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct known *k);
-/* The server's bytes are others now: show them. The old ones were dropped. */
-void tree_follow_content_locked(struct tree *t, struct node *n);
 void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_ns);
 /* The name to show for @k in @dir: encoded, and with the id where it is taken. NAMES_MAX + 1 bytes. */
 void tree_shown_for_locked(struct tree *t, struct node *dir, const struct node *self,

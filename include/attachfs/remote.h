@@ -186,8 +186,9 @@ struct remote_fetch_sink {
 	/*
 	 * Once before the first byte: the size of the whole content (-1 = the server does not say)
 	 * and where the bytes that follow begin: the offset asked for, or 0 when the server has no
-	 * Range (the stream then still ends where it was asked to). Not called when nothing but an
-	 * error came. Return false to end with -ECANCELED.
+	 * Range. Such a stream goes on to the end of the content, whatever was asked for: to ask
+	 * for another part would bring all of it again. Not called when nothing but an error came.
+	 * Return false to end with -ECANCELED.
 	 */
 	bool (*begin)(void *ctx, int64_t total, uint64_t offset);
 	/* May call remote_ops.fetch_pause. False ends the fetch with -ECANCELED. */

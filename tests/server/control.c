@@ -296,9 +296,19 @@ static void post_change(struct request *rq, struct response *rs)
 		fail(rs, 400, error);
 }
 
+static uint64_t number_of(const struct request *rq, const char *name, uint64_t otherwise)
+{
+	struct str text = request_query(rq, name);
+	uint64_t value = text.ptr ? strtoull(text.ptr, NULL, 10) : otherwise;
+
+	free(text.ptr);
+	return value;
+}
+
 static void get_blob(struct request *rq, struct response *rs)
 {
 	const struct attachment *a;
+	uint64_t size;
 
 	pthread_mutex_lock(&rq->emu->lock);
 	a = store_attachment(rq->emu->store, strtoll(rq->path + strlen("/blob/"), NULL, 10));
@@ -309,7 +319,11 @@ static void get_blob(struct request *rq, struct response *rs)
 		fail(rs, 404, xstrdup("no such attachment, or its bytes are gone"));
 		return;
 	}
-	rs->len = blob_size(rs->blob);
+	size = blob_size(rs->blob);
+	rs->off = number_of(rq, "off", 0);
+	rs->off = rs->off < size ? rs->off : size;
+	rs->len = number_of(rq, "len", size);
+	rs->len = rs->len < size - rs->off ? rs->len : size - rs->off;
 	response_header(rs, "Content-Type", "application/octet-stream");
 }
 

@@ -48,6 +48,9 @@ static const char *unknown_key(const json_t *rule)
 		"ignore_range",
 		"bytes_per_second",
 		"truncate_declared",
+		"append",
+		"shift_range",
+		"chunked",
 		"struck",
 	};
 	const char *key;
@@ -114,6 +117,9 @@ static struct fault *fault_new(const json_t *rule)
 	fault->cut_upload_after = number(rule, "cut_upload_after", -1);
 	fault->bytes_per_second = number(rule, "bytes_per_second", -1);
 	fault->truncate_declared = number(rule, "truncate_declared", -1);
+	fault->append = number(rule, "append", 0);
+	fault->shift_range = number(rule, "shift_range", 0);
+	fault->chunked = flag(rule, "chunked") || fault->append > 0;
 	fault->hang = flag(rule, "hang");
 	fault->reset = flag(rule, "reset");
 	fault->drop_reply = flag(rule, "drop_reply");

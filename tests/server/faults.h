@@ -38,6 +38,9 @@ struct fault {
 	int64_t cut_upload_after;
 	int64_t bytes_per_second;
 	int64_t truncate_declared;
+	int64_t append;	     /* bytes after the end; chunked, as they are not declared */
+	int64_t shift_range; /* a 206 begins so many bytes later than asked for */
+	bool chunked;	     /* no Content-Length */
 	bool hang;
 	bool reset;
 	bool drop_reply;

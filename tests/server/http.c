@@ -168,13 +168,20 @@ static enum MHD_Result request_receive(struct request *rq, const char *data, siz
 	return cut ? MHD_NO : MHD_YES;
 }
 
+static void headers_from_rule(struct request *rq)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach(rq->fault->headers, name, value) if (json_is_string(value))
+		response_header(&rq->response, name, "%s", json_string_value(value));
+}
+
 static void answer_from_rule(struct request *rq)
 {
 	const struct fault *fault = rq->fault;
 	const json_t *body = json_object_get(fault->rule, "body");
 	struct response *rs = &rq->response;
-	const char *name;
-	json_t *value;
 
 	rs->status = (int)fault->status;
 	if (json_is_string(body))
@@ -184,8 +191,7 @@ static void answer_from_rule(struct request *rq)
 	if (rs->body.len || fault->content_type)
 		response_header(rs, "Content-Type", "%s",
 				fault->content_type ? fault->content_type : "application/json");
-	json_object_foreach(fault->headers, name, value) if (json_is_string(value))
-		response_header(rs, name, "%s", json_string_value(value));
+	headers_from_rule(rq);
 }
 
 static void answer(struct request *rq)
@@ -216,6 +222,8 @@ static void answer(struct request *rq)
 		response_free(&rq->response);
 		rq->response = (struct response){0};
 		answer_from_rule(rq);
+	} else if (rq->fault) {
+		headers_from_rule(rq);
 	}
 }
 

@@ -118,6 +118,15 @@ static enum range_verdict wanted_range(const struct request *rq, const struct ra
 	return parse_range(header, size, ret_first, ret_last);
 }
 
+/* A server that answers another range than it was asked for, and says so. */
+static void shift(const struct request *rq, uint64_t size, uint64_t *first, uint64_t *last)
+{
+	uint64_t by = rq->fault ? (uint64_t)rq->fault->shift_range : 0;
+
+	*first = *first + by < size ? *first + by : size - 1;
+	*last = *last + by < size ? *last + by : size - 1;
+}
+
 void range_serve(struct request *rq, struct response *rs, struct blob *blob,
 		 const struct range_options *o)
 {
@@ -132,6 +141,7 @@ void range_serve(struct request *rq, struct response *rs, struct blob *blob,
 		rs->status = 416;
 		response_header(rs, "Content-Range", "bytes */%" PRIu64, size);
 	} else if (verdict == RANGE_ONE) {
+		shift(rq, size, &first, &last);
 		rs->status = 206;
 		response_header(rs, "Content-Range", "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64,
 				first, last, size);

@@ -24,8 +24,9 @@ struct stream {
 	struct blob *blob; /* or data */
 	char *data;
 	uint64_t off;
-	uint64_t limit; /* bytes to send before ending or being cut */
-	bool cut;
+	uint64_t len;	/* of the body */
+	uint64_t limit; /* bytes to send before ending or being cut: beyond the body, zeros */
+	bool cut;	/* at the limit; else it ends there as if that were all */
 	int64_t bytes_per_second; /* 0: as fast as possible */
 	int64_t begun_us;
 };
@@ -98,7 +99,12 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 		if (max > (uint64_t)due)
 			max = (size_t)due;
 	}
-	if (st->blob) {
+	if (pos < st->len && max > st->len - pos)
+		max = (size_t)(st->len - pos);
+	if (pos >= st->len) {
+		memset(buf, 0, max);
+		n = (ssize_t)max;
+	} else if (st->blob) {
 		n = blob_read(st->blob, st->off + pos, buf, max);
 	} else {
 		memcpy(buf, st->data + pos, max);
@@ -122,18 +128,24 @@ static void stream_free(void *cls)
 
 static void shape(struct stream *st, const struct fault *fault, uint64_t len)
 {
-	st->limit = len;
+	st->len = st->limit = len;
 	if (!fault)
 		return;
+	st->limit += (uint64_t)fault->append;
 	if (fault->truncate_declared > 0)
 		st->limit -= (uint64_t)fault->truncate_declared < len
 				     ? (uint64_t)fault->truncate_declared
 				     : len;
 	if (fault->cut_after >= 0 && (uint64_t)fault->cut_after < st->limit)
 		st->limit = (uint64_t)fault->cut_after;
-	st->cut = st->limit < len;
+	st->cut = st->limit < len && !(fault->chunked && fault->cut_after < 0);
 	if (fault->bytes_per_second > 0)
 		st->bytes_per_second = fault->bytes_per_second;
+}
+
+static bool is_chunked(const struct request *rq)
+{
+	return rq->response.chunked || (rq->fault && rq->fault->chunked);
 }
 
 static struct MHD_Response *in_pieces(struct request *rq)
@@ -152,7 +164,7 @@ static struct MHD_Response *in_pieces(struct request *rq)
 	}
 	shape(st, rq->fault, len);
 	st->begun_us = clock_steady_us();
-	return MHD_create_response_from_callback(rs->chunked ? MHD_SIZE_UNKNOWN : len,
+	return MHD_create_response_from_callback(is_chunked(rq) ? MHD_SIZE_UNKNOWN : len,
 						 piece ? piece : 1, stream_read, st, stream_free);
 }
 
@@ -179,7 +191,7 @@ static struct MHD_Response *whole(struct request *rq)
 static bool is_shaped(const struct fault *fault)
 {
 	return fault && (fault->cut_after >= 0 || fault->truncate_declared > 0 ||
-			 fault->bytes_per_second > 0);
+			 fault->bytes_per_second > 0 || fault->chunked);
 }
 
 struct MHD_Response *stream_response(struct request *rq)

@@ -69,11 +69,14 @@ static void on_done(void *ctx, int error)
 	t->dones++;
 }
 
+static int64_t listed_size = -1;
+
 static int begin(struct rig *rig, const struct fetch_source *source, struct taker *t, uint64_t off,
 		 uint64_t len, uint64_t *ret_id)
 {
 	char url[96];
-	struct remote_file file = {.id = (char *)"7", .version = (char *)"v1", .url = url};
+	struct remote_file file = {
+		.id = (char *)"7", .version = (char *)"v1", .url = url, .size = listed_size};
 	struct remote_fetch_sink sink = {on_begin, on_data, on_done, t};
 
 	snprintf(url, sizeof(url), "%s/file", rig->origin);
@@ -382,7 +385,7 @@ static void test_a_server_without_ranges_gives_the_whole(void **state)
 	run(&rig, &plain, &t, 1000, 2000);
 	assert_int_equal(t.error, 0);
 	assert_int_equal(t.offset, 0);
-	assert_int_equal(t.bytes, 3000);
+	assert_int_equal(t.bytes, SIZE); /* not a part of it, and the rest another time */
 	run(&rig, &plain, &t, 0, 0);
 	assert_whole(&t);
 	rig_stop(&rig);
@@ -404,6 +407,118 @@ static void test_an_end_nobody_announced_is_the_end(void **state)
 	assert_int_equal(t.error, 0);
 	assert_int_equal(t.bytes, SIZE);
 	assert_int_equal(rig.requests, 2);
+	rig_stop(&rig);
+}
+
+static _Atomic unsigned ranges_asked;
+
+static void serve_counted(struct rig *rig, const char *request, struct rig_reply *reply)
+{
+	if (strcasestr(request, "\r\nRange:"))
+		ranges_asked++;
+	serve_old(rig, request, reply);
+}
+
+static void test_a_server_without_ranges_is_asked_for_none_again(void **state)
+{
+	struct taker t;
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig, serve_counted, false);
+	ranges_asked = 0;
+	run(&rig, &plain, &t, 0, 0);
+	assert_whole(&t);
+	run(&rig, &plain, &t, 1000, 2000); /* all of it was no proof: this is */
+	assert_int_equal(ranges_asked, 2);
+	run(&rig, &plain, &t, 5000, 1);
+	assert_whole(&t);
+	assert_int_equal(t.offset, 0);
+	assert_int_equal(ranges_asked, 2);
+	rig_stop(&rig);
+}
+
+static void test_a_body_without_length_is_only_as_long_as_was_listed(void **state)
+{
+	struct taker t;
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig, serve_old, false);
+	rig.step = 1;
+	listed_size = SIZE;
+	run(&rig, &plain, &t, 0, 0);
+	assert_int_equal(t.error, 0);
+	assert_int_equal(t.bytes, SIZE);
+	listed_size = SIZE - 10;
+	run(&rig, &plain, &t, 0, 0);
+	assert_int_equal(t.error, -ESTALE);
+	assert_true(t.bytes < SIZE - 10); /* nobody takes it for whole */
+	listed_size = SIZE + 10;
+	run(&rig, &plain, &t, 0, 0);
+	assert_true(t.error < 0);
+	assert_int_equal(t.bytes, SIZE);
+	listed_size = -1;
+	rig_stop(&rig);
+}
+
+/* Two lengths that do not agree, or none and more bytes than there should be. */
+static void serve_too_much(struct rig *rig, const char *request, struct rig_reply *reply)
+{
+	(void)request;
+	if (rig->step == 0)
+		rig_reply(reply,
+			  "HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-999/%u\r\n"
+			  "Content-Length: %u\r\n\r\n",
+			  SIZE, SIZE);
+	else
+		rig_reply(reply, "HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-999/%u\r\n\r\n",
+			  SIZE);
+	rig_append(reply, content, SIZE);
+}
+
+static void test_more_bytes_than_the_range_are_refused(void **state)
+{
+	struct taker t;
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig, serve_too_much, false);
+	run(&rig, &plain, &t, 0, 1000);
+	assert_int_equal(t.error, -EIO);
+	assert_int_equal(t.begins, 0);
+	rig.step = 1;
+	run(&rig, &plain, &t, 0, 1000);
+	assert_int_equal(t.error, -EIO);
+	assert_true(t.bytes < 1000);
+	rig_stop(&rig);
+}
+
+static void serve_tagged(struct rig *rig, const char *request, struct rig_reply *reply)
+{
+	(void)request;
+	rig_reply(reply,
+		  "HTTP/1.1 206 Partial\r\nETag: \"e%u\"\r\nContent-Range: bytes 0-99/%u\r\n"
+		  "Content-Length: 100\r\n\r\n",
+		  (unsigned)rig->step, SIZE);
+	rig_append(reply, content, 100);
+}
+
+static void test_streams_of_one_version_have_one_tag(void **state)
+{
+	struct taker t;
+	struct rig rig;
+
+	(void)state;
+	rig_start(&rig, serve_tagged, false);
+	for (int i = 0; i < 2; i++) {
+		run(&rig, &plain, &t, 0, 100);
+		assert_int_equal(t.error, 0);
+	}
+	rig.step = 1;
+	run(&rig, &plain, &t, 0, 100);
+	assert_int_equal(t.error, -ESTALE);
+	assert_int_equal(t.begins, 0);
 	rig_stop(&rig);
 }
 
@@ -493,7 +608,8 @@ static void test_a_size_is_found_by_one_byte(void **state)
 	before = rig.remote.ops;
 	rig.remote.ops = &ops;
 	snprintf(url, sizeof(url), "%s/file", rig.origin);
-	struct remote_file file = {.id = (char *)"7", .version = (char *)"v1", .url = url};
+	struct remote_file file = {
+		.id = (char *)"7", .version = (char *)"v1", .url = url, .size = listed_size};
 	assert_int_equal(
 		fetch_probe_size(&rig.remote, TRANSFER_INTERACTIVE, &file, "c", 0, on_size, &t), 0);
 	rig_await(&t.dones, 1);
@@ -548,7 +664,8 @@ static void test_cancelling_while_logging_in(void **state)
 static void test_a_fetch_does_not_wait_for_a_login_longer_than_its_deadline(void **state)
 {
 	char url[96];
-	struct remote_file file = {.id = (char *)"7", .version = (char *)"v1", .url = url};
+	struct remote_file file = {
+		.id = (char *)"7", .version = (char *)"v1", .url = url, .size = listed_size};
 	struct taker t = {0};
 	struct remote_fetch_sink sink = {on_begin, on_data, on_done, &t};
 	struct rig rig;
@@ -766,6 +883,10 @@ int main(void)
 		cmocka_unit_test(test_a_login_page_instead_of_bytes_is_a_401),
 		cmocka_unit_test(test_a_server_without_ranges_gives_the_whole),
 		cmocka_unit_test(test_an_end_nobody_announced_is_the_end),
+		cmocka_unit_test(test_a_server_without_ranges_is_asked_for_none_again),
+		cmocka_unit_test(test_a_body_without_length_is_only_as_long_as_was_listed),
+		cmocka_unit_test(test_more_bytes_than_the_range_are_refused),
+		cmocka_unit_test(test_streams_of_one_version_have_one_tag),
 		cmocka_unit_test(test_an_expired_link_is_renewed_once),
 		cmocka_unit_test(test_a_size_is_found_by_one_byte),
 		cmocka_unit_test(test_cancelling_while_logging_in),

@@ -387,29 +387,6 @@ static void test_a_set_holds_what_was_put_into_it(void **state)
 	servicemax_uuids_clear(&set);
 }
 
-static void test_parts_of_a_version_are_under_one_tag(void **state)
-{
-	struct servicemax_tags *tags = calloc(1, sizeof(*tags));
-
-	(void)state;
-	assert_non_null(tags);
-	assert_true(servicemax_tags_agree(tags, F1, V1, "\"a\""));
-	assert_true(servicemax_tags_agree(tags, F1, V1, "\"a\""));
-	assert_true(servicemax_tags_agree(tags, F1, V2, "\"b\""));
-	assert_false(servicemax_tags_agree(tags, F1, V1, "\"b\""));
-	assert_true(servicemax_tags_agree(tags, F1, V1, ""));
-	assert_true(servicemax_tags_agree(tags, F1, V1, "W/\"c\""));
-	/* Tags that mean nothing make no file unreadable for long. */
-	char etag[16];
-	bool agree = false;
-	for (int i = 0; i < 10; i++) {
-		snprintf(etag, sizeof(etag), "\"%d\"", i);
-		agree = servicemax_tags_agree(tags, F2, V1, etag);
-	}
-	assert_true(agree);
-	free(tags);
-}
-
 static void test_objects_are_named_by_identifiers(void **state)
 {
 	char name[SERVICEMAX_OBJECT_MAX + 2];
@@ -1945,7 +1922,6 @@ int main(void)
 		cmocka_unit_test(test_forms_and_names_are_escaped),
 		cmocka_unit_test(test_a_csrf_token_is_found_in_many_scripts),
 		cmocka_unit_test(test_a_set_holds_what_was_put_into_it),
-		cmocka_unit_test(test_parts_of_a_version_are_under_one_tag),
 		cmocka_unit_test(test_objects_are_named_by_identifiers),
 		cmocka_unit_test(test_pages_are_read_to_their_end),
 		cmocka_unit_test(test_records_deleted_between_pages_make_none_be_skipped),

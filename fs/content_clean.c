@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Clean contents: filled from the network in any order, complete with the last byte, then hashed
- * and written down. The row put with the first byte only says whose the file is, so that a download
- * cut short by a kill is deleted at the next start and not taken for something unknown.
+ * and written down. The row put with the first byte only says whose the file is, so that what a kill
+ * leaves of it is not taken for something unknown; now and then the keeper puts one that tells what
+ * has come.
  */
 #include "content_private.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
+
 #include "crashpoint.h"
+
+#define SAVE_MS 2000
 
 /* Every byte is there: the ranges have nothing more to say. */
 static void complete_if_full_locked(struct content *c)
@@ -43,6 +49,22 @@ int content_set_size(struct content *c, uint64_t size)
 	return r;
 }
 
+/* A long download shall not be lost as a whole when the daemon is killed. */
+static void save_in_time_locked(struct content *c)
+{
+	struct content_live *live = c->live;
+	int64_t now = clock_mono_ms();
+
+	if (live->saved_ms == 0)
+		live->saved_ms = now;
+	if (c->complete || now - live->saved_ms < SAVE_MS || live->unsaved < CONTENT_BLOCK_BYTES)
+		return;
+	live->saved_ms = now;
+	pthread_mutex_lock(&c->store->lock);
+	content_keep_store_locked(c);
+	pthread_mutex_unlock(&c->store->lock);
+}
+
 /* @reserved bytes were reserved for [off, off+len), which is in the file now. */
 static int present_locked(struct content *c, uint64_t off, size_t len, uint64_t *reserved)
 {
@@ -57,7 +79,9 @@ static int present_locked(struct content *c, uint64_t off, size_t len, uint64_t 
 		return r;
 	c->charged += present->bytes - before;
 	*reserved -= present->bytes - before;
+	c->live->unsaved += present->bytes - before;
 	complete_if_full_locked(c);
+	save_in_time_locked(c);
 	return 0;
 }
 
@@ -73,25 +97,12 @@ static void claim_file_locked(struct content *c)
 		content_put_row_locked(c, NULL);
 }
 
-int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
+/* Into the file. @reserved: how many of them are new. */
+static int keep_bytes(struct content *c, uint64_t off, const void *data, size_t len,
+		      uint64_t reserved)
 {
-	uint64_t reserved;
-	int fd, r;
+	int fd, r = content_reserve(c->store, reserved, false);
 
-	if (len == 0)
-		return 0;
-	if (off > INT64_MAX - CONTENT_BLOCK_BYTES || len > INT64_MAX - CONTENT_BLOCK_BYTES - off)
-		return -EFBIG;
-	content_lock(c);
-	if (c->complete || c->dirty || (c->size >= 0 && off + len > (uint64_t)c->size)) {
-		r = c->complete && !c->dirty && off + len <= (uint64_t)c->size ? 0 : -EINVAL;
-		content_unlock(c);
-		return r;
-	}
-	reserved = len - ranges_overlap(&c->live->present, off, off + len);
-	content_unlock(c);
-
-	r = content_reserve(c->store, reserved, false);
 	if (r < 0)
 		return r;
 	content_lock(c);
@@ -110,10 +121,45 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 	return r;
 }
 
+/* Past the file, to those who wait for it now. */
+static int pass_bytes(struct content *c, uint64_t off, const void *data, size_t len, int why)
+{
+	int r;
+
+	if (why != -ENOSPC && why != -EDQUOT)
+		log_errno(why, "cache: '%s' cannot be kept, only be passed on", c->key);
+	content_lock(c);
+	r = content_pass_locked(c, off, data, len);
+	content_unlock(c);
+	return r < 0 ? r : 1;
+}
+
+int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
+{
+	uint64_t reserved;
+	int r;
+
+	if (len == 0)
+		return 0;
+	if (off > INT64_MAX - CONTENT_BLOCK_BYTES || len > INT64_MAX - CONTENT_BLOCK_BYTES - off)
+		return -EFBIG;
+	content_lock(c);
+	if (c->complete || c->dirty || (c->size >= 0 && off + len > (uint64_t)c->size)) {
+		r = c->complete && !c->dirty && off + len <= (uint64_t)c->size ? 0 : -EINVAL;
+		content_unlock(c);
+		return r;
+	}
+	reserved = len - ranges_overlap(&c->live->present, off, off + len);
+	content_unlock(c);
+	r = keep_bytes(c, off, data, len, reserved);
+	return r < 0 && r != -ENOMEM ? pass_bytes(c, off, data, len, r) : r;
+}
+
 /* Hash and put the row; busy. Called without the lock, which is why the file must not change: it is
  * complete. */
 static int hash_and_put(struct content *c, int fd, uint64_t size)
 {
+	uint32_t look = fd >= 0 ? content_look_at(fd) : 0;
 	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
@@ -126,7 +172,12 @@ static int hash_and_put(struct content *c, int fd, uint64_t size)
 	for (size_t i = 0; i < sizeof hash; i++)
 		c->hash[i] = hash[i];
 	c->has_hash = true;
+	content_trust_locked(c, look);
+	c->live->unsaved = 0;
 	r = content_put_row_locked(c, &hashes);
+	pthread_mutex_lock(&c->store->lock);
+	content_insert_hash_store_locked(c);
+	pthread_mutex_unlock(&c->store->lock);
 	content_unlock(c);
 	crash_point("fill.complete");
 	free(blocks);
@@ -141,6 +192,8 @@ static int begin_finish_locked(struct content *c, int *ret_fd)
 	*ret_fd = -1;
 	if (!c->complete || c->dirty)
 		return -EINVAL;
+	if (c->live->doubted.count > 0)
+		return -EAGAIN; /* touched since it was checked */
 	if (c->size == 0)
 		return 0;
 	fd = content_fd_locked(c, false);
@@ -155,6 +208,10 @@ int content_finish(struct content *c)
 	uint64_t size;
 	int fd, r;
 
+	/* a part of it may be from before the start */
+	r = content_check(c, 0, UINT64_MAX, NULL);
+	if (r != 0)
+		return r < 0 ? r : -EAGAIN;
 	content_lock(c);
 	content_begin_busy_locked(c);
 	size = (uint64_t)c->size;

@@ -156,6 +156,7 @@ static size_t evict_store_locked(struct content_store *s, uint64_t need,
 
 		if (!d)
 			break;
+		content_pass_charge_store_locked(c);
 		*d = (struct content_doomed){
 			.next = *ret_list, .file = c->file, .charged = c->charged};
 		*ret_list = d;
@@ -163,6 +164,7 @@ static size_t evict_store_locked(struct content_store *s, uint64_t need,
 		got += c->charged;
 		content_lru_remove_store_locked(c);
 		content_remove_key_store_locked(c);
+		content_remove_hash_store_locked(c);
 		content_remove_store_locked(c);
 		if (c->has_row)
 			ledger_drop_content(s->ledger, c->id);

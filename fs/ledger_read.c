@@ -8,6 +8,7 @@
 #include "ledger_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +81,31 @@ int ledger_each_content(struct ledger *l, int (*each)(void *ctx, const struct le
 	struct content_walk w = {each, ctx};
 
 	return walk(l, TABLE_CONTENT, "ORDER BY id", each_content, &w);
+}
+
+struct one_content {
+	struct content_walk w;
+	bool found;
+};
+
+static int one_content(struct ledger *l, const union ledger_image *image, void *ctx)
+{
+	struct one_content *one = ctx;
+
+	one->found = true;
+	return each_content(l, image, &one->w);
+}
+
+int ledger_one_content(struct ledger *l, uint64_t id,
+		       int (*each)(void *ctx, const struct ledger_content *c), void *ctx)
+{
+	struct one_content one = {.w = {each, ctx}};
+	char rest[48];
+	int r;
+
+	snprintf(rest, sizeof rest, "WHERE id=%lld", (long long)id);
+	r = walk(l, TABLE_CONTENT, rest, one_content, &one);
+	return r == 0 && !one.found ? -ENOENT : r;
 }
 
 struct xattr_walk {

@@ -275,6 +275,23 @@ static void start_finish_locked(struct reader *r, struct feed *f)
 		f->opens--;
 }
 
+/*
+ * What it brings cannot be kept but for a moment: it must not run far ahead of its readers. One that
+ * a server without Range began too early runs on until it gets to them.
+ */
+static void hold_back_locked(struct reader *r, struct stream *s)
+{
+	uint64_t id = content_id(s->feed->content);
+
+	if (s->limit != UINT64_MAX && s->window > CONTENT_PASSING_AHEAD) {
+		s->limit -= s->window - CONTENT_PASSING_AHEAD;
+		s->window = CONTENT_PASSING_AHEAD;
+	} else if (s->limit == UINT64_MAX && s->end == UINT64_MAX &&
+		   !calls_wanted(r->m->calls, id, s->pos, UINT64_MAX)) {
+		s->limit = s->pos + CONTENT_PASSING_AHEAD;
+	}
+}
+
 static bool on_data(void *ctx, const void *data, size_t len)
 {
 	struct stream *s = ctx;
@@ -282,8 +299,12 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	struct reader *r = f->reader;
 	uint64_t from;
 	int error = content_fill(f->content, s->pos, data, len);
+	bool passing = error > 0;
 
 	pthread_mutex_lock(&r->lock);
+	/* an upload needs it in the file */
+	if (passing)
+		error = f->all ? -ENOSPC : 0;
 	if (error) {
 		s->refused = error;
 		pthread_mutex_unlock(&r->lock);
@@ -292,6 +313,8 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	}
 	s->pos += len;
 	from = s->start;
+	if (passing)
+		hold_back_locked(r, s);
 	if (s->pos >= s->limit && !s->paused) {
 		s->paused = true;
 		if (!s->sending)

@@ -66,7 +66,7 @@ static struct content *bottom_locked(struct sync *s, struct node *n)
 	while (c && !clean && !content_map(c, off, UINT64_MAX / 2 - off, &extent) &&
 	       extent.where != CONTENT_END) {
 		if (extent.where == CONTENT_MISSING)
-			clean = content_ref(extent.clean);
+			clean = content_ref(extent.owner);
 		off += extent.len;
 	}
 	content_unref(c);

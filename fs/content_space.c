@@ -215,6 +215,7 @@ static bool wait_freed_store_locked(struct content_store *s)
 int content_reserve(struct content_store *s, uint64_t bytes, bool dirty)
 {
 	uint64_t need = 0, rounds;
+	bool asked = false;
 	int tries = 0, r = 0;
 
 	if (bytes == 0)
@@ -225,6 +226,12 @@ int content_reserve(struct content_store *s, uint64_t bytes, bool dirty)
 		if (bytes > s->limit_bytes) {
 			r = -ENOSPC;
 			break;
+		}
+		/* what was asked a moment ago may be better by now */
+		if (!asked) {
+			asked = true;
+			s->statvfs_ms = 0;
+			continue;
 		}
 		if (evict_some_store_locked(s, need))
 			continue;

@@ -127,6 +127,7 @@ static int open_up_locked(struct content *c)
 		return r;
 	pthread_mutex_lock(&c->store->lock);
 	content_remove_hash_store_locked(c);
+	c->live->had_hash = c->has_hash;
 	c->has_hash = false;
 	c->complete = false;
 	pthread_mutex_unlock(&c->store->lock);
@@ -144,8 +145,7 @@ static void give_back_locked(struct content *c)
 	c->charged = present;
 }
 
-/* Nothing of it is there, and its name is free for a new file. */
-static int lose_all_locked(struct content *c)
+int content_lose_all_locked(struct content *c)
 {
 	struct content_live *live = c->live;
 	int r = content_retire_room_locked(c, 1);
@@ -158,6 +158,7 @@ static int lose_all_locked(struct content *c)
 	r = open_up_locked(c);
 	if (r < 0)
 		return r;
+	live->had_hash = false;
 	ranges_clear(&live->present);
 	content_trust_locked(c, 0);
 	give_back_locked(c);
@@ -197,7 +198,7 @@ static int lose_clean_locked(struct content *c, uint64_t first, uint64_t end, co
 	int r;
 
 	tell_locked(c, name, what);
-	r = alone ? lose_part_locked(c, first, end) : lose_all_locked(c);
+	r = alone ? lose_part_locked(c, first, end) : content_lose_all_locked(c);
 	return r < 0 ? r : 1;
 }
 

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
@@ -155,6 +156,36 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 	return r < 0 && r != -ENOMEM ? pass_bytes(c, off, data, len, r) : r;
 }
 
+/*
+ * What was bad has been fetched again, and now it is not what it was: the server has other bytes under
+ * the same version, and this is some of both.
+ */
+static bool is_mix_locked(const struct content *c, const uint8_t hash[LEDGER_HASH_BYTES])
+{
+	if (!c->live->had_hash || memcmp(c->hash, hash, LEDGER_HASH_BYTES) == 0)
+		return false;
+	log_warning("cache: '%s': the server has changed it without saying so: all of it is "
+		    "fetched again",
+		    c->key);
+	return true;
+}
+
+static int put_hashed_locked(struct content *c, const uint8_t hash[LEDGER_HASH_BYTES],
+			     const struct content_hashes *hashes, uint32_t look)
+{
+	int r;
+
+	memcpy(c->hash, hash, sizeof c->hash);
+	c->has_hash = true;
+	content_trust_locked(c, look);
+	c->live->unsaved = 0;
+	r = content_put_row_locked(c, hashes);
+	pthread_mutex_lock(&c->store->lock);
+	content_insert_hash_store_locked(c);
+	pthread_mutex_unlock(&c->store->lock);
+	return r;
+}
+
 /* Hash and put the row; busy. Called without the lock, which is why the file must not change: it is
  * complete. */
 static int hash_and_put(struct content *c, int fd, uint64_t size)
@@ -169,15 +200,10 @@ static int hash_and_put(struct content *c, int fd, uint64_t size)
 		return r;
 	hashes.blocks = blocks;
 	content_lock(c);
-	for (size_t i = 0; i < sizeof hash; i++)
-		c->hash[i] = hash[i];
-	c->has_hash = true;
-	content_trust_locked(c, look);
-	c->live->unsaved = 0;
-	r = content_put_row_locked(c, &hashes);
-	pthread_mutex_lock(&c->store->lock);
-	content_insert_hash_store_locked(c);
-	pthread_mutex_unlock(&c->store->lock);
+	if (is_mix_locked(c, hash))
+		r = content_lose_all_locked(c) < 0 ? -ENOMEM : -EAGAIN;
+	else
+		r = put_hashed_locked(c, hash, &hashes, look);
 	content_unlock(c);
 	crash_point("fill.complete");
 	free(blocks);

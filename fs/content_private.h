@@ -18,6 +18,7 @@
  *	content_space.c    the limit: reserve, evict; deleting files
  *	content_store.c    open, close, the tables by id and key
  *	content_load.c     the start: rows against files
+ *	content_claims.c   after it: what nobody asks for
  *	content_file.c     system calls on the backing files
  *
  * There may be a million contents, nearly all of them complete and unused. So what only a content
@@ -75,6 +76,7 @@ struct content_live {
 	bool hashes_loaded; /* content: and what the row has */
 	uint32_t look;	    /* content: complete: the file's, when `doubted` was last set */
 	bool told;	    /* content: that some of it was bad */
+	bool had_hash;	    /* content: it was complete, c->hash is what it had before some of it was lost */
 	uint64_t unsaved;   /* content: clean: bytes filled since the row was put */
 	int64_t saved_ms;   /* content: when that was, or the first of them came */
 	bool keeping;	    /* store->lock: on the list of the keeper */
@@ -236,6 +238,8 @@ uint32_t content_look_at(int fd);
  * far they must be checked first; -ENOMEM. @fd -1 = there is no file.
  */
 int content_vouch_locked(struct content *c, int fd, uint64_t off, uint64_t *len);
+/* Nothing of the clean one is there any more, and its name is free for a new file. 0 or -ENOMEM. */
+int content_lose_all_locked(struct content *c);
 /* All that is there of it is known to be right: its file looks like @look now. */
 void content_trust_locked(struct content *c, uint32_t look);
 /*

@@ -228,6 +228,28 @@ static void test_a_bad_block_is_lost_and_no_other(void **state)
 	content_unref(c);
 }
 
+static void test_two_versions_are_never_mixed(void **state)
+{
+	struct content *c = clean_with("1/1", bytes, SIZE);
+	uint64_t id = content_id(c);
+
+	(void)state;
+	content_unref(c);
+	close_store();
+	put(id, 2 * B + 77, "bad");
+	open_store();
+	c = content_peek_key(store, "1/1");
+	assert_int_equal(content_check(c, 0, UINT64_MAX, NULL), 1);
+	/* other bytes than last time, although it is the same version */
+	assert_int_equal(content_fill(c, 2 * B, bytes, B), 0);
+	assert_int_equal(content_finish(c), -EAGAIN);
+	assert_int_equal(missing_of(c), SIZE);
+	assert_int_equal(used(), 0);
+	assert_int_equal(content_fill(c, 0, bytes, SIZE), 0);
+	assert_int_equal(content_finish(c), 0);
+	content_unref(c);
+}
+
 static void test_the_tail_of_a_file_that_was_cut_is_lost(void **state)
 {
 	struct content *c = clean_with("1/1", bytes, SIZE);
@@ -680,6 +702,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_a_bad_block_is_lost_and_no_other),
+		TEST(test_two_versions_are_never_mixed),
 		TEST(test_the_tail_of_a_file_that_was_cut_is_lost),
 		TEST(test_a_file_that_is_gone_or_another_is_lost),
 		TEST(test_what_was_only_touched_is_compared_and_kept),

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -372,10 +373,23 @@ static int end_compare_locked(struct content *c, const struct compared *b, bool 
 	return r;
 }
 
+/* One buffer stays for the next, which is cheaper than memory fresh from the kernel each time. */
+static unsigned char *take_buffer(struct content_store *s)
+{
+	unsigned char *buffer = atomic_exchange(&s->spare_block, NULL);
+
+	return buffer ? buffer : malloc(CONTENT_BLOCK_BYTES);
+}
+
+static void leave_buffer(struct content_store *s, unsigned char *buffer)
+{
+	free(atomic_exchange(&s->spare_block, buffer));
+}
+
 /* 0: it was right, or is another's to say; 1: something is missing now; -errno. No lock held. */
 static int compare(struct content *c, uint64_t off, const char *name)
 {
-	unsigned char *buffer = malloc(CONTENT_BLOCK_BYTES);
+	unsigned char *buffer = take_buffer(c->store);
 	struct compared b = {.fd = -1};
 	int r = buffer ? content_load_hashes(c) : -ENOMEM;
 	bool good;
@@ -394,7 +408,8 @@ static int compare(struct content *c, uint64_t off, const char *name)
 			content_unlock(c);
 		}
 	}
-	free(buffer);
+	if (buffer)
+		leave_buffer(c->store, buffer);
 	return r == SETTLED ? 0 : r;
 }
 

@@ -175,6 +175,7 @@ struct content_store {
 
 	struct content_ahead ahead;
 	struct content_keeper keeper;
+	_Atomic(unsigned char *) spare_block; /* a buffer for who compares next, or NULL */
 
 	_Atomic unsigned dirs_made, dirs_synced; /* below objects/ */
 

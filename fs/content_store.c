@@ -453,6 +453,7 @@ static void release(struct content_store *s)
 	free(s->unsynced);
 	free(s->torn);
 	free(s->keeper.ids);
+	free(atomic_load(&s->spare_block));
 	pthread_cond_destroy(&s->keeper.wake);
 	pthread_cond_destroy(&s->reap);
 	pthread_cond_destroy(&s->freed);

@@ -8,7 +8,6 @@
 #include "ledger_private.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,29 +82,41 @@ int ledger_each_content(struct ledger *l, int (*each)(void *ctx, const struct le
 	return walk(l, TABLE_CONTENT, "ORDER BY id", each_content, &w);
 }
 
-struct one_content {
-	struct content_walk w;
-	bool found;
-};
-
-static int one_content(struct ledger *l, const union ledger_image *image, void *ctx)
+/* read_lock held. */
+static int read_one_content(struct ledger *l, uint64_t id, struct content_walk *w)
 {
-	struct one_content *one = ctx;
+	union ledger_image image;
+	int result, r = 0;
 
-	one->found = true;
-	return each_content(l, image, &one->w);
+	if (!l->one_content)
+		r = ledger_select(l->reader, TABLE_CONTENT, "WHERE id=?", &l->one_content);
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(l->one_content, 1, (sqlite3_int64)id);
+	result = sqlite3_step(l->one_content);
+	if (result == SQLITE_ROW) {
+		r = ledger_row_read(TABLE_CONTENT, l->one_content, &image);
+		if (r == 0)
+			r = each_content(l, &image, w);
+	} else {
+		r = result == SQLITE_DONE ? -ENOENT : ledger_errno(l->reader, result);
+	}
+	sqlite3_reset(l->one_content);
+	return r;
 }
 
 int ledger_one_content(struct ledger *l, uint64_t id,
 		       int (*each)(void *ctx, const struct ledger_content *c), void *ctx)
 {
-	struct one_content one = {.w = {each, ctx}};
-	char rest[48];
-	int r;
+	struct content_walk w = {each, ctx};
+	int r = ledger_commit(l);
 
-	snprintf(rest, sizeof rest, "WHERE id=%lld", (long long)id);
-	r = walk(l, TABLE_CONTENT, rest, one_content, &one);
-	return r == 0 && !one.found ? -ENOENT : r;
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&l->read_lock);
+	r = read_one_content(l, id, &w);
+	pthread_mutex_unlock(&l->read_lock);
+	return r;
 }
 
 struct xattr_walk {

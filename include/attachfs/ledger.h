@@ -200,7 +200,7 @@ int ledger_each_node(struct ledger *l, int (*each)(void *ctx, const struct ledge
 		     void *ctx); /* by id */
 int ledger_each_content(struct ledger *l, int (*each)(void *ctx, const struct ledger_content *c),
 			void *ctx);
-/* The one of that id; -ENOENT = no such row. */
+/* The one of that id; -ENOENT = no such row. The callback does not call it in turn. */
 int ledger_one_content(struct ledger *l, uint64_t id,
 		       int (*each)(void *ctx, const struct ledger_content *c), void *ctx);
 int ledger_each_xattr(struct ledger *l,

@@ -2,14 +2,18 @@
 /*
  * A full disk, or a limit that is used up by what is open, pinned or unsent, stops nobody from
  * reading: what cannot be kept stays in memory for those who wait for it, the newest
- * CONTENT_PASSING_BYTES of each content. A reader gets a copy, made under the content's lock, since
+ * CONTENT_PASSING_BYTES of each content, less when there is much of that. A reader gets a copy, made under the content's lock, since
  * the next bytes may push these out.
  */
 #include "content_private.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MUCH_BYTES (64u << 20) /* of all contents together; each may have LEAST_BYTES even so */
+#define LEAST_BYTES (1u << 20)
 
 struct content_passed {
 	struct content_passed *next;
@@ -24,6 +28,7 @@ static void drop_first(struct content_passing *p)
 
 	p->first = first->next;
 	p->bytes -= first->len;
+	atomic_fetch_sub(p->total, first->len);
 	if (!p->first)
 		p->last = &p->first;
 	free(first);
@@ -39,12 +44,15 @@ int content_pass_locked(struct content *c, uint64_t off, const void *data, size_
 {
 	struct content_passing *p = &c->live->passing;
 	struct content_passed *fresh = malloc(sizeof(*fresh) + len);
+	uint64_t most;
 
 	if (!fresh)
 		return -ENOMEM;
 	*fresh = (struct content_passed){.off = off, .len = len};
 	memcpy(fresh->data, data, len);
-	while (p->first && p->bytes + len > CONTENT_PASSING_BYTES)
+	p->total = &c->store->passing;
+	most = atomic_fetch_add(p->total, len) > MUCH_BYTES ? LEAST_BYTES : CONTENT_PASSING_BYTES;
+	while (p->first && p->bytes + len > most)
 		drop_first(p);
 	*(p->first ? p->last : &p->first) = fresh;
 	p->last = &fresh->next;

@@ -53,6 +53,7 @@ struct content_retired {
 struct content_passing {
 	struct content_passed *first, **last; /* by arrival */
 	uint64_t bytes;
+	_Atomic uint64_t *total; /* of all contents of the store; NULL = none yet */
 };
 
 struct content_live {
@@ -175,6 +176,7 @@ struct content_store {
 
 	struct content_ahead ahead;
 	struct content_keeper keeper;
+	_Atomic uint64_t passing; /* bytes in memory that cannot be kept */
 	_Atomic(unsigned char *) spare_block; /* a buffer for who compares next, or NULL */
 
 	_Atomic unsigned dirs_made, dirs_synced; /* below objects/ */

@@ -275,6 +275,17 @@ static void start_finish_locked(struct reader *r, struct feed *f)
 		f->opens--;
 }
 
+static void tell_all(struct all_waiter *w, int error)
+{
+	while (w) {
+		struct all_waiter *next = w->next;
+
+		w->done(w->ctx, error);
+		free(w);
+		w = next;
+	}
+}
+
 /*
  * What it brings cannot be kept but for a moment: it must not run far ahead of its readers. One that
  * a server without Range began too early runs on until it gets to them.
@@ -299,13 +310,10 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	struct reader *r = f->reader;
 	uint64_t from;
 	int error = content_fill(f->content, s->pos, data, len);
-	bool passing = error > 0;
+	struct all_waiter *told = NULL;
 
 	pthread_mutex_lock(&r->lock);
-	/* an upload needs it in the file */
-	if (passing)
-		error = f->all ? -ENOSPC : 0;
-	if (error) {
+	if (error < 0) {
 		s->refused = error;
 		pthread_mutex_unlock(&r->lock);
 		log_errno(error, "cache: cannot keep bytes of '%s'", f->file.name);
@@ -313,8 +321,12 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	}
 	s->pos += len;
 	from = s->start;
-	if (passing)
+	if (error > 0) {
+		/* who wants all of it needs it in the file */
+		told = f->all;
+		f->all = NULL;
 		hold_back_locked(r, s);
+	}
 	if (s->pos >= s->limit && !s->paused) {
 		s->paused = true;
 		if (!s->sending)
@@ -322,6 +334,7 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	}
 	calls_wake_bytes(r->m->calls, content_id(f->content), from, s->pos, 0);
 	pthread_mutex_unlock(&r->lock);
+	tell_all(told, -ENOSPC);
 	return true;
 }
 
@@ -332,17 +345,6 @@ static void unlink_stream_locked(struct feed *f, struct stream *s)
 	while (*slot != s)
 		slot = &(*slot)->next;
 	*slot = s->next;
-}
-
-static void tell_all(struct all_waiter *w, int error)
-{
-	while (w) {
-		struct all_waiter *next = w->next;
-
-		w->done(w->ctx, error);
-		free(w);
-		w = next;
-	}
 }
 
 static void start_missing(struct feed *f);

@@ -631,6 +631,31 @@ static void test_what_does_not_fit_passes_through_memory(void **state)
 	content_unref(c);
 }
 
+static void test_many_that_do_not_fit_do_not_take_all_memory(void **state)
+{
+	struct content *c[40];
+	char key[16];
+	size_t there = 0;
+
+	(void)state;
+	close_store();
+	limit = 1000;
+	open_store();
+	for (size_t i = 0; i < 40; i++) {
+		snprintf(key, sizeof key, "%zu/1", i);
+		c[i] = content_for_key(store, key, 100 * (int64_t)B);
+		for (size_t b = 0; b < 40; b++)
+			assert_int_equal(content_fill(c[i], b * B, bytes, B), 1);
+	}
+	for (size_t i = 0; i < 40; i++) {
+		for (size_t b = 0; b < 40; b++)
+			there += where(c[i], b * B) == CONTENT_MEMORY ? B : 0;
+		assert_int_equal(where(c[i], 39 * B), CONTENT_MEMORY);
+		content_unref(c[i]);
+	}
+	assert_true(there <= 64 * 4 * B + 8 * 4 * B + 40 * 4 * B);
+}
+
 /* All at once. */
 
 static atomic_bool over;
@@ -716,6 +741,7 @@ int main(void)
 		TEST(test_a_bad_shared_file_is_let_go_of),
 		TEST(test_a_link_that_was_cut_off_leaves_nothing),
 		TEST(test_what_does_not_fit_passes_through_memory),
+		TEST(test_many_that_do_not_fit_do_not_take_all_memory),
 		TEST(test_reading_filling_touching_and_sharing_in_parallel),
 	};
 

@@ -10,7 +10,8 @@
  *	merge    writes into the file of a base that nothing but this content can reach any more
  *	         (dropped, one reference, and the ledger on disk knows it), only where the
  *	         content's own ranges cover it. One commit then gives the content the base's
- *	         file, and makes the base's row a reminder to delete the content's old one.
+ *	         file, and makes the base's row a reminder to delete the content's old one. Of a
+ *	         base that is not wanted any more the hashes are not believed, for that reason.
  *	clean    is one change of the row.
  *
  * So a start finds one state or the other and has nothing to redo but what it is asked for again.
@@ -209,6 +210,13 @@ struct merge {
 	uint64_t base_len;
 };
 
+/* Its file is about to be written to, so it can be compared with nothing any more. */
+static void forget_hash_locked(struct content *base)
+{
+	base->has_hash = false;
+	content_trust_locked(base, 0);
+}
+
 /* The base, taken out of the table so that nobody else can get hold of it; NULL when somebody has,
  * or it is still wanted. */
 static struct content *take_base(struct content *c)
@@ -226,6 +234,8 @@ static struct content *take_base(struct content *c)
 		else
 			base = NULL;
 		pthread_mutex_unlock(&s->lock);
+		if (base)
+			forget_hash_locked(base);
 		content_unlock(c->live->base);
 	}
 	content_unlock(c);

@@ -431,6 +431,9 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 			  (long long)row->file_size);
 		return false;
 	}
+	/* killed while it was merged with what lies over it, its file may be written to already */
+	if (row->dropped)
+		c->has_hash = false;
 	if (base)
 		c->live->base = content_ref_store_locked(base->content);
 	c->charged = c->complete

@@ -366,6 +366,79 @@ static void test_a_bad_base_is_fetched_before_it_is_flattened(void **state)
 	content_unref(c);
 }
 
+static void write_over(struct content *c, size_t off, const char *data, size_t len)
+{
+	int fd;
+
+	assert_int_equal(content_write_begin(c, off, len, &fd), 0);
+	assert_int_equal(pwrite(fd, data, len, (off_t)off), len);
+	content_write_end(c, off, len);
+}
+
+/* Its own file is written to, and cut, by the merge: also when that is cut off. */
+static void test_a_base_that_is_merged_is_not_taken_for_damaged(void **state)
+{
+	struct content *base = sealed_with(bytes, SIZE), *c;
+	uint64_t id, base_id = content_id(base);
+	char path[160];
+
+	(void)state;
+	assert_int_equal(content_flatten(base), 0);
+	c = content_new_dirty(store, base, SIZE);
+	id = content_id(c);
+	write_over(c, B + 3, bytes + B + 3, 10);
+	assert_int_equal(content_truncate(c, 3 * B), 0);
+	assert_int_equal(content_seal(c), 0);
+	content_drop(base);
+	content_unref(base);
+	content_unref(c);
+	close_store();
+	put(base_id, B + 3, "?????");
+	path_of(base_id, path);
+	assert_int_equal(truncate(path, 3 * B), 0);
+	open_store();
+	c = content_get(store, id);
+	assert_int_equal(content_check(c, 0, UINT64_MAX, NULL), 0);
+	assert_int_equal(missing_of(c), 0);
+	assert_int_equal(content_merge(c), 0);
+	assert_int_equal(content_check(c, 0, UINT64_MAX, NULL), 0);
+	assert_int_equal(missing_of(c), 0);
+	assert_int_equal(content_flatten(c), 0);
+	content_unref(c);
+}
+
+static void *merge_it(void *c)
+{
+	if (content_merge(c) < 0)
+		abort();
+	return NULL;
+}
+
+static void test_reading_while_it_is_merged(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 30; i++) {
+		struct content *base = sealed_with(bytes, SIZE), *c;
+		pthread_t thread;
+
+		assert_int_equal(content_flatten(base), 0);
+		c = content_new_dirty(store, base, SIZE);
+		write_over(c, B + 3, bytes + B + 3, 2 * B);
+		assert_int_equal(content_truncate(c, 4 * B), 0);
+		assert_int_equal(content_seal(c), 0);
+		content_drop(base);
+		content_unref(base);
+		pthread_create(&thread, NULL, merge_it, c);
+		for (int k = 0; k < 20; k++) {
+			assert_int_equal(content_check(c, 0, UINT64_MAX, NULL), 0);
+			assert_int_equal(missing_of(c), 0);
+		}
+		pthread_join(thread, NULL);
+		content_drop(c);
+		content_unref(c);
+	}
+}
+
 /* Parts. */
 
 static void fill_blocks(struct content *c, size_t first, size_t count)
@@ -733,6 +806,8 @@ int main(void)
 		TEST(test_what_was_only_touched_is_compared_and_kept),
 		TEST(test_bad_dirty_bytes_are_refused_and_kept_aside),
 		TEST(test_a_bad_base_is_fetched_before_it_is_flattened),
+		TEST(test_a_base_that_is_merged_is_not_taken_for_damaged),
+		TEST(test_reading_while_it_is_merged),
 		TEST(test_whole_blocks_of_a_part_survive_and_are_compared),
 		TEST(test_a_bad_part_is_found_when_the_rest_has_come),
 		TEST(test_a_part_survives_kill_9_once_it_is_written_down),

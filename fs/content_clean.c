@@ -125,13 +125,16 @@ static int keep_bytes(struct content *c, uint64_t off, const void *data, size_t 
 /* Past the file, to those who wait for it now. */
 static int pass_bytes(struct content *c, uint64_t off, const void *data, size_t len, int why)
 {
+	bool begins;
 	int r;
 
-	if (why != -ENOSPC && why != -EDQUOT)
-		log_errno(why, "cache: '%s' cannot be kept, only be passed on", c->key);
 	content_lock(c);
+	begins = !c->live->passing.first;
 	r = content_pass_locked(c, off, data, len);
 	content_unlock(c);
+	if (begins)
+		log_warning("cache: '%s' cannot be kept for now, only be passed on: %s", c->key,
+			    strerror(-why));
 	return r < 0 ? r : 1;
 }
 

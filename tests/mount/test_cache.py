@@ -646,6 +646,21 @@ def test_a_full_disk_stops_nobody_from_reading(small_disk, drive):
     assert m.emulator.bytes_of("users/Ada Byron/after.bin") == b"there is room again"
 
 
+@pytest.mark.limit(120)
+def test_a_full_disk_and_a_server_without_range(small_disk, drive):
+    disk = small_disk(12 << 20)
+    data = random_bytes(20 << 20, "streamed")
+    m = drive(tree=tree_of(file_bin=data), poll=0, cache=disk / "cache", cache_free=0)
+    m.allow_errors("No space|ENOSPC|full|disk")
+    m.emulator.faults({**m.system.blob, "ignore_range": True})
+    with fill_up(disk):
+        assert read_in_parallel([m / FILE], [data]) == []
+        fd = os.open(m / FILE, os.O_RDONLY)
+        assert os.pread(fd, 5000, 15 << 20) == data[15 << 20 : (15 << 20) + 5000]
+        os.close(fd)
+    m.emulator.heal()
+
+
 @contextmanager
 def fill_up(disk: Path):
     """Not a byte is left on @disk while the block runs."""
@@ -673,6 +688,7 @@ def test_pins_are_attributes_of_files(drive):
     os.setxattr(path, "user.attachfs.pin", b"1")
     assert os.getxattr(path, "user.attachfs.pin") == b"1"
     assert "user.attachfs.pin" in os.listxattr(path)
+    wait_until(lambda: cached(m, "notes.txt"), "it to be fetched, although nobody reads it")
     m.remount()
     assert os.getxattr(path, "user.attachfs.pin") == b"1"
     os.removexattr(path, "user.attachfs.pin")

@@ -138,7 +138,8 @@ static int take_packed(struct block_hashes *h, struct ranges *whole, const uint6
 	for (size_t i = 0; i < (size_t)h->blocks.bytes; i++)
 		kept += packed[i] != 0;
 	if (kept == h->blocks.bytes) {
-		memcpy(h->at, packed, kept * sizeof(*packed));
+		if (kept)
+			memcpy(h->at, packed, kept * sizeof(*packed));
 		return 0;
 	}
 	*whole = h->blocks;

@@ -66,8 +66,10 @@ static void test_what_does_not_fit_the_bytes_is_refused(void **state)
 	assert_false(block_hashes_get(&h, 7, &hash));
 	assert_true(block_hashes_get(&h, 2, &hash));
 	assert_int_equal(hash, 3);
-	block_hashes_clear(&h);
 	ranges_clear(&bytes);
+	assert_int_equal(block_hashes_unpack(&h, &bytes, 3 * (int64_t)B, NULL, 0), 0);
+	assert_int_equal(h.blocks.bytes, 0);
+	block_hashes_clear(&h);
 }
 
 static void test_no_hash_is_zero_and_zero_is_not_known(void **state)

@@ -16,8 +16,6 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
-#include "crashpoint.h"
-
 /* Hash what is whole and has no hash yet. Busy. */
 static int hash_blocks(struct content *c, int fd, const struct ranges *whole)
 {
@@ -61,7 +59,6 @@ static int save_locked(struct content *c)
 	content_unlock(c);
 	if (r == 0)
 		r = hash_blocks(c, fd, &whole);
-	crash_point("keep.hashed");
 	content_lock(c);
 	ranges_clear(&whole);
 	if (r < 0 || c->complete || c->dirty)
@@ -85,7 +82,6 @@ static int save(struct content *c)
 	c->live->saved_ms = clock_mono_ms();
 	content_end_busy_locked(c);
 	content_unlock(c);
-	crash_point("keep.row");
 	return r;
 }
 

@@ -40,6 +40,13 @@ struct content_live *content_live_new(void)
 	return live;
 }
 
+/* What only one that is open needs in memory. */
+static void forget_open(struct content_live *live)
+{
+	block_hashes_clear(&live->hashes);
+	content_passing_clear(&live->passing);
+}
+
 /* Close descriptors and let retired bases go, but stay what it is. */
 static void live_rest(struct content_live *live)
 {
@@ -52,6 +59,7 @@ static void live_rest(struct content_live *live)
 		content_unref(live->retired[i].base);
 	}
 	live->retired_count = 0;
+	forget_open(live);
 }
 
 void content_live_free(struct content_live *live)
@@ -65,6 +73,7 @@ void content_live_free(struct content_live *live)
 	free(live->retired);
 	ranges_clear(&live->present);
 	ranges_clear(&live->room);
+	ranges_clear(&live->doubted);
 	pthread_cond_destroy(&live->changed);
 	pthread_mutex_destroy(&live->lock);
 	free(live);
@@ -127,8 +136,11 @@ static struct content_live *park_store_locked(struct content *c)
 		content_mark_store_locked(c);
 	}
 	content_lru_add_store_locked(c);
-	if (!c->complete)
+	if (!c->complete) {
+		if (!c->dirty && live->unsaved > 0)
+			content_keep_store_locked(c);
 		return NULL;
+	}
 	c->live = NULL;
 	return live;
 }
@@ -137,11 +149,20 @@ static struct content_live *park_store_locked(struct content *c)
  * What an idle content keeps of its live part must not be closed behind the back of somebody who
  * has just found it again: the descriptors are taken out under the lock and closed after.
  */
-static struct content_live take_rest_store_locked(struct content_live *live)
+static struct content_live take_rest_store_locked(struct content *c)
 {
-	struct content_live rest = {
-		.fd = live->fd, .retired = live->retired, .retired_count = live->retired_count};
+	struct content_live *live = c->live;
+	struct content_live rest = {.fd = live->fd,
+				    .retired = live->retired,
+				    .retired_count = live->retired_count,
+				    .hashes = live->hashes,
+				    .passing = live->passing};
 
+	if (!c->complete && !c->dirty && live->fd >= 0)
+		c->look = content_look_at(live->fd);
+	live->hashes = (struct block_hashes){0};
+	live->hashes_loaded = live->told = false;
+	live->passing = (struct content_passing){0};
 	live->fd = -1;
 	live->retired = NULL;
 	live->retired_count = live->retired_room = 0;
@@ -165,7 +186,7 @@ void content_unref(struct content *c)
 			live = c->live;
 			content_destroy_store_locked(c);
 		} else {
-			rest = take_rest_store_locked(c->live);
+			rest = take_rest_store_locked(c);
 			live = park_store_locked(c);
 		}
 	}
@@ -382,6 +403,8 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 {
 	struct content_store *s = c->store;
 	struct content_live *live = c->live;
+	uint64_t *packed = NULL;
+	size_t packed_count = 0;
 	struct ledger_content row = {
 		.id = c->id,
 		.kind = c->dirty ? LEDGER_CONTENT_DIRTY : LEDGER_CONTENT_CLEAN,
@@ -399,6 +422,11 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 	};
 	int r;
 
+	if (!c->dirty && !c->complete) {
+		packed = block_hashes_pack(&live->hashes, &live->present, c->size, &packed_count);
+		row.block_hashes = packed;
+		row.block_hashes_len = packed ? packed_count * sizeof *packed : 0;
+	}
 	memcpy(row.hash, c->hash, sizeof row.hash);
 	if (!row.on_disk)
 		content_note_unsynced(s, c->file);
@@ -413,5 +441,6 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 	if (r == 0)
 		c->has_row = true;
 	pthread_mutex_unlock(&s->lock);
+	free(packed);
 	return r;
 }

@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Clean contents: filled from the network in any order, complete with the last byte, then hashed
- * and written down. The row put with the first byte only says whose the file is, so that a download
- * cut short by a kill is deleted at the next start and not taken for something unknown.
+ * and written down. The row put with the first byte only says whose the file is, so that what a kill
+ * leaves of it is not taken for something unknown; now and then the keeper puts one that tells what
+ * has come.
  */
 #include "content_private.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include <attachfs/clock.h>
+#include <attachfs/log.h>
 
 #include "crashpoint.h"
+
+#define SAVE_MS 2000
 
 /* Every byte is there: the ranges have nothing more to say. */
 static void complete_if_full_locked(struct content *c)
@@ -43,6 +50,22 @@ int content_set_size(struct content *c, uint64_t size)
 	return r;
 }
 
+/* A long download shall not be lost as a whole when the daemon is killed. */
+static void save_in_time_locked(struct content *c)
+{
+	struct content_live *live = c->live;
+	int64_t now = clock_mono_ms();
+
+	if (live->saved_ms == 0)
+		live->saved_ms = now;
+	if (c->complete || now - live->saved_ms < SAVE_MS || live->unsaved < CONTENT_BLOCK_BYTES)
+		return;
+	live->saved_ms = now;
+	pthread_mutex_lock(&c->store->lock);
+	content_keep_store_locked(c);
+	pthread_mutex_unlock(&c->store->lock);
+}
+
 /* @reserved bytes were reserved for [off, off+len), which is in the file now. */
 static int present_locked(struct content *c, uint64_t off, size_t len, uint64_t *reserved)
 {
@@ -57,7 +80,9 @@ static int present_locked(struct content *c, uint64_t off, size_t len, uint64_t 
 		return r;
 	c->charged += present->bytes - before;
 	*reserved -= present->bytes - before;
+	c->live->unsaved += present->bytes - before;
 	complete_if_full_locked(c);
+	save_in_time_locked(c);
 	return 0;
 }
 
@@ -73,25 +98,12 @@ static void claim_file_locked(struct content *c)
 		content_put_row_locked(c, NULL);
 }
 
-int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
+/* Into the file. @reserved: how many of them are new. */
+static int keep_bytes(struct content *c, uint64_t off, const void *data, size_t len,
+		      uint64_t reserved)
 {
-	uint64_t reserved;
-	int fd, r;
+	int fd, r = content_reserve(c->store, reserved, false);
 
-	if (len == 0)
-		return 0;
-	if (off > INT64_MAX - CONTENT_BLOCK_BYTES || len > INT64_MAX - CONTENT_BLOCK_BYTES - off)
-		return -EFBIG;
-	content_lock(c);
-	if (c->complete || c->dirty || (c->size >= 0 && off + len > (uint64_t)c->size)) {
-		r = c->complete && !c->dirty && off + len <= (uint64_t)c->size ? 0 : -EINVAL;
-		content_unlock(c);
-		return r;
-	}
-	reserved = len - ranges_overlap(&c->live->present, off, off + len);
-	content_unlock(c);
-
-	r = content_reserve(c->store, reserved, false);
 	if (r < 0)
 		return r;
 	content_lock(c);
@@ -110,10 +122,78 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 	return r;
 }
 
+/* Past the file, to those who wait for it now. */
+static int pass_bytes(struct content *c, uint64_t off, const void *data, size_t len, int why)
+{
+	bool begins;
+	int r;
+
+	content_lock(c);
+	begins = !c->live->passing.first;
+	r = content_pass_locked(c, off, data, len);
+	content_unlock(c);
+	if (begins)
+		log_warning("cache: '%s' cannot be kept for now, only be passed on: %s", c->key,
+			    strerror(-why));
+	return r < 0 ? r : 1;
+}
+
+int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
+{
+	uint64_t reserved;
+	int r;
+
+	if (len == 0)
+		return 0;
+	if (off > INT64_MAX - CONTENT_BLOCK_BYTES || len > INT64_MAX - CONTENT_BLOCK_BYTES - off)
+		return -EFBIG;
+	content_lock(c);
+	if (c->complete || c->dirty || (c->size >= 0 && off + len > (uint64_t)c->size)) {
+		r = c->complete && !c->dirty && off + len <= (uint64_t)c->size ? 0 : -EINVAL;
+		content_unlock(c);
+		return r;
+	}
+	reserved = len - ranges_overlap(&c->live->present, off, off + len);
+	content_unlock(c);
+	r = keep_bytes(c, off, data, len, reserved);
+	return r < 0 && r != -ENOMEM ? pass_bytes(c, off, data, len, r) : r;
+}
+
+/*
+ * What was bad has been fetched again, and now it is not what it was: the server has other bytes under
+ * the same version, and this is some of both.
+ */
+static bool is_mix_locked(const struct content *c, const uint8_t hash[LEDGER_HASH_BYTES])
+{
+	if (!c->live->had_hash || memcmp(c->hash, hash, LEDGER_HASH_BYTES) == 0)
+		return false;
+	log_warning("cache: '%s': the server has changed it without saying so: all of it is "
+		    "fetched again",
+		    c->key);
+	return true;
+}
+
+static int put_hashed_locked(struct content *c, const uint8_t hash[LEDGER_HASH_BYTES],
+			     const struct content_hashes *hashes, uint32_t look)
+{
+	int r;
+
+	memcpy(c->hash, hash, sizeof c->hash);
+	c->has_hash = true;
+	content_trust_locked(c, look);
+	c->live->unsaved = 0;
+	r = content_put_row_locked(c, hashes);
+	pthread_mutex_lock(&c->store->lock);
+	content_insert_hash_store_locked(c);
+	pthread_mutex_unlock(&c->store->lock);
+	return r;
+}
+
 /* Hash and put the row; busy. Called without the lock, which is why the file must not change: it is
  * complete. */
 static int hash_and_put(struct content *c, int fd, uint64_t size)
 {
+	uint32_t look = fd >= 0 ? content_look_at(fd) : 0;
 	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
@@ -123,10 +203,10 @@ static int hash_and_put(struct content *c, int fd, uint64_t size)
 		return r;
 	hashes.blocks = blocks;
 	content_lock(c);
-	for (size_t i = 0; i < sizeof hash; i++)
-		c->hash[i] = hash[i];
-	c->has_hash = true;
-	r = content_put_row_locked(c, &hashes);
+	if (is_mix_locked(c, hash))
+		r = content_lose_all_locked(c) < 0 ? -ENOMEM : -EAGAIN;
+	else
+		r = put_hashed_locked(c, hash, &hashes, look);
 	content_unlock(c);
 	crash_point("fill.complete");
 	free(blocks);
@@ -141,6 +221,8 @@ static int begin_finish_locked(struct content *c, int *ret_fd)
 	*ret_fd = -1;
 	if (!c->complete || c->dirty)
 		return -EINVAL;
+	if (c->live->doubted.count > 0)
+		return -EAGAIN; /* touched since it was checked */
 	if (c->size == 0)
 		return 0;
 	fd = content_fd_locked(c, false);
@@ -155,6 +237,10 @@ int content_finish(struct content *c)
 	uint64_t size;
 	int fd, r;
 
+	/* a part of it may be from before the start */
+	r = content_check(c, 0, UINT64_MAX, NULL);
+	if (r != 0)
+		return r < 0 ? r : -EAGAIN;
 	content_lock(c);
 	content_begin_busy_locked(c);
 	size = (uint64_t)c->size;

@@ -244,7 +244,7 @@ static void give_room_back_locked(struct content *c)
 static int put_base_rows_locked(struct content *c)
 {
 	struct content *base = c->live->base;
-	bool has_row;
+	bool has_row, says_all;
 	int r;
 
 	if (!base)
@@ -253,11 +253,12 @@ static int put_base_rows_locked(struct content *c)
 	has_row = base->has_row;
 	pthread_mutex_unlock(&c->store->lock);
 	content_lock(base);
-	if (has_row && (base->dirty || base->complete)) {
+	/* the row of a clean one being filled may not tell yet which bytes it has */
+	says_all = base->dirty || base->complete || base->live->unsaved == 0;
+	if (has_row && says_all) {
 		content_unlock(base);
 		return 0;
 	}
-	/* the row of a clean one being filled does not tell yet which bytes it has */
 	r = put_base_rows_locked(base);
 	if (r == 0)
 		r = content_put_row_locked(base, NULL);
@@ -315,10 +316,33 @@ static int seal_locked(struct content *c)
 	return r;
 }
 
-int content_seal(struct content *c)
+/* So that the row that may be put for the clean one at the bottom says no less than the last one. */
+static int load_base_hashes(struct content *c)
 {
+	struct content *at = content_ref(c), *below;
+	bool doubted = false;
 	int r;
 
+	for (; at; at = below) {
+		content_lock(at);
+		below = at->live->base ? content_ref(at->live->base) : NULL;
+		doubted = at->live->doubted.count > 0 && !at->complete;
+		content_unlock(at);
+		if (!below)
+			break;
+		content_unref(at);
+	}
+	r = doubted ? content_load_hashes(at) : 0;
+	content_unref(at);
+	return r;
+}
+
+int content_seal(struct content *c)
+{
+	int r = load_base_hashes(c);
+
+	if (r < 0)
+		return r;
 	content_lock(c);
 	r = seal_locked(c);
 	content_unlock(c);

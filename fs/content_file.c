@@ -63,6 +63,8 @@ int content_fd_locked(struct content *c, bool create)
 
 	if (fd < 0) {
 		fd = open_file(c->store, c->file, create);
+		if (!c->dirty && !c->complete && c->live->present.count > 0)
+			content_reopened_locked(c, fd);
 		if (fd >= 0)
 			c->live->fd = fd;
 	}
@@ -199,7 +201,7 @@ int content_zero(int fd, uint64_t off, uint64_t len)
 	return r;
 }
 
-static int read_block(int fd, unsigned char *buffer, size_t len, uint64_t off)
+int content_read_block(int fd, unsigned char *buffer, size_t len, uint64_t off)
 {
 	size_t got = 0;
 
@@ -224,11 +226,11 @@ static int hash_blocks(int fd, uint64_t size, XXH3_state_t *whole, uint64_t *blo
 	for (uint64_t off = 0; off < size && r == 0; off += CONTENT_BLOCK_BYTES) {
 		size_t n = size - off < room ? (size_t)(size - off) : room;
 
-		r = read_block(fd, buffer, n, off);
+		r = content_read_block(fd, buffer, n, off);
 		if (r < 0)
 			break;
 		XXH3_128bits_update(whole, buffer, n);
-		blocks[off / CONTENT_BLOCK_BYTES] = XXH3_64bits(buffer, n);
+		blocks[off / CONTENT_BLOCK_BYTES] = block_hash(buffer, n);
 	}
 	free(buffer);
 	return r;

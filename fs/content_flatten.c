@@ -10,7 +10,8 @@
  *	merge    writes into the file of a base that nothing but this content can reach any more
  *	         (dropped, one reference, and the ledger on disk knows it), only where the
  *	         content's own ranges cover it. One commit then gives the content the base's
- *	         file, and makes the base's row a reminder to delete the content's old one.
+ *	         file, and makes the base's row a reminder to delete the content's old one. Of a
+ *	         base that is not wanted any more the hashes are not believed, for that reason.
  *	clean    is one change of the row.
  *
  * So a start finds one state or the other and has nothing to redo but what it is asked for again.
@@ -44,7 +45,7 @@ static int fill_gap(struct content *c, int fd, struct range gap)
 		else if (e.where == CONTENT_ZERO)
 			r = content_zero(fd, off, e.len);
 		else
-			r = -ENODATA;
+			r = e.where == CONTENT_DOUBTED ? -EAGAIN : -ENODATA;
 	}
 	return r;
 }
@@ -62,8 +63,10 @@ static int count_below_locked(struct content *c, uint64_t *ret_bytes)
 		r = content_map_locked(c, gap.first, gap.end - gap.first, &e);
 		if (r < 0)
 			return r;
-		if (e.where == CONTENT_MISSING)
+		if (e.where == CONTENT_MISSING || e.where == CONTENT_MEMORY)
 			return -ENODATA;
+		if (e.where == CONTENT_DOUBTED)
+			return -EAGAIN; /* touched since it was checked */
 		if (e.where == CONTENT_FILE)
 			*ret_bytes += e.len;
 	}
@@ -97,7 +100,7 @@ static int fill_gaps(struct content *c, int fd, uint64_t size)
 }
 
 /* The file holds all of it: let the base go and say so. */
-static int become_complete(struct content *c, uint64_t copied,
+static int become_complete(struct content *c, uint64_t copied, uint32_t look,
 			   const uint8_t hash[LEDGER_HASH_BYTES],
 			   const struct content_hashes *hashes)
 {
@@ -116,7 +119,12 @@ static int become_complete(struct content *c, uint64_t copied,
 		c->charged += copied;
 		memcpy(c->hash, hash, LEDGER_HASH_BYTES);
 		ranges_clear(&live->present);
+		content_trust_locked(c, look);
 		r = content_put_row_locked(c, hashes);
+		/* the server was quicker */
+		pthread_mutex_lock(&c->store->lock);
+		content_insert_hash_store_locked(c);
+		pthread_mutex_unlock(&c->store->lock);
 	}
 	content_unlock(c);
 	return r;
@@ -128,18 +136,20 @@ static int flatten(struct content *c, int fd, uint64_t size, bool complete, uint
 	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
+	uint32_t look;
 	int r = 0;
 
 	if (!complete)
 		r = fill_gaps(c, fd, size);
 	if (!complete)
 		crash_point("flatten.filled");
+	look = size > 0 ? content_look_at(fd) : 0;
 	if (r == 0)
 		r = content_hash_file(c->store, fd, size, hash, &blocks, &hashes.count);
 	if (r == 0) {
 		hashes.blocks = blocks;
 		hashes.on_disk = !complete;
-		r = become_complete(c, bytes, hash, &hashes);
+		r = become_complete(c, bytes, look, hash, &hashes);
 	}
 	crash_point("flatten.row");
 	free(blocks);
@@ -155,8 +165,10 @@ int content_flatten(struct content *c)
 {
 	uint64_t bytes = 0, size;
 	bool complete, done;
-	int fd = 0, r = 0;
+	int fd = 0, r = content_check(c, 0, UINT64_MAX, NULL);
 
+	if (r != 0)
+		return r < 0 ? r : -EAGAIN;
 	content_lock(c);
 	content_begin_busy_locked(c);
 	size = (uint64_t)c->size;
@@ -198,6 +210,13 @@ struct merge {
 	uint64_t base_len;
 };
 
+/* Its file is about to be written to, so it can be compared with nothing any more. */
+static void forget_hash_locked(struct content *base)
+{
+	base->has_hash = false;
+	content_trust_locked(base, 0);
+}
+
 /* The base, taken out of the table so that nobody else can get hold of it; NULL when somebody has,
  * or it is still wanted. */
 static struct content *take_base(struct content *c)
@@ -215,6 +234,8 @@ static struct content *take_base(struct content *c)
 		else
 			base = NULL;
 		pthread_mutex_unlock(&s->lock);
+		if (base)
+			forget_hash_locked(base);
 		content_unlock(c->live->base);
 	}
 	content_unlock(c);
@@ -234,6 +255,7 @@ static int plan_merge_locked(struct merge *m)
 	struct content *base = m->base;
 	struct content_live *live = m->c->live;
 	uint64_t shown = live->base_len;
+	struct stat st;
 	int r = 0;
 
 	if (base->complete)
@@ -257,6 +279,9 @@ static int plan_merge_locked(struct merge *m)
 		m->to = content_fd_locked(base, true);
 		r = m->from < 0 && m->from != -ENOENT ? m->from : m->to < 0 ? m->to : 0;
 	}
+	/* it was clean, and shared, in the life before this one, which did not get to say so */
+	if (r == 0 && (fstat(m->to, &st) < 0 || st.st_nlink > 1))
+		r = -EMLINK;
 	return r;
 }
 
@@ -412,7 +437,9 @@ int content_merge(struct content *c)
 	content_lock(c);
 	content_begin_busy_locked(c);
 	content_unlock(c);
-	m.base = take_base(c);
+	/* what it takes from the base has no hash any more */
+	r = content_check(c, 0, UINT64_MAX, NULL);
+	m.base = r == 0 ? take_base(c) : NULL;
 	if (m.base)
 		r = merge_base(&m);
 	ranges_clear(&m.present);
@@ -464,6 +491,7 @@ static int become_clean_locked(struct content *c, char **key, struct content **r
 			s->dirty_bytes -= c->charged;
 		}
 		c->dirty = false;
+		content_insert_hash_store_locked(c);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return r;

@@ -3,9 +3,12 @@
  * The start: what the rows say against what is in the directory.
  *
  *	row              file                     becomes
- *	clean, complete  of its size              idle, evictable
- *	clean, else      any                      nothing; the file is deleted. Below a dirty
- *	                                          one: what its ranges say
+ *	clean, complete  of its size              idle, evictable, doubted
+ *	clean, complete  else                     nothing; the file is deleted. Reported
+ *	clean, else      long enough              idle, evictable, doubted: the blocks that have
+ *	                                          a hash. Below a dirty one: all its ranges say
+ *	clean, else      else                     nothing; the file is deleted. Below a dirty
+ *	                                          one: empty
  *	dirty            holds its ranges         idle, sealed
  *	dirty            does not                 stays out of the store, row and file as they
  *	                                          are; reported at every start
@@ -39,6 +42,7 @@
 struct loaded {
 	uint64_t id, file, base, before;
 	uint64_t charged;	 /* what the file takes on the disk */
+	uint64_t inode;		 /* 0 = it has no other name */
 	int64_t file_size;	 /* -1 = there is no file */
 	struct content *content; /* NULL: a reminder to delete, or refused */
 	bool reminder;
@@ -126,6 +130,32 @@ static int load_ranges(struct content *c, const struct ledger_content *row)
 	return r;
 }
 
+/* A complete one is doubted when its file is looked at, of another what has a hash is from now on. */
+static int load_hashes(struct content *c, const struct ledger_content *row)
+{
+	uint64_t blocks = c->size > 0 ? ((uint64_t)c->size - 1) / CONTENT_BLOCK_BYTES + 1 : 0;
+	struct block_hashes h = {0};
+	int r;
+
+	if (c->complete) {
+		c->has_hash = c->has_hash && row->block_hashes_len == blocks * sizeof(uint64_t);
+		return 0;
+	}
+	if (c->dirty)
+		return 0;
+	r = block_hashes_unpack(&h, &c->live->present, c->size, row->block_hashes,
+				row->block_hashes_len);
+	for (size_t i = 0; i < h.blocks.count && r == 0; i++) {
+		uint64_t end = h.blocks.at[i].end * CONTENT_BLOCK_BYTES;
+
+		if (c->size >= 0 && end > (uint64_t)c->size)
+			end = (uint64_t)c->size;
+		r = ranges_add(&c->live->doubted, h.blocks.at[i].first * CONTENT_BLOCK_BYTES, end);
+	}
+	block_hashes_clear(&h);
+	return r == -EINVAL ? 0 : r;
+}
+
 static void discard(struct loaded *row)
 {
 	if (!row->content)
@@ -171,6 +201,8 @@ static int add_row(void *ctx, const struct ledger_content *c)
 			  (unsigned long long)c->id, (unsigned long long)c->file);
 		discard(row);
 	}
+	if (r == 0)
+		r = load_hashes(row->content, c);
 	return r == -EINVAL ? 0 : r;
 }
 
@@ -242,6 +274,7 @@ static int scan_file(struct load *load, int fd, const char *dir, const char *nam
 		return add_orphan(load, dir, name);
 	row->file_size = st.st_size;
 	row->charged = (uint64_t)st.st_blocks * 512;
+	row->inode = st.st_nlink > 1 ? st.st_ino : 0;
 	return 0;
 }
 
@@ -398,6 +431,9 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 			  (long long)row->file_size);
 		return false;
 	}
+	/* killed while it was merged with what lies over it, its file may be written to already */
+	if (row->dropped)
+		c->has_hash = false;
 	if (base)
 		c->live->base = content_ref_store_locked(base->content);
 	c->charged = c->complete
@@ -406,27 +442,57 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 	return !base || c->live->base;
 }
 
+static void tell_changed(const struct content_store *s, const struct loaded *row)
+{
+	char name[CONTENT_NAME_BYTES];
+
+	content_name(row->file, name);
+	log_warning("cache: '%s': its copy '%s/objects/%s' is %s: it is fetched again when it is read",
+		    row->content->key, s->dir, name, row->file_size < 0 ? "gone" : "of another size");
+}
+
+/* Nothing dirty needs it: what can be compared with a hash is worth to be kept. */
+static bool accept_idle(struct content *c)
+{
+	struct content_live *live = c->live;
+
+	if (c->complete) {
+		c->charged = (uint64_t)c->size;
+		return c->has_hash || c->size == 0;
+	}
+	ranges_clear(&live->present);
+	if (ranges_load(&live->present, live->doubted.at,
+			live->doubted.count * sizeof(*live->doubted.at)) < 0)
+		return false;
+	c->charged = live->present.bytes;
+	return live->present.bytes > 0;
+}
+
 /* Whether to keep a clean content. One that lies below a dirty one is kept even with nothing in it:
  * its key tells what to fetch. */
-static bool accept_clean(struct loaded *row)
+static bool accept_clean(const struct content_store *s, struct loaded *row)
 {
 	struct content *c = row->content;
 	bool good = !row->suspect && file_holds_it(row);
 
-	if (good && c->complete && (!row->dropped || row->needed)) {
+	if (!row->suspect && !good && c->complete && !row->dropped)
+		tell_changed(s, row);
+	if (!row->needed)
+		return good && !row->dropped && accept_idle(c);
+	if (good && c->complete) {
 		c->charged = (uint64_t)c->size;
 		return true;
 	}
-	if (!row->needed)
-		return false;
 	if (c->complete) {
 		c->live = content_live_new();
 		c->complete = c->has_hash = false;
 		if (!c->live)
 			return false;
 	}
-	if (!good)
+	if (!good) {
 		ranges_clear(&c->live->present);
+		ranges_clear(&c->live->doubted);
+	}
 	c->charged = c->live->present.bytes;
 	return true;
 }
@@ -437,7 +503,7 @@ static void judge(struct load *load, struct loaded *row)
 	struct content *c = row->content;
 
 	if (row->reminder || (row->dropped && !row->needed) ||
-	    (c && !c->dirty && !accept_clean(row))) {
+	    (c && !c->dirty && !accept_clean(s, row))) {
 		content_unlink(s, row->file);
 		ledger_drop_content(s->ledger, row->id);
 		discard(row);
@@ -455,6 +521,41 @@ static void judge(struct load *load, struct loaded *row)
 	content_insert_store_locked(c);
 	if (!c->dirty && !c->dropped && !content_find_key_store_locked(s, c->key))
 		content_insert_key_store_locked(c);
+	content_insert_hash_store_locked(c);
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	const struct loaded *x = *(struct loaded *const *)a, *y = *(struct loaded *const *)b;
+
+	if (x->inode != y->inode)
+		return x->inode < y->inode ? -1 : 1;
+	return x->id < y->id ? -1 : 1;
+}
+
+/* Of clean contents that share a file only the first is charged. */
+static int count_shared_once(struct load *load)
+{
+	struct loaded **sharing = calloc(load->count ? load->count : 1, sizeof(*sharing));
+	size_t count = 0;
+
+	if (!sharing)
+		return -ENOMEM;
+	for (size_t i = 0; i < load->count; i++) {
+		const struct content *c = load->rows[i].content;
+
+		if (c && c->hashed && load->rows[i].inode)
+			sharing[count++] = &load->rows[i];
+	}
+	qsort(sharing, count, sizeof(*sharing), by_inode);
+	for (size_t i = 1; i < count; i++) {
+		if (sharing[i]->inode != sharing[i - 1]->inode)
+			continue;
+		load->store->used -= sharing[i]->content->charged;
+		sharing[i]->content->charged = 0;
+	}
+	free(sharing);
+	return 0;
 }
 
 static int by_use(const void *a, const void *b)
@@ -558,17 +659,6 @@ static int tell_torn(struct load *load)
 	return 0;
 }
 
-bool content_is_torn(struct content_store *s, uint64_t id, uint64_t *ret_instead)
-{
-	for (size_t i = 0; i < s->torn_count; i++) {
-		if (s->torn[i].id != id)
-			continue;
-		*ret_instead = s->torn[i].instead;
-		return true;
-	}
-	return false;
-}
-
 static int load_all(struct load *load, char *message, size_t size)
 {
 	struct content_store *s = load->store;
@@ -595,6 +685,8 @@ static int load_all(struct load *load, char *message, size_t size)
 		judge(load, &load->rows[i]);
 	r = tell_torn(load);
 	ledger_group_end(s->ledger);
+	if (r == 0)
+		r = count_shared_once(load);
 	if (r < 0)
 		return r;
 	crash_point("start.judged");
@@ -626,91 +718,4 @@ int content_load(struct content_store *s, char *message, size_t size)
 	free(load.moved);
 	free(load.rows);
 	return r;
-}
-
-/* A sealed dirty content without anybody: lost+found. */
-static void set_aside_store_locked(struct content *c)
-{
-	struct content_store *s = c->store;
-
-	content_remove_store_locked(c);
-	s->used -= c->charged;
-	s->dirty_bytes -= c->charged;
-	ledger_drop_content(s->ledger, c->id);
-}
-
-/* One round: those that lie below none. What they lay over may be next. */
-static struct content *take_unclaimed(struct content_store *s)
-{
-	struct content *list = NULL;
-
-	pthread_mutex_lock(&s->lock);
-	for (size_t i = 0; i < s->id_room; i++)
-		for (struct content *c = s->by_id[i], *next; c; c = next) {
-			next = c->next_by_id;
-			if (!c->dirty || !c->sealed || c->claimed || c->refs > 0)
-				continue;
-			set_aside_store_locked(c);
-			c->next_by_id = list;
-			list = c;
-		}
-	pthread_mutex_unlock(&s->lock);
-	return list;
-}
-
-/* What nobody asked for but lies below something is wanted for that only: it goes with what lies
- * over it. */
-static void drop_unclaimed(struct content_store *s)
-{
-	pthread_mutex_lock(&s->lock);
-	for (size_t i = 0; i < s->id_room; i++)
-		for (struct content *c = s->by_id[i]; c; c = c->next_by_id)
-			if (c->dirty && c->sealed && !c->claimed)
-				c->dropped = true;
-	pthread_mutex_unlock(&s->lock);
-}
-
-/* Who had them has something else now. */
-static void bury_torn(struct content_store *s)
-{
-	char name[CONTENT_NAME_BYTES];
-
-	for (size_t i = 0; i < s->torn_count; i++) {
-		const struct content_torn *torn = &s->torn[i];
-
-		log_error("content: %llu: written less than a second before the power failed, may "
-			  "be torn",
-			  (unsigned long long)torn->id);
-		content_name(torn->file, name);
-		if (torn->has_file)
-			content_lose(s, name, "may be torn");
-		ledger_drop_content(s->ledger, torn->id);
-	}
-	free(s->torn);
-	s->torn = NULL;
-	s->torn_count = s->torn_room = 0;
-	ledger_end_suspicion(s->ledger);
-}
-
-void content_store_claimed(struct content_store *s)
-{
-	struct content *list;
-
-	while ((list = take_unclaimed(s)))
-		while (list) {
-			struct content *next = list->next_by_id;
-			char name[CONTENT_NAME_BYTES];
-
-			log_error("content: %llu: no file has it", (unsigned long long)list->id);
-			content_name(list->file, name);
-			if (list->charged > 0)
-				content_lose(s, name, "was written, but no file has it");
-			else
-				content_unlink(s, list->file);
-			content_live_free(list->live);
-			content_free(list);
-			list = next;
-		}
-	drop_unclaimed(s);
-	bury_torn(s);
 }

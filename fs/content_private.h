@@ -8,12 +8,17 @@
  *	content.c          references, small questions, the row of a content
  *	content_read.c     where the bytes are: map, seek, missing ranges
  *	content_clean.c    filling from the network, hashing
+ *	content_passing.c  what is filled but cannot be kept
+ *	content_check.c    what may have changed behind our back: doubting, comparing, losing
+ *	content_keep.c     a thread: incomplete contents written down, equal ones given one file
+ *	content_share.c    the table by hash, one file for two
  *	content_dirty.c    writing, truncating, sealing, syncing
  *	content_ahead.c    files made before they are needed
  *	content_flatten.c  flatten, merge, become_clean
  *	content_space.c    the limit: reserve, evict; deleting files
  *	content_store.c    open, close, the tables by id and key
  *	content_load.c     the start: rows against files
+ *	content_claims.c   after it: what nobody asks for
  *	content_file.c     system calls on the backing files
  *
  * There may be a million contents, nearly all of them complete and unused. So what only a content
@@ -27,9 +32,12 @@
  */
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
 
 #include <attachfs/content.h>
 
+#include "block_hashes.h"
 #include "ranges.h"
 
 #define CONTENT_SECRET_BYTES 192
@@ -39,6 +47,13 @@
 struct content_retired {
 	int fd;		      /* -1 = none */
 	struct content *base; /* a reference, or NULL */
+};
+
+/* Filled, but not kept: the newest of it, for those who wait. */
+struct content_passing {
+	struct content_passed *first, **last; /* by arrival */
+	uint64_t bytes;
+	_Atomic uint64_t *total; /* of all contents of the store; NULL = none yet */
 };
 
 struct content_live {
@@ -54,6 +69,18 @@ struct content_live {
 	struct content_retired *retired; /* content */
 	size_t retired_count, retired_room; /* content */
 	void *user;			    /* content */
+	struct content_passing passing;	    /* content */
+
+	struct ranges doubted; /* content: to be compared with their hashes before anybody gets them */
+	/* content: what is known here; of an incomplete one more than its row has */
+	struct block_hashes hashes;
+	bool hashes_loaded; /* content: and what the row has */
+	uint32_t look;	    /* content: complete: the file's, when `doubted` was last set */
+	bool told;	    /* content: that some of it was bad */
+	bool had_hash;	    /* content: it was complete, c->hash is what it had before some of it was lost */
+	uint64_t unsaved;   /* content: clean: bytes filled since the row was put */
+	int64_t saved_ms;   /* content: when that was, or the first of them came */
+	bool keeping;	    /* store->lock: on the list of the keeper */
 };
 
 struct content {
@@ -61,19 +88,24 @@ struct content {
 	struct content_store *const store;
 	struct content_live *live;		  /* store->lock */
 	struct content *next_by_id, *next_by_key; /* store->lock */
+	struct content *next_by_hash;		  /* store->lock: complete clean ones */
 	struct content *older, *newer;		  /* store->lock: evictable ones, by last use */
 	char *key;				  /* store->lock: clean only */
 	uint64_t file;				  /* content */
 	uint64_t before;			  /* store->lock: dirty only */
 	int64_t size;				  /* content: -1 = not known */
-	uint64_t charged;			  /* content: its part of store->used */
+	/* content, and while in the table by hash store->lock too: its part of store->used */
+	uint64_t charged;
 	uint32_t refs;				  /* store->lock */
 	uint32_t used_s,
 		row_used_s; /* store->lock: real seconds: last use, and what the row says */
-	uint8_t hash[LEDGER_HASH_BYTES];		       /* content */
+	/* content: what its file looked like when all of it was right; 0 = never in this life */
+	uint32_t look;
+	uint8_t hash[LEDGER_HASH_BYTES];		       /* content; constant while hashed */
 	bool dirty, sealed, complete, has_hash;		       /* content */
 	bool in_lru, keyed, has_row, dropped, pinned, claimed; /* store->lock */
 	bool was_dirty; /* store->lock: became clean in this life of the daemon */
+	bool hashed;	/* store->lock: in the table by hash */
 };
 
 /* A file to delete, and the row that remembers it. */
@@ -100,6 +132,15 @@ struct content_ahead {
 	uint32_t second, count; /* dirty contents begun in that second */
 };
 
+/* What is done to contents at leisure; all store->lock but the thread. */
+struct content_keeper {
+	pthread_t thread;
+	pthread_cond_t wake;
+	bool runs, stop;
+	uint64_t *ids; /* to be looked at */
+	size_t count, room;
+};
+
 struct content_store {
 	struct ledger *ledger;
 	char *dir;
@@ -110,6 +151,8 @@ struct content_store {
 	pthread_mutex_t lock;
 	struct content **by_id, **by_key; /* lock: chained; id_room, key_room are powers of two */
 	size_t id_room, id_count, key_room, key_count; /* lock */
+	struct content **by_hash;		       /* lock: likewise */
+	size_t hash_room, hash_count;		       /* lock */
 	struct content *oldest, *newest;	       /* lock */
 	uint64_t next_id, id_promise; /* lock: below the promise (a value of the ledger) ids are
 					 free to use */
@@ -132,6 +175,9 @@ struct content_store {
 	uint64_t reap_rounds;		/* lock */
 
 	struct content_ahead ahead;
+	struct content_keeper keeper;
+	_Atomic uint64_t passing; /* bytes in memory that cannot be kept */
+	_Atomic(unsigned char *) spare_block; /* a buffer for who compares next, or NULL */
 
 	int64_t statvfs_ms; /* lock: when disk_free was asked */
 	uint64_t disk_free; /* lock: bytes, less what has been reserved since */
@@ -152,6 +198,7 @@ void content_retire_locked(struct content *c, int fd, struct content *base);
 void content_begin_busy_locked(struct content *c);
 void content_end_busy_locked(struct content *c);
 void content_mark_store_locked(const struct content *c);
+/* Of a complete one. An incomplete clean one's are those of its live part. */
 struct content_hashes {
 	const uint64_t *blocks;
 	size_t count;
@@ -181,6 +228,57 @@ int content_zero(int fd, uint64_t off, uint64_t len);
 int content_hash_file(const struct content_store *s, int fd, uint64_t size,
 		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks,
 		      size_t *ret_count);
+
+int content_read_block(int fd, unsigned char *buffer, size_t len, uint64_t off);
+
+/* content_check.c */
+/* A number that changes when somebody else writes to, cuts or replaces a file. Never 0. */
+uint32_t content_look(const struct stat *st);
+/* The same of an open file; 0 when it cannot be told. */
+uint32_t content_look_at(int fd);
+/*
+ * Whether bytes from @off on may be given away: 0 and how far in *@len (at most as it was); 1 and how
+ * far they must be checked first; -ENOMEM. @fd -1 = there is no file.
+ */
+int content_vouch_locked(struct content *c, int fd, uint64_t off, uint64_t *len);
+/* Nothing of the clean one is there any more, and its name is free for a new file. 0 or -ENOMEM. */
+int content_lose_all_locked(struct content *c);
+/* All that is there of it is known to be right: its file looks like @look now. */
+void content_trust_locked(struct content *c, uint32_t look);
+/*
+ * The file of an incomplete clean one was just opened, as @fd: if somebody has touched it since it
+ * was closed, nothing of it is there any more.
+ */
+void content_reopened_locked(struct content *c, int fd);
+/* Have the row's hashes in memory. Reads the ledger: not under a lock. */
+int content_load_hashes(struct content *c);
+
+/* content_passing.c */
+/* -ENOMEM */
+int content_pass_locked(struct content *c, uint64_t off, const void *data, size_t len);
+/* How much of it lies at @off; 0 = nothing. */
+uint64_t content_passing_at_locked(const struct content *c, uint64_t off);
+void content_passing_clear(struct content_passing *p);
+
+/* content_keep.c */
+/* The keeper shall look at it. */
+void content_keep_store_locked(struct content *c);
+/* Ends the thread when it has written down all it was told of. */
+void content_keeper_end(struct content_store *s);
+
+/*
+ * content_share.c
+ *
+ * In the table if it is clean, complete and hashed; and if there is another like it, the keeper shall
+ * see to it that they share.
+ */
+void content_insert_hash_store_locked(struct content *c);
+void content_remove_hash_store_locked(struct content *c);
+/* It goes, and what it is charged for is somebody else's too: then that one is charged. */
+void content_pass_charge_store_locked(struct content *c);
+/* One file for @c and its twin, if they are byte for byte the same. Long. 0 or -errno. */
+int content_share(struct content *c);
+#define CONTENT_SHARING "sharing" /* below the store's directory: a link on its way */
 
 /* content_ahead.c */
 /* A new dirty content has its id: more may follow. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where bytes are: the file of the content itself, that of something below it, nowhere (zeros), or
- * still on the server. A question goes down the chain with each content's lock held until the ones
+ * still on the server; or there, but to be compared with its hash first. A question goes down the chain with each content's lock held until the ones
  * below have answered, so that a flatten or a merge cannot change the chain under it. What is
  * handed out stays open while the content asked about is referenced: see struct content_retired.
  */
@@ -15,15 +15,40 @@ static uint64_t at_most(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+/* Of a clean one. */
+static struct content_extent missing_locked(struct content *c, uint64_t off, uint64_t len)
+{
+	uint64_t passing = content_passing_at_locked(c, off);
+
+	return (struct content_extent){.where = passing ? CONTENT_MEMORY : CONTENT_MISSING,
+				       .len = passing ? at_most(len, passing) : len,
+				       .fd = -1,
+				       .owner = c,
+				       .owner_off = off};
+}
+
 static int in_file_locked(struct content *c, uint64_t off, uint64_t len,
 			  struct content_extent *ret_extent)
 {
 	int fd = content_fd_locked(c, false);
+	int doubted;
 
-	if (fd < 0)
-		return fd == -ENOENT ? -EIO : fd;
-	*ret_extent =
-		(struct content_extent){.where = CONTENT_FILE, .len = len, .fd = fd, .fd_off = off};
+	if (fd < 0 && fd != -ENOENT)
+		return fd;
+	/* reopening may have found that nothing is left */
+	if (!c->complete && !ranges_has(&c->live->present, off, off + len)) {
+		*ret_extent = missing_locked(c, off, len);
+		return 0;
+	}
+	doubted = content_vouch_locked(c, fd, off, &len);
+	if (doubted < 0)
+		return doubted;
+	*ret_extent = (struct content_extent){.where = doubted ? CONTENT_DOUBTED : CONTENT_FILE,
+					      .len = len,
+					      .fd = fd,
+					      .fd_off = off,
+					      .owner = c,
+					      .owner_off = off};
 	return 0;
 }
 
@@ -66,8 +91,7 @@ int content_map_locked(struct content *c, uint64_t off, uint64_t len,
 	}
 	if (c->dirty)
 		return below_locked(c, off, len, ret_extent);
-	*ret_extent = (struct content_extent){
-		.where = CONTENT_MISSING, .len = len, .fd = -1, .clean = c, .clean_off = off};
+	*ret_extent = missing_locked(c, off, len);
 	return 0;
 }
 
@@ -91,7 +115,7 @@ bool content_is_local(struct content *c)
 	local = c->complete;
 	while (!local) {
 		if (content_map_locked(c, off, UINT64_MAX - off, &e) < 0 ||
-		    e.where == CONTENT_MISSING)
+		    e.where == CONTENT_MISSING || e.where == CONTENT_MEMORY)
 			break;
 		local = e.where == CONTENT_END;
 		off += e.len;

@@ -156,6 +156,7 @@ static size_t evict_store_locked(struct content_store *s, uint64_t need,
 
 		if (!d)
 			break;
+		content_pass_charge_store_locked(c);
 		*d = (struct content_doomed){
 			.next = *ret_list, .file = c->file, .charged = c->charged};
 		*ret_list = d;
@@ -163,6 +164,7 @@ static size_t evict_store_locked(struct content_store *s, uint64_t need,
 		got += c->charged;
 		content_lru_remove_store_locked(c);
 		content_remove_key_store_locked(c);
+		content_remove_hash_store_locked(c);
 		content_remove_store_locked(c);
 		if (c->has_row)
 			ledger_drop_content(s->ledger, c->id);
@@ -213,6 +215,7 @@ static bool wait_freed_store_locked(struct content_store *s)
 int content_reserve(struct content_store *s, uint64_t bytes, bool dirty)
 {
 	uint64_t need = 0, rounds;
+	bool asked = false;
 	int tries = 0, r = 0;
 
 	if (bytes == 0)
@@ -223,6 +226,12 @@ int content_reserve(struct content_store *s, uint64_t bytes, bool dirty)
 		if (bytes > s->limit_bytes) {
 			r = -ENOSPC;
 			break;
+		}
+		/* what was asked a moment ago may be better by now */
+		if (!asked) {
+			asked = true;
+			s->statvfs_ms = 0;
+			continue;
 		}
 		if (evict_some_store_locked(s, need))
 			continue;

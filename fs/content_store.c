@@ -178,9 +178,12 @@ static int put_reminder(const struct content *c)
 void content_destroy_store_locked(struct content *c)
 {
 	struct content_store *s = c->store;
-	struct content_doomed doomed = {.file = c->file, .charged = c->charged};
+	struct content_doomed doomed = {.file = c->file};
 	int r = 0;
 
+	content_pass_charge_store_locked(c);
+	doomed.charged = c->charged;
+	content_remove_hash_store_locked(c);
 	content_remove_key_store_locked(c);
 	content_remove_store_locked(c);
 	if (c->dirty) {
@@ -410,6 +413,7 @@ static int open_all(struct content_store *s, char *message, size_t size)
 	if (r < 0)
 		return fail(r, message, size, "%s: secret: %s", s->dir, strerror(-r));
 	load_next_id(s);
+	unlinkat(s->dir_fd, CONTENT_SHARING, 0);
 	r = content_load(s, message, size);
 	if (r < 0)
 		return r;
@@ -436,6 +440,7 @@ static void free_contents(struct content_store *s)
 		}
 	free(s->by_id);
 	free(s->by_key);
+	free(s->by_hash);
 }
 
 static void release(struct content_store *s)
@@ -448,6 +453,9 @@ static void release(struct content_store *s)
 			close(fds[i]);
 	free(s->unsynced);
 	free(s->torn);
+	free(s->keeper.ids);
+	free(atomic_load(&s->spare_block));
+	pthread_cond_destroy(&s->keeper.wake);
 	pthread_cond_destroy(&s->reap);
 	pthread_cond_destroy(&s->freed);
 	pthread_cond_destroy(&s->ahead.make);
@@ -475,11 +483,13 @@ static struct content_store *store_new(const struct content_config *config, stru
 	pthread_condattr_destroy(&clock);
 	pthread_cond_init(&s->freed, NULL);
 	pthread_cond_init(&s->ahead.make, NULL);
+	pthread_cond_init(&s->keeper.wake, NULL);
 	s->dir = strdup(config->dir);
-	s->id_room = s->key_room = 1024;
+	s->id_room = s->key_room = s->hash_room = 1024;
 	s->by_id = calloc(s->id_room, sizeof(struct content *));
 	s->by_key = calloc(s->key_room, sizeof(struct content *));
-	if (s->dir && s->by_id && s->by_key)
+	s->by_hash = calloc(s->hash_room, sizeof(struct content *));
+	if (s->dir && s->by_id && s->by_key && s->by_hash)
 		return s;
 	release(s);
 	return NULL;
@@ -516,6 +526,7 @@ void content_store_close(struct content_store *s)
 
 	if (!s)
 		return;
+	content_keeper_end(s);
 	pthread_mutex_lock(&s->lock);
 	s->stop = true;
 	pthread_cond_signal(&s->reap);

@@ -42,6 +42,7 @@ int file_view_locked(struct mount *m, struct node *n)
 		return -EIO;
 	n->content = 0; /* it was evicted */
 	n->view = content_for_key(m->store, key, n->known.filler ? -1 : n->known.size);
+	pin_content_locked(n, n->view);
 	return n->view ? 0 : -ENOMEM;
 }
 
@@ -95,6 +96,7 @@ static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 	ledger_group_begin(m->ledger);
 	if (old && content_is_dirty(old))
 		content_set_before(sealed, content_id(old));
+	pin_content_locked(n, sealed);
 	n->content = n->committed = content_id(sealed);
 	n->size = content_size(sealed);
 	n->dirty = true;

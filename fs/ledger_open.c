@@ -380,6 +380,7 @@ static int init_locks(struct ledger *l)
 static void release(struct ledger *l)
 {
 	ledger_finalize(l);
+	sqlite3_finalize(l->one_content);
 	sqlite3_close(l->reader);
 	sqlite3_close(l->writer);
 	if (l->wal_fd >= 0)

@@ -166,6 +166,7 @@ struct ledger {
 
 	pthread_mutex_t read_lock; /* recursive; taken before lock */
 	sqlite3 *reader;	   /* read_lock */
+	sqlite3_stmt *one_content; /* read_lock: prepared when first wanted */
 };
 
 /* The -errno of the last failure on @db, and of a step's result on it. */

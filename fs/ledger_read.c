@@ -82,6 +82,43 @@ int ledger_each_content(struct ledger *l, int (*each)(void *ctx, const struct le
 	return walk(l, TABLE_CONTENT, "ORDER BY id", each_content, &w);
 }
 
+/* read_lock held. */
+static int read_one_content(struct ledger *l, uint64_t id, struct content_walk *w)
+{
+	union ledger_image image;
+	int result, r = 0;
+
+	if (!l->one_content)
+		r = ledger_select(l->reader, TABLE_CONTENT, "WHERE id=?", &l->one_content);
+	if (r < 0)
+		return r;
+	sqlite3_bind_int64(l->one_content, 1, (sqlite3_int64)id);
+	result = sqlite3_step(l->one_content);
+	if (result == SQLITE_ROW) {
+		r = ledger_row_read(TABLE_CONTENT, l->one_content, &image);
+		if (r == 0)
+			r = each_content(l, &image, w);
+	} else {
+		r = result == SQLITE_DONE ? -ENOENT : ledger_errno(l->reader, result);
+	}
+	sqlite3_reset(l->one_content);
+	return r;
+}
+
+int ledger_one_content(struct ledger *l, uint64_t id,
+		       int (*each)(void *ctx, const struct ledger_content *c), void *ctx)
+{
+	struct content_walk w = {each, ctx};
+	int r = ledger_commit(l);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&l->read_lock);
+	r = read_one_content(l, id, &w);
+	pthread_mutex_unlock(&l->read_lock);
+	return r;
+}
+
 struct xattr_walk {
 	int (*each)(void *ctx, uint64_t node, const char *name, const void *value, size_t len);
 	void *ctx;

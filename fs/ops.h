@@ -109,8 +109,21 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
 void handle_free_locked(struct mount *m, struct handle *h);
 void handle_drop(struct mount *m, struct handle *h);
 
-/* @len bytes from @off of a content that are all here; -EIO when not. No lock. */
+/*
+ * @len bytes from @off of a content that are all here, and checked; -EAGAIN when some are not (any
+ * more), -EIO when it is shorter. No lock.
+ */
 int gather_content(struct content *view, uint64_t off, char *to, uint64_t len);
+
+/* pin.c */
+#define PIN_XATTR "user.attachfs.pin"
+bool pin_is_set(const struct node *n);
+/* 0, or -EINVAL: not a value of the attribute. */
+int pin_check_value(const char *value, size_t len);
+/* @c is behind the name of @n now. NULL is fine. tree->lock held. */
+void pin_content_locked(const struct node *n, struct content *c);
+/* The attribute was set or removed: keep what is behind the name, and fetch it. No lock held. */
+void pin_changed(struct mount *m, uint64_t node);
 
 /* ops_synced.c */
 

@@ -345,6 +345,12 @@ static bool is_user(const char *name)
 	return !strncmp(name, "user.", 5);
 }
 
+/* Ours, and only to be read. */
+static bool is_own(const char *name)
+{
+	return !strncmp(name, OURS, strlen(OURS)) && strcmp(name, PIN_XATTR) != 0;
+}
+
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct mount *m = mount_of_request(req);
@@ -357,7 +363,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 
 	tree_lock(m->tree);
 	n = attributed_locked(m, ino);
-	if (n && !strncmp(name, OURS, strlen(OURS))) {
+	if (n && is_own(name)) {
 		found = own_value(m->tree, n, name + strlen(OURS), value, sizeof(value));
 		len = found ? strlen(value) : 0;
 	} else if (n && !is_virtual(ino) && (x = node_find_xattr(n, name))) {
@@ -412,9 +418,7 @@ static int may_change_xattr(fuse_ino_t ino, const char *name)
 		return -EOPNOTSUPP;
 	if (is_virtual(ino) || is_control(ino))
 		return -EPERM;
-	if (!strncmp(name, OURS, strlen(OURS)))
-		return -EPERM;
-	return 0;
+	return is_own(name) ? -EPERM : 0;
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
@@ -422,8 +426,11 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 {
 	struct mount *m = mount_of_request(req);
 	struct node *n;
+	bool pins = !strcmp(name, PIN_XATTR);
 	int r = may_change_xattr(ino, name);
 
+	if (!r && pins)
+		r = pin_check_value(value, size);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
@@ -432,6 +439,8 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	n = tree_find_locked(m->tree, ino);
 	if (!n)
 		r = -ENOENT;
+	else if (pins && n->kind != NODE_FILE)
+		r = -EISDIR;
 	else if ((flags & XATTR_CREATE) && node_find_xattr(n, name))
 		r = -EEXIST;
 	else if ((flags & XATTR_REPLACE) && !node_find_xattr(n, name))
@@ -444,6 +453,8 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 		tree_put_locked(m->tree, n);
 	}
 	tree_unlock(m->tree);
+	if (!r && pins)
+		pin_changed(m, ino);
 	fuse_reply_err(req, -r);
 }
 
@@ -467,5 +478,7 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 		}
 		tree_unlock(m->tree);
 	}
+	if (!r && !strcmp(name, PIN_XATTR))
+		pin_changed(m, ino);
 	fuse_reply_err(req, -r);
 }

@@ -201,7 +201,7 @@ struct reach {
 
 /*
  * Where [off, off+len) is. 0: all of it, or up to the end of file, is local. -EAGAIN: *@ret_missing
- * is not.
+ * is not, or must be checked first.
  */
 static int map_reach(struct content *view, uint64_t off, uint64_t len, struct reach *s,
 		     struct content_extent *ret_missing)
@@ -216,7 +216,7 @@ static int map_reach(struct content *view, uint64_t off, uint64_t len, struct re
 			return r;
 		if (e.where == CONTENT_END)
 			return 0;
-		if (e.where == CONTENT_MISSING) {
+		if (e.where == CONTENT_MISSING || e.where == CONTENT_DOUBTED) {
 			*ret_missing = e;
 			return -EAGAIN;
 		}
@@ -225,6 +225,30 @@ static int map_reach(struct content *view, uint64_t off, uint64_t len, struct re
 		s->len += e.len;
 	}
 	return 0;
+}
+
+/*
+ * The same with what is doubted checked: *@ret_missing is to be fetched. Reads and hashes: no lock held.
+ */
+static int map_checked(struct mount *m, const struct node *n, struct content *view, uint64_t off,
+		       uint64_t len, struct reach *s, struct content_extent *ret_missing)
+{
+	char *name = NULL;
+	int r;
+
+	while ((r = map_reach(view, off, len, s, ret_missing)) == -EAGAIN &&
+	       ret_missing->where == CONTENT_DOUBTED) {
+		if (!name) {
+			tree_lock(m->tree);
+			name = strdup(n->shown);
+			tree_unlock(m->tree);
+		}
+		r = content_check(view, off, len, name);
+		if (r < 0)
+			break;
+	}
+	free(name);
+	return r;
 }
 
 static int read_all(int fd, char *to, uint64_t len, uint64_t off)
@@ -249,10 +273,15 @@ int gather_content(struct content *view, uint64_t off, char *to, uint64_t len)
 		struct content_extent e;
 		int r = content_map(view, off, len, &e);
 
-		if (!r && e.where == CONTENT_ZERO)
+		if (r < 0 || e.where == CONTENT_END)
+			return r < 0 ? r : -EIO;
+		if (e.where == CONTENT_ZERO)
 			memset(to, 0, e.len);
-		else if (!r)
-			r = e.where == CONTENT_FILE ? read_all(e.fd, to, e.len, e.fd_off) : -EIO;
+		else if (e.where == CONTENT_FILE)
+			r = read_all(e.fd, to, e.len, e.fd_off);
+		else if (e.where != CONTENT_MEMORY ||
+			 content_copy_passing(e.owner, e.owner_off, to, e.len) < e.len)
+			r = -EAGAIN;
 		if (r < 0)
 			return r;
 		to += e.len;
@@ -262,12 +291,15 @@ int gather_content(struct content *view, uint64_t off, char *to, uint64_t len)
 	return 0;
 }
 
-static void reply_gathered(struct call *c, struct content *view, uint64_t len)
+/* False: some of it has gone meanwhile, the call is not answered. */
+static bool reply_gathered(struct call *c, struct content *view, uint64_t len)
 {
 	char *buffer = malloc(len ? len : 1);
 	int r = buffer ? gather_content(view, c->off, buffer, len) : -ENOMEM;
 
-	if (r < 0) {
+	if (r == -EAGAIN) {
+		;
+	} else if (r < 0) {
 		call_fail(c,
 			  log_errno(r, "cache: cannot read node %llu", (unsigned long long)c->ino));
 	} else {
@@ -275,21 +307,21 @@ static void reply_gathered(struct call *c, struct content *view, uint64_t len)
 		call_done(c);
 	}
 	free(buffer);
+	return r != -EAGAIN;
 }
 
-static void reply_reach(struct call *c, struct content *view, const struct reach *s)
+static bool reply_reach(struct call *c, struct content *view, const struct reach *s)
 {
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(s->len);
 
-	if (s->n != 1 || s->first.where != CONTENT_FILE) {
-		reply_gathered(c, view, s->len);
-		return;
-	}
+	if (s->n != 1 || s->first.where != CONTENT_FILE)
+		return reply_gathered(c, view, s->len);
 	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
 	buf.buf[0].fd = s->first.fd;
 	buf.buf[0].pos = (off_t)s->first.fd_off;
 	fuse_reply_data(c->req, &buf, FUSE_BUF_SPLICE_MOVE);
 	call_done(c);
+	return true;
 }
 
 /* Park for what is missing; true when it was. */
@@ -297,15 +329,15 @@ static bool park_missing(struct call *c, struct node *n, const struct content_ex
 			 int *ret_error)
 {
 	struct mount *m = c->m;
-	struct content *clean = missing->clean;
+	struct content *clean = missing->owner;
 
 	tree_lock(m->tree);
 	*ret_error = file_feed_locked(m, n, clean);
 	tree_unlock(m->tree);
 	if (*ret_error)
 		return false;
-	return reader_park(m->reader, c, clean, missing->clean_off,
-			   missing->clean_off + missing->len, ret_error);
+	return reader_park(m->reader, c, clean, missing->owner_off,
+			   missing->owner_off + missing->len, ret_error);
 }
 
 /*
@@ -345,22 +377,18 @@ static void read_run(struct call *c)
 	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
 	feed = view && h->node->feed ? content_ref(h->node->feed) : NULL;
 	tree_unlock(m->tree);
+	if (!r && !view)
+		reply_reach(c, NULL, &s);
 	while (!r && view) {
-		r = map_reach(view, c->off, c->len, &s, &missing);
-		if (r != -EAGAIN)
+		r = map_checked(m, h->node, view, c->off, c->len, &s, &missing);
+		if (feed && !r && s.len)
+			reader_follow(m->reader, feed, c->off, c->off + s.len);
+		if ((!r && reply_reach(c, view, &s)) ||
+		    (r == -EAGAIN && park_missing(c, h->node, &missing, &r)))
 			break;
-		if (park_missing(c, h->node, &missing, &r)) {
-			content_unref(feed);
-			content_unref(view);
-			return;
-		}
 	}
-	if (feed && !r && s.len)
-		reader_follow(m->reader, feed, c->off, c->off + s.len);
 	if (r < 0)
 		call_fail(c, r);
-	else
-		reply_reach(c, view, &s);
 	content_unref(feed);
 	content_unref(view);
 }
@@ -559,7 +587,8 @@ static bool lacks_base(struct mount *m, const struct handle *h, struct content_e
 		return false;
 	size = content_size(view);
 	if (size > 0 && (uint64_t)size <= WINDOW_WHOLE_BYTES)
-		lacks = map_reach(view, 0, (uint64_t)size, &s, ret_missing) == -EAGAIN;
+		lacks = map_checked(m, h->node, view, 0, (uint64_t)size, &s, ret_missing) ==
+			-EAGAIN;
 	content_unref(view);
 	return lacks;
 }

@@ -145,11 +145,30 @@ static bool has_done_its_part_locked(const struct stream *s)
 	return (first < s->end && first - s->pos >= WINDOW_ISLAND_BYTES) || is_brought_locked(s);
 }
 
+/*
+ * What it brings cannot be kept but for a moment: it must not run far ahead of its readers. One that
+ * a server without Range began too early runs on until it gets to them.
+ */
+static void hold_back_locked(struct reader *r, struct stream *s)
+{
+	uint64_t id = content_id(s->feed->content);
+
+	s->feed->pace.more = 0;
+	if (s->limit != UINT64_MAX && s->window > CONTENT_PASSING_AHEAD) {
+		s->limit -= s->window - CONTENT_PASSING_AHEAD;
+		s->window = CONTENT_PASSING_AHEAD;
+	} else if (s->limit == UINT64_MAX && s->end - s->pos > CONTENT_PASSING_AHEAD &&
+		   !calls_wanted(r->m->calls, id, s->pos, UINT64_MAX)) {
+		s->limit = s->pos + CONTENT_PASSING_AHEAD;
+	}
+}
+
 static bool on_data(void *ctx, const void *data, size_t len)
 {
 	struct stream *s = ctx;
 	struct feed *f = s->feed;
 	struct reader *r = f->reader;
+	struct all_waiter *told = NULL;
 	bool goes_on = true;
 	int error;
 
@@ -160,7 +179,7 @@ static bool on_data(void *ctx, const void *data, size_t len)
 		return false;
 	error = content_fill(f->content, s->pos, data, len);
 	pthread_mutex_lock(&r->lock);
-	if (error) {
+	if (error < 0) {
 		s->refused = error;
 		pthread_mutex_unlock(&r->lock);
 		log_errno(error, "cache: cannot keep bytes of '%s'", f->file.name);
@@ -170,12 +189,19 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	f->moved += len;
 	if (s->pos > s->end && !s->open && !s->whole)
 		goes_on = go_whole_locked(s);
+	if (error > 0) {
+		/* who wants all of it needs it in the file */
+		told = f->all;
+		f->all = NULL;
+		hold_back_locked(r, s);
+	}
 	if (has_done_its_part_locked(s))
 		stream_drop_locked(r, s);
 	else if (s->pos >= s->limit && !s->paused)
 		pause_locked(r, s);
 	calls_wake_bytes(r->m->calls, content_id(f->content), s->start, s->pos, 0);
 	pthread_mutex_unlock(&r->lock);
+	reader_tell_all(told, -ENOSPC);
 	return goes_on;
 }
 

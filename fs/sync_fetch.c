@@ -66,13 +66,23 @@ static struct content *bottom_locked(struct sync *s, struct node *n)
 	while (c && !clean && !content_map(c, off, UINT64_MAX / 2 - off, &extent) &&
 	       extent.where != CONTENT_END) {
 		if (extent.where == CONTENT_MISSING)
-			clean = content_ref(extent.clean);
+			clean = content_ref(extent.owner);
 		off += extent.len;
 	}
 	content_unref(c);
 	if (clean || n->dirty || !node_key(n, key))
 		return clean;
 	return content_for_key(s->m->store, key, n->known.size);
+}
+
+/* A reader may have brought it since this was planned: nothing is gone. */
+static bool is_here_locked(struct sync *s, const struct node *n)
+{
+	struct content *c = n->content ? content_get(s->m->store, n->content) : NULL;
+	bool here = c && content_is_local(c);
+
+	content_unref(c);
+	return here;
 }
 
 void sync_fetch(struct sync *s, uint64_t node)
@@ -91,6 +101,8 @@ void sync_fetch(struct sync *s, uint64_t node)
 		top = record ? tree_collection_of_locked(t, record) : NULL;
 		known_borrow(n, record ? record->known.rid : NULL, &file);
 		*f = (struct fetching){s, node, bottom_locked(s, n)};
+		if (!f->clean && is_here_locked(s, n))
+			r = -EAGAIN;
 		if (f->clean && top)
 			r = reader_open(s->m->reader, f->clean, &file, node_collection_id(top),
 					node);

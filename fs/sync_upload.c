@@ -150,8 +150,9 @@ static void apply_unreadable(struct batch *b, int r)
 
 		c->outcome = r == -ENODATA || r == -EIO ? REMOTE_REFUSED : REMOTE_RETRY;
 		c->error = r;
-		snprintf(c->message, sizeof(c->message), "the local copy cannot be read: %s",
-			 strerror(-r));
+		snprintf(c->message, sizeof(c->message), "the local copy cannot be read: %s%s",
+			 strerror(-r),
+			 r == -EIO ? "; the log says what is left of it in lost+found" : "");
 	}
 	sync_apply(b, 0);
 }
@@ -164,8 +165,8 @@ static bool hash_can_wait(const struct sent *sent)
 }
 
 /*
- * All bytes in one file, hashed unless that can wait; a lost clean content was evicted a moment ago,
- * and is fetched again.
+ * All bytes in one file, those that were put there, and hashed unless that can wait; a lost clean
+ * content was evicted a moment ago, or has a bad block, and is fetched again.
  */
 static int make_ready(const struct sent *sent, struct remote_change *c, bool hash)
 {
@@ -174,6 +175,10 @@ static int make_ready(const struct sent *sent, struct remote_change *c, bool has
 
 	if (sent->lost)
 		return sent->lost;
+	if (sent->content)
+		r = content_check(sent->content, 0, UINT64_MAX, c->name ? c->name : c->known_name);
+	if (r != 0)
+		return r < 0 ? r : -EAGAIN;
 	if (hash && sent->content && content_is_dirty(sent->content))
 		r = content_flatten(sent->content);
 	if (!r && sent->content && content_size(sent->content) > 0)

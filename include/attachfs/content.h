@@ -21,6 +21,15 @@
  * Presence is a set of ranges per content (fs/ranges.h). A clean content's range is present only
  * after its bytes are in the file.
  *
+ * Nobody gets bytes that may be others than were put there. Each block has a hash in the ledger once
+ * it is written down; what a former daemon left, and what somebody else has touched since (seen by
+ * the file's number, size and time of change, each time it is read), is *doubted* until
+ * content_check() has compared it. A bad block of a clean content is no longer present, so it is
+ * fetched again; a bad dirty one is never given to anybody, and its file is kept in lost+found/.
+ *
+ * Equal clean contents share one file: each has its name in objects/, all are names (hard links) of
+ * one inode, which is written by nobody any more. It counts once against the limit.
+ *
  * Directory: <dir>/objects/xx/<id in hex>, <dir>/lost+found/, <dir>/lock. All 0700/0600. A file of
  * objects/ that no row speaks of is moved to lost+found/ at start and reported, never deleted.
  *
@@ -48,9 +57,9 @@ struct content_config {
 
 /*
  * Open the store in @dir (made when missing), take its lock, load the rows of @ledger (which
- * outlives it), set aside what is unknown, drop clean contents that are not complete or whose file
- * is missing or has another size (those below a dirty one stay, with what they have), and become
- * the ledger's before-sync hook. 0; -EBUSY: another daemon has it, @message names its pid; -EPERM:
+ * outlives it), set aside what is unknown, drop clean contents whose file is missing or has another
+ * size and of the incomplete ones what has no hash (those below a dirty one stay, with what they
+ * have), and become the ledger's before-sync hook. 0; -EBUSY: another daemon has it, @message names its pid; -EPERM:
  * not ours or open to others; -errno.
  *
  * A dirty content whose bytes are not there (or may not be, after a power failure less than
@@ -59,7 +68,10 @@ struct content_config {
  */
 int content_store_open(const struct content_config *config, struct ledger *ledger,
 		       struct content_store **ret_store, char *message, size_t size);
-/* Syncs the ledger and lets go of it. All references must be gone. NULL is fine. */
+/*
+ * Writes down what incomplete clean contents have, syncs the ledger and lets go of it. All
+ * references must be gone. NULL is fine.
+ */
 void content_store_close(struct content_store *s);
 
 /*
@@ -145,13 +157,23 @@ bool content_hash(struct content *c, uint8_t hash[static LEDGER_HASH_BYTES]);
 /* The size, learned from a listing or an answer. 0, or -ESTALE when another one was known. */
 int content_set_size(struct content *c, uint64_t size);
 /*
- * Write and mark present. Reserves space first: -ENOSPC when the limit or the disk has no room even
- * after evicting; other -errno of pwrite. Parts already present are written again harmlessly. The
- * last missing byte makes it complete; its hashing is the caller's to start (content_finish() on
+ * Write and mark present. Reserves space first. Parts already present are written again harmlessly.
+ * The last missing byte makes it complete; its hashing is the caller's to start (content_finish() on
  * the pool).
+ *
+ * 0 = they are in the file. 1 = they could not be kept there, since the limit or the disk has no room
+ * even after evicting, or the disk fails: the last CONTENT_PASSING_BYTES or so of what was filled
+ * like this stay in memory for those who are waiting (CONTENT_MEMORY), as long as it is referenced.
+ * Who fills it should not run further ahead of the readers than CONTENT_PASSING_AHEAD. -EINVAL, -EFBIG,
+ * -ENOMEM.
  */
+#define CONTENT_PASSING_BYTES (8u << 20)
+#define CONTENT_PASSING_AHEAD (2u << 20)
 int content_fill(struct content *c, uint64_t off, const void *data, size_t len);
-/* Hash and put the row of a content that became complete. Long; on a pool thread. Idempotent. */
+/*
+ * Hash and put the row of a content that became complete. Long; on a pool thread. Idempotent.
+ * -EAGAIN: some of what a former daemon left of it was bad, so it is not complete any more.
+ */
 int content_finish(struct content *c);
 
 /* Dirty contents, writing. -EROFS when it is sealed (take a new one over it). */
@@ -176,7 +198,8 @@ int content_seal(struct content *c);
 /*
  * Bring all of it into its own file: copies (copy_file_range) what is missing from below, where
  * every byte must be present: -ENODATA otherwise; then hashes, lets the base go and puts the row.
- * Sealed contents only. Long.
+ * Sealed contents only. Long. Checks first: -EAGAIN when bad blocks of a base have to be fetched
+ * again, -EIO when what the user wrote is bad.
  */
 int content_flatten(struct content *c);
 /*
@@ -198,7 +221,9 @@ int content_sync(struct content *c);
 enum content_where {
 	CONTENT_FILE,	 /* bytes at fd, fd_off */
 	CONTENT_ZERO,	 /* a hole: zeros */
-	CONTENT_MISSING, /* to be fetched into `clean` at clean_off */
+	CONTENT_MISSING, /* to be fetched into `owner` at owner_off */
+	CONTENT_DOUBTED, /* in the file of `owner`; content_check(), then ask again */
+	CONTENT_MEMORY,	 /* with `owner` at owner_off: content_copy_passing() */
 	CONTENT_END,	 /* at or past the end of file */
 };
 struct content_extent {
@@ -206,14 +231,25 @@ struct content_extent {
 	uint64_t len; /* how far this holds, <= asked */
 	int fd;	      /* borrowed while the content asked about is referenced */
 	uint64_t fd_off;
-	struct content *clean; /* borrowed likewise */
-	uint64_t clean_off;
+	struct content *owner; /* borrowed likewise; MISSING and MEMORY: a clean one */
+	uint64_t owner_off;
 };
 /*
  * Where the bytes from @off are; looks at most @len ahead. Marks the content used. 0 or -errno of
  * opening a file. For a clean content whose size is not known, what is not present is MISSING.
  */
 int content_map(struct content *c, uint64_t off, uint64_t len, struct content_extent *ret_extent);
+
+/*
+ * Compare what is doubted of [off, off+len), by whole blocks, with its hashes. Reads and hashes: not
+ * under a lock. @name is what the log calls it (NULL = its key or number). 0: all of it was right.
+ * 1: something was not, and is missing now. -EIO: it is dirty; nobody gets it, its file is in
+ * lost+found/ too, and the log says so. Other -errno of reading.
+ */
+int content_check(struct content *c, uint64_t off, uint64_t len, const char *name);
+
+/* Copy bytes of a CONTENT_MEMORY extent's owner; how many, 0 = they have gone: ask again. */
+size_t content_copy_passing(struct content *c, uint64_t off, void *to, size_t len);
 
 /*
  * The first missing range at or after @off of a clean content, at most up to its size (UINT64_MAX

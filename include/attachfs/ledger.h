@@ -111,10 +111,11 @@ struct ledger_content {
 	bool complete; /* every byte is in the file itself */
 	bool has_hash;
 	uint8_t hash[LEDGER_HASH_BYTES]; /* XXH3-128 with the store's secret */
-	const void
-		*ranges; /* dirty, not complete: pairs of uint64 (first, end) written, host order */
-	size_t ranges_len;	  /* bytes */
-	const void *block_hashes; /* complete: XXH3-64 of each 256 KiB */
+	/* not complete: pairs of uint64 (first, end) that are there, host order */
+	const void *ranges;
+	size_t ranges_len; /* bytes */
+	/* XXH3-64 of each whole block (256 KiB) that is there, 0 = not known (fs/block_hashes.h) */
+	const void *block_hashes;
 	size_t block_hashes_len;
 	int64_t used_ns;
 	bool pinned;
@@ -206,6 +207,9 @@ int ledger_each_node(struct ledger *l, int (*each)(void *ctx, const struct ledge
 		     void *ctx); /* by id */
 int ledger_each_content(struct ledger *l, int (*each)(void *ctx, const struct ledger_content *c),
 			void *ctx);
+/* The one of that id; -ENOENT = no such row. The callback does not call it in turn. */
+int ledger_one_content(struct ledger *l, uint64_t id,
+		       int (*each)(void *ctx, const struct ledger_content *c), void *ctx);
 int ledger_each_xattr(struct ledger *l,
 		      int (*each)(void *ctx, uint64_t node, const char *name, const void *value,
 				  size_t len),

@@ -182,6 +182,17 @@ class Worker:
             ),
         )
 
+    def twin(self, path: str) -> None:
+        """Another file with the same bytes: the cache keeps one of them."""
+        if len(self.state) >= FILES:
+            self.unlink(path)
+            return
+        twin, data = self.fresh(), self.state[path].data
+        self.step(
+            self.with_file(twin, data),
+            lambda: self.write(twin, os.O_CREAT | os.O_EXCL, (None, data)),
+        )
+
     def overwrite(self, path: str) -> None:
         data = self.data()
         self.step(
@@ -374,6 +385,7 @@ class Worker:
         ("create", 5),
         ("overwrite", 4),
         ("same_again", 1),
+        ("twin", 1),
         ("patch", 4),
         ("append", 3),
         ("truncate", 2),
@@ -395,6 +407,7 @@ class Worker:
         "merge": "patch",
         "flatten": "patch",
         "unchanged": "same_again",
+        "share": "twin",
         "forget": "short_lived",
         "adopt": "save",
         "ghost": "rename",

@@ -126,6 +126,7 @@ static int hash_and_put(struct content *c, int fd, uint64_t size)
 	for (size_t i = 0; i < sizeof hash; i++)
 		c->hash[i] = hash[i];
 	c->has_hash = true;
+	c->verified = true;
 	r = content_put_row_locked(c, &hashes);
 	content_unlock(c);
 	crash_point("fill.complete");

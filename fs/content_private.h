@@ -73,6 +73,7 @@ struct content {
 		row_used_s; /* store->lock: real seconds: last use, and what the row says */
 	uint8_t hash[LEDGER_HASH_BYTES];		       /* content */
 	bool dirty, sealed, complete, has_hash;		       /* content */
+	bool verified;					       /* content */
 	bool in_lru, keyed, has_row, dropped, pinned, claimed; /* store->lock */
 	bool was_dirty; /* store->lock: became clean in this life of the daemon */
 };

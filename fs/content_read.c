@@ -100,6 +100,16 @@ bool content_is_local(struct content *c)
 	return local;
 }
 
+bool content_is_verified(struct content *c)
+{
+	bool verified;
+
+	content_lock(c);
+	verified = c->complete && c->verified;
+	content_unlock(c);
+	return verified;
+}
+
 bool content_next_missing(struct content *c, uint64_t off, uint64_t *ret_first, uint64_t *ret_end)
 {
 	struct range gap;

@@ -6,6 +6,8 @@
  *	bench-work create DIR COUNT BYTES [fsync]   new files, each written, perhaps synced, closed
  *	bench-work rename DIR PREFIX                every file gets PREFIX in front of its name
  *	bench-work unlink DIR                       every file goes
+ *	bench-work random FILE COUNT BYTES          reads at COUNT places, one after another
+ *	bench-work read DIR THREADS                 every file as a whole, by so many at once
  *
  * Exit status 1 with a word on standard error at the first call that fails.
  */

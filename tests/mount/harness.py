@@ -547,6 +547,7 @@ class Emulator:
         toggles: Optional[dict] = None,
         tokens: Iterable[str] = (),
         port: int = 0,
+        more: Iterable[str] = (),
     ):
         base.mkdir(parents=True)
         self.base = base
@@ -578,6 +579,7 @@ class Emulator:
             argv += ["--token", t]
         for k, v in (toggles or {}).items():
             argv += ["--set", f"{k}={v}"]
+        argv += more
         self.output = base / "emulator.out"
         with open(self.output, "wb") as out:
             self.process = subprocess.Popen(

@@ -666,7 +666,7 @@ class Emulator:
     def collection_id(self, collection: str) -> str:
         """What collections= calls it."""
         name = self.system.real_name(collection)
-        names = self.ask_json("GET", "/state")["collections"]
+        names = self.ask_json("GET", "/state?sha256=0")["collections"]
         if self.system.first_collection_id is None or name not in names:
             return name
         return str(self.system.first_collection_id + names.index(name))

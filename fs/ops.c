@@ -40,6 +40,11 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	if (conn->capable & FUSE_CAP_HANDLE_KILLPRIV)
 		conn->want |= FUSE_CAP_HANDLE_KILLPRIV;
 	/*
+	 * Answers go from the cache's file to the kernel by a pipe. Its pages are not moved: taking one
+	 * out of the page cache waits until it is on the disk, and what is read has often just come.
+	 */
+	conn->want |= conn->capable & FUSE_CAP_SPLICE_WRITE;
+	/*
 	 * locks are the kernel's own business (a daemon that blocks in them makes programs
 	 * unkillable)
 	 */

@@ -295,7 +295,7 @@ static void reply_reach(struct call *c, struct content *view, const struct reach
 	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
 	buf.buf[0].fd = s->first.fd;
 	buf.buf[0].pos = (off_t)s->first.fd_off;
-	fuse_reply_data(c->req, &buf, FUSE_BUF_SPLICE_MOVE);
+	fuse_reply_data(c->req, &buf, 0);
 	call_done(c);
 }
 

@@ -140,6 +140,7 @@ static void open_run(struct call *c)
 	if (!error) {
 		fi->fh = (uintptr_t)h;
 		fi->keep_cache = n->cached_version == n->version;
+		fi->noflush = !may_write(h); /* its close has nothing to wait for */
 		if (c->flags & O_TRUNC)
 			n->mtime_ns = n->ctime_ns = clock_real_ns();
 	} else if (h) {

@@ -1053,6 +1053,11 @@ class Mount:
     def status(self) -> dict:
         return json.loads((self.path / ".attachfs" / "status").read_text())
 
+    def requests_taken(self) -> int:
+        """How often the daemon has read something, which it does at least once for each request."""
+        with open(f"/proc/{self.process.pid}/io") as f:
+            return int(dict(line.split(": ") for line in f)["syscr"])
+
     def idle(self) -> bool:
         """Nothing left to send."""
         pending = self.status()["pending"]

@@ -38,12 +38,12 @@ struct node;
 
 /* What is known when a file is opened; see passthrough_decide(). */
 struct passthrough_case {
-	bool twin;	/* the inode that is opened is the twin, or there is one already */
-	bool reads;	/* the handle will only read, through the page cache */
+	bool twin;	 /* the inode that is opened is the twin, or there is one already */
+	bool reads;	 /* the handle will only read, through the page cache */
 	unsigned passed; /* handles that are passed through */
-	bool same;	/* ... which have the version that is opened now */
+	bool same;	 /* ... which have the version that is opened now */
 	unsigned others; /* handles of any kind besides the one that is opened */
-	bool whole;	/* clean, complete, verified, and not written here */
+	bool whole;	 /* clean, complete, verified, and not written here */
 };
 
 enum passthrough_way {

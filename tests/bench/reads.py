@@ -214,7 +214,9 @@ class Bench:
     def was_stopped(self, name: str, latency: int, kind: type) -> bool:
         """Without latency already: with it, it need not be tried."""
         less = [ms for ms in self.latencies if ms < latency]
-        return any(not r.seconds for ms in less for r in self.results.get((name, ms, kind.name), []))
+        return any(
+            not r.seconds for ms in less for r in self.results.get((name, ms, kind.name), [])
+        )
 
     def once(self, kind: type, work: Reading, latency: int, number: int) -> Optional[Result]:
         c: Reader = kind(self, work, latency)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * System calls on the backing files. A content's file is objects/<low byte of its file
- * number>/<file number>, so that the directories stay small and fill evenly.
+ * number>/<file number>, so that the directories stay small and fill evenly. All 256 of them are made,
+ * and synced, before the first file is: so a file's name is on the disk when its directory is synced.
  */
 #include "content_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +25,19 @@ void content_name(uint64_t file, char name[static CONTENT_NAME_BYTES])
 		 (unsigned long long)file);
 }
 
+int content_make_dirs(struct content_store *s)
+{
+	char name[3];
+
+	for (unsigned i = 0; i < 256; i++) {
+		snprintf(name, sizeof name, "%02x", i);
+		if (mkdirat(s->objects_fd, name, 0700) < 0 && errno != EEXIST)
+			return -errno;
+	}
+	/* also when all were there: who made them may have been killed before this */
+	return fsync(s->objects_fd) < 0 ? -errno : 0;
+}
+
 static int open_file(struct content_store *s, uint64_t file, bool create)
 {
 	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0);
@@ -34,12 +47,11 @@ static int open_file(struct content_store *s, uint64_t file, bool create)
 	content_name(file, name);
 	fd = openat(s->objects_fd, name, flags, 0600);
 	if (fd < 0 && errno == ENOENT && create) {
-		name[2] = '\0';
-		if (mkdirat(s->objects_fd, name, 0700) == 0)
-			atomic_fetch_add(&s->dirs_made, 1);
-		else if (errno != EEXIST)
-			return -errno;
-		name[2] = '/';
+		/* somebody has tidied up */
+		int r = content_make_dirs(s);
+
+		if (r < 0)
+			return r;
 		fd = openat(s->objects_fd, name, flags, 0600);
 	}
 	return fd < 0 ? -errno : fd;
@@ -73,22 +85,6 @@ int content_unlink(struct content_store *s, uint64_t file)
 	return unlinkat(s->objects_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-/*
- * The names of the directories themselves: once for all of the 256 that were made since. Who comes
- * while another is at it does it, too, since that one may not be done.
- */
-static int sync_new_dirs(struct content_store *s)
-{
-	unsigned made = atomic_load(&s->dirs_made);
-
-	if (atomic_load(&s->dirs_synced) == made)
-		return 0;
-	if (fsync(s->objects_fd) < 0)
-		return -errno;
-	atomic_store(&s->dirs_synced, made);
-	return 0;
-}
-
 int content_sync_dir(struct content_store *s, uint64_t file)
 {
 	char name[CONTENT_NAME_BYTES];
@@ -101,7 +97,7 @@ int content_sync_dir(struct content_store *s, uint64_t file)
 		return errno == ENOENT ? 0 : -errno;
 	r = fsync(fd) < 0 ? -errno : 0;
 	close(fd);
-	return r < 0 ? r : sync_new_dirs(s);
+	return r;
 }
 
 int content_sync_bytes(struct content_store *s, uint64_t file)

@@ -27,7 +27,6 @@
  */
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include <attachfs/content.h>
 
@@ -135,8 +134,6 @@ struct content_store {
 
 	struct content_ahead ahead;
 
-	_Atomic unsigned dirs_made, dirs_synced; /* below objects/ */
-
 	int64_t statvfs_ms; /* lock: when disk_free was asked */
 	uint64_t disk_free; /* lock: bytes, less what has been reserved since */
 };
@@ -167,6 +164,8 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 void content_name(uint64_t file, char name[static CONTENT_NAME_BYTES]);
 /* The descriptor; -ENOENT when there is no file and not @create. */
 int content_fd_locked(struct content *c, bool create);
+/* The directories below objects/: there and on the disk. */
+int content_make_dirs(struct content_store *s);
 /* The empty file, if it is not there. A failure is the first write's to report. */
 void content_make_file(struct content_store *s, uint64_t file);
 int content_unlink(struct content_store *s, uint64_t file);

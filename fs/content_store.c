@@ -318,12 +318,8 @@ static int open_dir(int at, const char *name, char *message, size_t size, int *r
 	struct stat st;
 	int fd;
 
-	if (mkdirat(at, name, 0700) == 0) {
-		if (at != AT_FDCWD)
-			fsync(at);
-	} else if (errno != EEXIST) {
+	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 		return fail(-errno, message, size, "%s: cannot be made: %s", name, strerror(errno));
-	}
 	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		fail(-errno, message, size, "%s: %s", name, strerror(errno));
@@ -403,6 +399,11 @@ static int open_all(struct content_store *s, char *message, size_t size)
 		r = open_dir(s->dir_fd, "lost+found", message, size, &s->lost_fd);
 	if (r < 0)
 		return r;
+	r = content_make_dirs(s);
+	if (r == 0 && fsync(s->dir_fd) < 0)
+		r = -errno;
+	if (r < 0)
+		return fail(r, message, size, "%s/objects: %s", s->dir, strerror(-r));
 	/* from here on nobody vouches for what the last daemon left but this */
 	ledger_set_before_sync(s->ledger, sync_hook, s);
 	r = load_secret(s);

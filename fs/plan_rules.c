@@ -362,8 +362,10 @@ static void decide_gone(struct work *w, size_t i)
 static void decide_record(struct work *w, size_t i)
 {
 	const struct plan_item *it = &w->items[i];
-	bool set_name =
-		w->caps->rename_records && strcmp(plan_known_name(it), plan_wanted_name(it)) != 0;
+	/* a name that was taken back may be the server's all the same */
+	bool set_name = w->caps->rename_records &&
+			(!it->known_name_exact ||
+			 strcmp(plan_known_name(it), plan_wanted_name(it)) != 0);
 	struct plan_entry *e;
 
 	if (it->gone || !it->known || !it->name_settled ||

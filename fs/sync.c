@@ -379,7 +379,8 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 	for (const struct node *n = s->m->tree->sync_first; n && !may && !is_held_locked(s);
 	     n = n->sync_next)
 		may = what_differs(n) && !n->error && !node_being_written(n) &&
-		      n->retry_at_ms <= now;
+		      (n->retry_at_ms <= now ||
+		       (n->unknown && n->looked && n->retry_at_ms < end_ms));
 	tree_unlock(s->m->tree);
 	return may;
 }
@@ -427,7 +428,8 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 	s->draining = true;
 	s->held_at = 0;
 	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		n->retry_at_ms = 0; /* one more try for all */
+		if (!n->unknown || !n->looked)
+			n->retry_at_ms = 0; /* one more try for all */
 	tree_unlock(s->m->tree);
 	for (;;) {
 		struct timespec pause = {.tv_nsec = 20 * 1000000};

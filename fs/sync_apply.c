@@ -345,6 +345,7 @@ static void look_first(struct sync *s, struct node *n, enum ledger_flight flight
 {
 	n->flight = flight;
 	n->unknown = true;
+	n->looked = false;
 	sync_back_off_locked(s, n);
 }
 
@@ -457,7 +458,7 @@ static void apply_unknown(struct batch *b, size_t i, struct node *n)
 		n->flight = LEDGER_FLIGHT_REMOVE;
 	else if (b->kind == PLAN_REPLACE)
 		n->flight = LEDGER_FLIGHT_REPLACE;
-	else if (b->kind == PLAN_UPDATE)
+	else if (b->kind == PLAN_UPDATE || b->items[i].name)
 		n->flight = LEDGER_FLIGHT_UPDATE;
 	sync_back_off_locked(b->sync, n);
 }

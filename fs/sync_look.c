@@ -26,6 +26,8 @@
 /* A server's clock may be off by so much; where its zone is a guess (Rillsoft), by a day. */
 #define CLOCK_SLACK_NS (120 * CLOCK_NS_PER_S)
 #define ZONE_SLACK_NS  (26 * 3600 * CLOCK_NS_PER_S)
+/* So long a call may be at work on the server after we have lost sight of it. */
+#define LATE_MS 2000
 
 /* A content to be made the clean one of what the look found, off the lock. */
 struct arrived {
@@ -206,6 +208,19 @@ static void take_created(struct look *l, struct node *n, struct remote_file *f, 
 	content_unref(content);
 }
 
+/*
+ * It was not done, as far as can be seen; but a server that was slow to read the call, from a daemon
+ * that was killed, say, may do it yet, and then it would be done twice. Looked at twice, therefore.
+ */
+static bool must_look_again(struct node *n)
+{
+	if (n->looked)
+		return false;
+	n->looked = true;
+	n->retry_at_ms = clock_mono_ms() + LATE_MS;
+	return true;
+}
+
 static void resolve_create(struct look *l, struct node *n)
 {
 	struct tree *t = l->sync->m->tree;
@@ -213,6 +228,8 @@ static void resolve_create(struct look *l, struct node *n)
 	struct remote_file *f = find_ours(l, n, &sure);
 	int r = 0;
 
+	if (!f && must_look_again(n))
+		return;
 	/* which of our contents arrived is not told: send what is wanted once more */
 	if (f && !sure && !n->gone)
 		r = sync_claim_content_locked(t, n);
@@ -230,6 +247,8 @@ static void resolve_remove(struct look *l, struct node *n)
 
 	for (size_t i = 0; i < l->n && n->known.rid; i++)
 		there |= l->files[i].id && !strcmp(l->files[i].id, n->known.rid);
+	if (there && must_look_again(n))
+		return;
 	n->unknown = false;
 	n->flight = LEDGER_FLIGHT_NONE;
 	if (!there)

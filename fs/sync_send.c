@@ -228,18 +228,19 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 /*
  * An update can be sent twice, unless the user has taken it back before anybody knew whether it was
  * done. So can a removal, unless it goes by a name that may be another file's by then; but an
- * identity that is taken over meanwhile may not be there any more.
+ * identity that is taken over meanwhile may not be there any more. Of a record only its name counts.
  */
-static void fill_change(struct batch *b, struct node *n)
+static void fill_change(struct batch *b, size_t i, struct node *n)
 {
 	struct flight f = {.record = n->known.record, .size = -1};
 
-	if (b->kind != PLAN_UPDATE && b->kind != PLAN_REMOVE)
+	if (b->kind != PLAN_UPDATE && b->kind != PLAN_REMOVE &&
+	    (b->kind != PLAN_UPDATE_RECORDS || !b->items[i].name))
 		return;
 	drop_doubted_version(n);
 	if (b->kind == PLAN_REMOVE && b->sync->m->remote->caps.names_unique)
 		node_set_flight(n, ++b->sync->next_token, &f);
-	n->flight = b->kind == PLAN_UPDATE ? LEDGER_FLIGHT_UPDATE : LEDGER_FLIGHT_REMOVE;
+	n->flight = b->kind == PLAN_REMOVE ? LEDGER_FLIGHT_REMOVE : LEDGER_FLIGHT_UPDATE;
 	n->flight_since_ns = clock_real_ns();
 	tree_put_locked(b->sync->m->tree, n);
 }
@@ -261,7 +262,7 @@ struct batch *batch_new_locked(struct sync *s, const struct plan *plan,
 		if (sync_is_upload(b->kind))
 			fill_upload(b, i, n);
 		else
-			fill_change(b, n);
+			fill_change(b, i, n);
 	}
 	return b;
 }

@@ -15,6 +15,9 @@
 #include "sync_private.h"
 
 #define NAME_MOST_MS 2000   /* names and deletes: so long after the first of them at most */
+#define LONG_BURST   8	    /* so many of them: a script is at work, */
+#define LONG_IDLE_MS 1000   /* which may be slow, and has more of them */
+#define LONG_MOST_MS 5000
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 /*
  * What the server said is good for so long. Long enough for what waits for a place among the
@@ -42,17 +45,19 @@ static int64_t settle_ms(const struct sync *s)
 	return (int64_t)(s->m->options->settle_s * 1000);
 }
 
-/* When the first and the last of a burst changed; newest 0 = there is none. */
+/* When the first and the last of a burst changed. */
 struct burst {
 	int64_t oldest, newest;
+	size_t count;
 };
 
 static void add_to_burst(struct burst *b, int64_t ms)
 {
-	if (!b->newest || ms > b->newest)
+	if (!b->count || ms > b->newest)
 		b->newest = ms;
-	if (!b->oldest || ms < b->oldest)
+	if (!b->count || ms < b->oldest)
 		b->oldest = ms;
+	b->count++;
 }
 
 /* Whether a burst is over, or has lasted long enough. */
@@ -61,7 +66,7 @@ static bool is_over(struct sync_view *v, const struct burst *b, int64_t idle_ms,
 	int64_t ms = b->newest + idle_ms < b->oldest + most_ms ? b->newest + idle_ms
 							       : b->oldest + most_ms;
 
-	if (!b->newest || v->now_ms >= ms)
+	if (!b->count || v->now_ms >= ms)
 		return true;
 	due_at(v, ms);
 	return false;
@@ -76,6 +81,7 @@ static void settle_names(struct sync *s, struct sync_view *v)
 	struct burst names = {0}, moves = {0};
 	int64_t rest_ms = settle_ms(s);
 	int64_t most_ms = rest_ms > NAME_MOST_MS ? rest_ms : NAME_MOST_MS;
+	bool is_long;
 
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
 		if (n->busy || n->error || n->name_ms <= s->flush_ms)
@@ -84,7 +90,10 @@ static void settle_names(struct sync *s, struct sync_view *v)
 		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
 			add_to_burst(&moves, n->name_ms);
 	}
-	v->names_settled = s->draining || is_over(v, &names, SYNC_NAME_IDLE_MS, NAME_MOST_MS);
+	is_long = names.count >= LONG_BURST;
+	v->names_settled = s->draining ||
+			   is_over(v, &names, is_long ? LONG_IDLE_MS : SYNC_NAME_IDLE_MS,
+				   is_long ? LONG_MOST_MS : NAME_MOST_MS);
 	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
 			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
 			   is_over(v, &moves, rest_ms, most_ms);

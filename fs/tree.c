@@ -727,7 +727,9 @@ bool node_differs(const struct tree *t, const struct node *n)
 	const struct known *k = &n->known;
 
 	if (n->kind == NODE_RECORD)
-		return n->parent && k->rid && (n->fields || !node_name_matches(t, n));
+		return n->parent && k->rid &&
+		       (n->fields || n->flight == LEDGER_FLIGHT_UPDATE ||
+			!node_name_matches(t, n));
 	if (n->kind != NODE_FILE || !n->in_ledger)
 		return false;
 	if (n->unknown)

@@ -124,6 +124,7 @@ struct node {
 	char *message;
 	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
 	bool unknown;	 /* outcome of the call that `flight` says unknown: look first */
+	bool looked;	 /* unknown: looked once already, in vain */
 	uint64_t look;	 /* busy and unknown: the number of the listing that will tell */
 	bool size_asked; /* a probe is on its way */
 	unsigned tries;

@@ -92,6 +92,7 @@ class Lane:
         self.lives = 0
         self.ended_well = False
         self.stop = threading.Event()
+        self.turn = threading.Lock()  # held while the daemon changes
         self.problems: list = []
         self.crash_log = base / "points.log"
         self.checker = binary("ledger-check")
@@ -134,15 +135,18 @@ class Lane:
             process = self.mount.process
             if process is not None and leader_is_dead(process.pid):
                 time.sleep(0.5 * SLOW)
-                if self.mount.process is process and leader_is_dead(process.pid):
-                    libc.umount2(os.fsencode(self.mount.path), MNT_FORCE)
+                # or it is the next one's mount that ends
+                with self.turn:
+                    if self.mount.process is process and leader_is_dead(process.pid):
+                        libc.umount2(os.fsencode(self.mount.path), MNT_FORCE)
 
     def launch(self, environment: dict, kill_after=None) -> bool:
         """False: it died before it was mounted."""
         m = self.mount
         m.environment = environment
         before = os.stat(m.base).st_dev
-        m.process = m.spawn()
+        with self.turn:
+            m.process = m.spawn()
         m.environment = {}  # not for our own commands
         timer = None
         if kill_after is not None:
@@ -190,7 +194,8 @@ class Lane:
                     libc.umount2(os.fsencode(self.mount.path), MNT_FORCE)
         else:
             raise Violation("the daemon cannot be killed")
-        self.mount.process = None
+        with self.turn:
+            self.mount.process = None
         return process.returncode
 
     def after_end(self) -> None:
@@ -404,7 +409,10 @@ class Lane:
         """What the network does during a life."""
         rules = []
         kind = self.chance.random()
-        if kind < 0.2 or "look" in focus:
+        if focus == "look.arrived":
+            # only a new file can arrive
+            rules = [{**self.system.upload, "count": self.chance.randrange(3, 7), "drop_reply": True}]
+        elif kind < 0.2 or "look" in focus:
             rules = [
                 self.system.reads,
                 {

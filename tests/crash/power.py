@@ -159,9 +159,13 @@ class Disk:
         there sees it.
         """
         there = {}
-        for path in root.rglob("*"):
+        folders = {*self.folders, *(op[1] for op in self.names if op[0] == MKDIR)}
+        for path in sorted(root.rglob("*")):
+            name = str(path.relative_to(root))
+            if path.is_dir() and name not in folders:
+                self.names.append((MKDIR, name, "", None))
             if path.is_file() and not path.name.endswith("-shm"):
-                there[str(path.relative_to(root))] = path
+                there[name] = path
         for name in [n for n in self.now if n not in there and not n.endswith("-shm")]:
             self.names.append((UNLINK, name, "", self.now.pop(name)))
         for name, path in there.items():
@@ -180,7 +184,8 @@ class Disk:
         """@folder: None = all."""
         kept = []
         for op in self.names:
-            if folder is None or folder in (os.path.dirname(op[1]), os.path.dirname(op[2])):
+            paths = [path for path in op[1:3] if path]
+            if folder is None or folder in map(os.path.dirname, paths):
                 self.name(op, self.files, self.folders)
             else:
                 kept.append(op)

@@ -9,8 +9,7 @@ Fixtures of the mount tests: see harness.py for what they hand out.
     scratch                                             a directory outside the mount
 
 Everything a test makes is below one temporary directory, removed when the test passed and kept (and
-named) when it failed. `--part K/N` runs every N-th test file, so that N pytest processes share the
-suite.
+named) when it failed. `--part K/N` runs every N-th test, so that N pytest processes share a file.
 """
 
 import faulthandler
@@ -39,45 +38,41 @@ from harness import (
 
 
 def pytest_addoption(parser):
+    parser.addoption("--part", metavar="K/N", help="run only every N-th test, from the K-th on")
     parser.addoption(
-        "--part", metavar="K/N", help="run only the K-th of N parts of the suite (whole files)"
+        "--systems",
+        metavar="FIRST:END",
+        help="each test on these only, of the four systems in an order of its own",
     )
-    parser.addoption(
-        "--sample", action="store_true", help="each test on one of the systems only"
-    )
 
 
-def sampled(items) -> list:
+def rank_of(item) -> int:
     """
-    Each test on one of the systems, which one by its name: what runs slowly (sanitizers) still sees
-    every test, and every system with many of them.
+    The place of an item's system in the order its test tries them: a few places of each test still
+    see every test, and every system with many of them.
     """
+    chosen = item.callspec.params["system"]
+    name = item.nodeid.replace(chosen.name, "")
+    return (SYSTEMS.index(chosen) - zlib.crc32(name.encode())) % len(SYSTEMS)
 
-    def fits(item) -> bool:
-        params = getattr(item, "callspec", None) and item.callspec.params
-        chosen = params.get("system") if params else None
-        if chosen is None:
-            return True
-        name = item.nodeid.replace(chosen.name, "")
-        return chosen is SYSTEMS[zlib.crc32(name.encode()) % len(SYSTEMS)]
 
-    return [item for item in items if fits(item)]
+def has_system(item) -> bool:
+    return "system" in getattr(getattr(item, "callspec", None), "params", {})
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--sample"):
-        chosen = sampled(items)
-        config.hook.pytest_deselected(items=[i for i in items if i not in set(chosen)])
-        items[:] = chosen
-    part = config.getoption("--part")
-    if not part:
-        return
-    k, n = map(int, part.split("/"))
-    assert 1 <= k <= n, f"--part {part}"
-    files = sorted({item.path for item in items})
-    chosen = {path for i, path in enumerate(files) if i % n == k - 1}
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
-    items[:] = [item for item in items if item.path in chosen]
+    chosen = items
+    if systems := config.getoption("--systems"):
+        first, end = map(int, systems.split(":"))
+        assert 0 <= first < end <= len(SYSTEMS), f"--systems {systems}"
+        chosen = [i for i in chosen if not has_system(i) or first <= rank_of(i) < end]
+    if part := config.getoption("--part"):
+        k, n = map(int, part.split("/"))
+        assert 1 <= k <= n, f"--part {part}"
+        chosen = chosen[k - 1 :: n]
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = chosen
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

@@ -9,11 +9,12 @@ nothing left mounted, nothing suspicious in the log, ledger sound, tree equal to
 
 Deadlines here only guard against hanging for ever; nothing is asserted about how long things take.
 ATTACHFS_TEST_SLOW multiplies them (sanitizer builds). ATTACHFS_BUILD says where the binaries are
-(default: build/ of the repository).
+(default: build/ of the repository), ATTACHFS_EMULATOR names another emulator than the one there.
 """
 
 import ctypes
 import errno
+import functools
 import hashlib
 import http.client
 import json
@@ -44,8 +45,11 @@ def build_dir() -> Path:
     return Path(os.environ.get("ATTACHFS_BUILD", REPOSITORY / "build"))
 
 
+@functools.lru_cache(maxsize=None)
 def binary(name: str) -> str:
     """The executable of that name, wherever meson put it."""
+    if name == "attachfs-emulator" and "ATTACHFS_EMULATOR" in os.environ:
+        return os.environ["ATTACHFS_EMULATOR"]
     for folder, _, files in os.walk(build_dir()):
         path = os.path.join(folder, name)
         if name in files and os.access(path, os.X_OK):

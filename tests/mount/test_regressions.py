@@ -280,12 +280,15 @@ def test_sync_waits_for_all_the_calls_a_tiny_file_takes(drive):
 
 def test_an_edit_whose_other_bytes_are_gone_fails_with_words(drive):
     m = drive(letters(**{"big.bin": BIG}), poll=0, settle=600)
-    m.allow_errors("gone|404|parked|refused|waits|cannot")
+    m.allow_errors("gone|404|parked|refused|waits|cannot|503")
     path = m / ADA / "big.bin"
     fd = os.open(path, os.O_RDWR)
+    # before they are gone they would be fetched for the upload
+    m.emulator.faults({**m.system.blob, "status": 503})
     os.pwrite(fd, b"MINE", 4 << 20)
     os.close(fd)
     m.emulator.change({"op": "delete", "id": m.emulator.file(f"{ADA}/big.bin")["id"]})
+    m.emulator.heal()
     refresh(m)
     m.sync(ok=False, timeout=30)
     assert m.idle() and m.status()["failed"] == 1

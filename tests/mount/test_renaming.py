@@ -458,6 +458,38 @@ def test_a_record_is_renamed_by_one_call(drive, system):
     assert os.stat(m / top / "Dry fire").st_ino == inode
 
 
+@pytest.mark.parametrize("life", ["lives", "killed"])
+def test_a_records_name_that_was_taken_back_before_it_was_answered(drive, system, life):
+    """The server has the name that nobody wants any more, and has not said so."""
+    record = renamable(system)
+    top, _, name = record.partition("/")
+    m = drive(settle=0, poll=0, timeout=2)
+    m.allow_errors("cut|lost|reset|connection|unknown|empty|answer|50[0-9]")
+    ident = m.emulator.record_id(top, name)
+    os.listdir(m / record)
+
+    def names():
+        return [r["name"] for r in m.emulator.state()["records"]]
+
+    lost = {"port": "api", "method": "PATCH", "match": "", "count": 1}
+    m.emulator.faults({**lost, "drop_reply": True}, {**lost, "count": -1, "hang": True})
+    os.rename(m / record, m / top / "Dry fire")
+    wait_until(lambda: "Dry fire" in names(), "the server to have it")
+    os.rename(m / top / "Dry fire", m / record)
+    if life == "killed":
+        m.kill9()
+    m.emulator.heal()
+    if life == "killed":
+        m.start()
+    m.command("retry")
+    m.command("refresh")
+    m.sync()
+    assert name in os.listdir(m / top) and "Dry fire" not in os.listdir(m / top)
+    assert m.emulator.record_id(top, name) == ident
+    m.command("refresh")
+    assert name in os.listdir(m / top)
+
+
 def test_a_record_keeps_its_name_where_the_server_cannot_change_it(drive, system):
     m = drive(poll=0)
     if "events" in system.renamable:

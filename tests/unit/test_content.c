@@ -102,6 +102,18 @@ static unsigned count_in(const char *sub)
 	return count;
 }
 
+static unsigned count_objects(void)
+{
+	unsigned count = 0;
+	char sub[16];
+
+	for (unsigned i = 0; i < 256; i++) {
+		snprintf(sub, sizeof sub, "objects/%02x", i);
+		count += count_in(sub);
+	}
+	return count;
+}
+
 static int write_at(struct content *c, uint64_t off, const void *data, size_t len)
 {
 	int fd, r = content_write_begin(c, off, len, &fd);
@@ -362,7 +374,7 @@ static void test_an_empty_new_file_needs_no_file(void **state)
 	assert_true(content_is_complete(c));
 	assert_int_equal(content_flatten(c), 0);
 	content_unref(c);
-	assert_int_equal(count_in("objects"), 0);
+	assert_int_equal(count_objects(), 0);
 	close_store();
 	open_store();
 	c = content_get(store, id);
@@ -391,21 +403,6 @@ static void test_open_contents_go_when_closed_and_to_lost_found_when_killed(void
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	open_store();
 	assert_int_equal(count_in("lost+found"), 1);
-}
-
-static unsigned count_objects(void)
-{
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < 256; i++) {
-		char sub[16], path[128];
-
-		snprintf(sub, sizeof sub, "objects/%02x", i);
-		snprintf(path, sizeof path, "%s/%s", store_path, sub);
-		if (access(path, F_OK) == 0)
-			count += count_in(sub);
-	}
-	return count;
 }
 
 /* New contents in quick succession, until files are there that nobody has written to yet. */

@@ -347,6 +347,7 @@ static void *run(void *userdata)
 		grant_wishes(engine);
 		hosts_serve(engine);
 		curl_multi_perform(engine->multi, &running);
+		transfer_refused(engine, answer_give_gathered(engine));
 		collect_ended(engine);
 		timers_fire(engine, clock_mono_ms());
 		hosts_serve(engine);
@@ -395,6 +396,7 @@ static int prepare(struct engine *engine)
 	engine->table = calloc(TABLE_FIRST, sizeof(struct transfer *));
 	engine->hosts_size = HOSTS_TABLE;
 	engine->hosts = calloc(HOSTS_TABLE, sizeof(struct host *));
+	engine->gathered.data = malloc(ENGINE_GATHER_BYTES);
 	engine->multi = curl_multi_init();
 	/* curl's own default forgets idle connections as soon as few transfers run */
 	if (engine->multi)
@@ -429,6 +431,7 @@ static void release(struct engine *engine)
 		wire_free(wire);
 	}
 	curl_multi_cleanup(engine->multi);
+	free(engine->gathered.data);
 	for (size_t i = 0; engine->hosts && i < engine->hosts_size; i++) {
 		for (struct host *host = engine->hosts[i], *next; host; host = next) {
 			next = host->next;

@@ -267,6 +267,8 @@ void transfer_free(struct transfer *t);
 void transfer_accept(struct engine *engine, struct transfer *t);
 /* Put it on the wire; its host has a slot. */
 void transfer_begin(struct engine *engine, struct transfer *t);
+/* One of its callbacks refused what came: ends the try. NULL is fine. */
+void transfer_refused(struct engine *engine, struct transfer *t);
 /* curl is done with the try. */
 void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code);
 /* End it in whatever state; @words may be NULL. The transfer is gone afterwards. */
@@ -278,6 +280,19 @@ const char *transfer_url(const struct transfer *t);
 
 size_t answer_header(char *line, size_t size, size_t n, void *userdata);
 size_t answer_body(char *data, size_t size, size_t n, void *userdata);
+/*
+ * Body bytes come from curl in pieces of 16 KiB. Those of one transfer that lie behind each other are
+ * given to it together, by this at the latest, which is called whenever curl had its turn: nothing
+ * stays here while the thread waits. From a callback of curl's nothing is ended yet.
+ */
+struct gathered {
+	struct transfer *t; /* NULL = none */
+	char *data;	    /* NULL without memory: pieces are given as they come */
+	size_t used;
+};
+#define ENGINE_GATHER_BYTES (256u * 1024)
+/* The transfer that refused what was given now, or NULL: to be ended with CURLE_WRITE_ERROR. */
+struct transfer *answer_give_gathered(struct engine *engine);
 /* Where a redirect leads; malloc'ed. 0, -EINVAL, -ENOMEM. */
 int answer_redirect(const struct transfer *t, char **ret_url);
 
@@ -292,6 +307,7 @@ struct engine {
 	struct origin origin;
 	pthread_t thread;
 	CURLM *multi;
+	struct gathered gathered; /* the transfer thread */
 
 	pthread_mutex_t lock;	 /* the only one; held for a few instructions */
 	struct transfer **table; /* lock: id -> transfer */

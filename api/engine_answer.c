@@ -285,11 +285,53 @@ static size_t discard(struct transfer *t, size_t len)
 	return t->discarded > ENGINE_DISCARD_MAX ? 0 : len;
 }
 
+struct transfer *answer_give_gathered(struct engine *engine)
+{
+	struct transfer *t = engine->gathered.t;
+
+	if (!t)
+		return NULL;
+	engine->gathered.t = NULL;
+	if (atomic_load(&t->wish_cancel))
+		return NULL;
+	t->refused = !t->spec.data_cb(t->spec.ctx, engine->gathered.data, engine->gathered.used);
+	return t->refused ? t : NULL;
+}
+
+/* False = no. */
+static bool give(struct transfer *t, const char *data, size_t len)
+{
+	struct gathered *g = &t->engine->gathered;
+
+	t->shown = true;
+	if (!g->data || len > ENGINE_GATHER_BYTES) {
+		t->refused = !t->spec.data_cb(t->spec.ctx, data, len);
+		return !t->refused;
+	}
+	if (!g->t) {
+		g->t = t;
+		g->used = 0;
+	}
+	memcpy(g->data + g->used, data, len);
+	g->used += len;
+	return true;
+}
+
+/* What came before these bytes, of another transfer or too much to keep, goes first. */
+static void make_room(const struct transfer *t, size_t len)
+{
+	struct gathered *g = &t->engine->gathered;
+
+	if (g->t && (g->t != t || g->used + len > ENGINE_GATHER_BYTES))
+		answer_give_gathered(t->engine);
+}
+
 size_t answer_body(char *data, size_t size, size_t n, void *userdata)
 {
 	struct transfer *t = userdata;
 	size_t len = size * n;
 
+	make_room(t, len);
 	if (t->refused || t->too_large || atomic_load(&t->wish_cancel))
 		return 0;
 	if (t->flow != FLOW_GIVE) {
@@ -308,7 +350,5 @@ size_t answer_body(char *data, size_t size, size_t n, void *userdata)
 	t->received += len;
 	if (!t->spec.data_cb || !len)
 		return len;
-	t->shown = true;
-	t->refused = !t->spec.data_cb(t->spec.ctx, data, len);
-	return t->refused ? 0 : len;
+	return give(t, data, len) ? len : 0;
 }

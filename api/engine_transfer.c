@@ -364,10 +364,21 @@ static bool says_not_done(const struct transfer *t)
 	return t->status == 429 || t->status == 425 || (t->status == 503 && t->retry_after_ms >= 0);
 }
 
+void transfer_refused(struct engine *engine, struct transfer *t)
+{
+	if (!t)
+		return;
+	curl_multi_remove_handle(engine->multi, t->wire->easy);
+	transfer_ended(engine, t, CURLE_WRITE_ERROR);
+}
+
 void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code)
 {
-	int error = error_from_curl(t, code);
+	int error;
 
+	if (code == CURLE_OK && t->refused) /* its last bytes */
+		code = CURLE_WRITE_ERROR;
+	error = error_from_curl(t, code);
 	t->clean = code == CURLE_OK;
 	if (error == -ECANCELED) {
 		transfer_finish(engine, t, error, NULL);
@@ -406,9 +417,11 @@ void transfer_check_wishes(struct engine *engine, struct transfer *t, enum trans
 
 		host_paused(engine, t, false);
 		t->progress_ms = clock_mono_ms();
+		/* it gives the bytes it holds at once, and they may be refused */
 		code = curl_easy_pause(t->wire->easy, CURLPAUSE_CONT);
-		if (code !=
-		    CURLE_OK) { /* it gives the bytes it holds at once, and they were refused */
+		if (answer_give_gathered(engine))
+			code = CURLE_WRITE_ERROR;
+		if (code != CURLE_OK) {
 			curl_multi_remove_handle(engine->multi, t->wire->easy);
 			transfer_ended(engine, t, code);
 		}

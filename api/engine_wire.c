@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define WIRES_IDLE_MAX 64
-#define BUFFER_BYTES   (512L * 1024)
+#define BUFFER_BYTES   (256L * 1024)
 #define MAX_AGE_S      100L /* idle connections older than that are not used again */
 
 static int before_send(void *userdata, char *remote, char *local, int remote_port, int local_port)

@@ -124,6 +124,20 @@ bool content_is_local(struct content *c)
 	return local;
 }
 
+bool content_is_verified(struct content *c)
+{
+	bool verified = false;
+	uint64_t len;
+
+	content_lock(c);
+	len = (uint64_t)c->size;
+	if (c->complete && !c->dirty && c->size > 0)
+		verified = content_vouch_locked(c, content_fd_locked(c, false), 0, &len) == 0 &&
+			   len == (uint64_t)c->size;
+	content_unlock(c);
+	return verified;
+}
+
 bool content_next_missing(struct content *c, uint64_t off, uint64_t *ret_first, uint64_t *ret_end)
 {
 	struct range gap;

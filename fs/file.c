@@ -193,6 +193,7 @@ void file_abandon(struct mount *m, struct node *n)
 		"and its program told so (ESTALE)",
 		n->shown);
 	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
+	notifier_inode(t->notifier, n->id, 1); /* what was dropped is in the kernel's pages */
 	if (!n->in_ledger && !n->gone) {
 		if (n->parent)
 			notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
@@ -242,7 +243,6 @@ void file_close_locked(struct mount *m, struct node *n)
 		n->feed = NULL;
 	}
 	set_view_locked(n, NULL);
-	n->cached_version = n->version;
 	/* what waited for the last reader or writer to leave may go now */
 	if (n->in_sync_list && m->tree->sync_wake)
 		m->tree->sync_wake(m->tree->sync_ctx);

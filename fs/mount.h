@@ -68,6 +68,9 @@ struct mount {
 	_Atomic bool served;	     /* mount_serve() is over */
 	_Atomic bool forced;	     /* ... although programs still had files open */
 	_Atomic bool writing_behind; /* a job brings what was written to the disk */
+
+	bool passthrough; /* the kernel offers it; set before the first request is served */
+	_Atomic bool passthrough_refused; /* ... but not for these files */
 };
 
 /* @o outlives the mount. 0, or -errno with words for a person in @message. */

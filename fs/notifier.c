@@ -9,11 +9,14 @@
 
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <attachfs/log.h>
+
+#include "tree.h"
 
 enum note_kind { NOTE_ENTRY, NOTE_DELETE, NOTE_INODE };
 
@@ -31,11 +34,13 @@ struct notifier {
 	struct note *first, **last;   /* lock */
 	struct fuse_session *session; /* lock */
 	bool stop;		      /* lock */
+	_Atomic bool twins;
 	pthread_t thread;
 };
 
-static void say(struct fuse_session *session, const struct note *note)
+static void say(struct notifier *n, struct fuse_session *session, const struct note *note)
 {
+	bool twins = atomic_load(&n->twins);
 	int r = 0;
 
 	switch (note->kind) {
@@ -46,6 +51,10 @@ static void say(struct fuse_session *session, const struct note *note)
 	case NOTE_DELETE:
 		r = fuse_lowlevel_notify_delete(session, note->parent, note->child, note->name,
 						strlen(note->name));
+		if (r == -ENOENT && twins) /* the name leads to the other one */
+			r = fuse_lowlevel_notify_delete(session, note->parent,
+							note->child | NODE_TWIN, note->name,
+							strlen(note->name));
 		if (r == -ENOSYS || r == -ENOTEMPTY || r == -EBUSY)
 			r = fuse_lowlevel_notify_inval_entry(session, note->parent, note->name,
 							     strlen(note->name));
@@ -53,6 +62,9 @@ static void say(struct fuse_session *session, const struct note *note)
 	case NOTE_INODE:
 		/* a negative offset means attributes only */
 		r = fuse_lowlevel_notify_inval_inode(session, note->child, note->pages ? 0 : -1, 0);
+		if (twins)
+			fuse_lowlevel_notify_inval_inode(session, note->child | NODE_TWIN,
+							 note->pages ? 0 : -1, 0);
 		break;
 	}
 	if (r < 0 && r != -ENOENT && r != -ENOTDIR)
@@ -89,7 +101,7 @@ static void *notifier_main(void *arg)
 			struct note *next = note->next;
 
 			if (session && is_attached(n, session))
-				say(session, note);
+				say(n, session, note);
 			free(note);
 			note = next;
 		}
@@ -180,6 +192,11 @@ void notifier_entry(struct notifier *n, uint64_t parent, const char *name)
 void notifier_delete(struct notifier *n, uint64_t parent, uint64_t child, const char *name)
 {
 	queue(n, NOTE_DELETE, parent, child, name, 0);
+}
+
+void notifier_twins(struct notifier *n)
+{
+	atomic_store(&n->twins, true);
 }
 
 void notifier_inode(struct notifier *n, uint64_t id, int pages)

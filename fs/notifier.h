@@ -23,6 +23,8 @@ void notifier_free(struct notifier *n);
 void notifier_entry(struct notifier *n, uint64_t parent, const char *name);
 /* The name went away, @child was behind it: inotify hears of it. */
 void notifier_delete(struct notifier *n, uint64_t parent, uint64_t child, const char *name);
+/* From now on a node may have two inodes (fs/passthrough.h), and both are told. */
+void notifier_twins(struct notifier *n);
 /* Attributes changed; with @pages the cached bytes too. */
 void notifier_inode(struct notifier *n, uint64_t id, int pages);
 

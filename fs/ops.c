@@ -12,6 +12,7 @@
 #include <attachfs/names.h>
 
 #include "lister.h"
+#include "passthrough.h"
 #include "records.h"
 
 #define BLOCK_BYTES 4096
@@ -27,7 +28,6 @@ struct mount *mount_of_request(fuse_req_t req)
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	(void)userdata;
 	conn->max_background = BACKGROUND;
 	conn->congestion_threshold = BACKGROUND * 3 / 4;
 	conn->max_write = REQUEST_BYTES;
@@ -40,11 +40,17 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	if (conn->capable & FUSE_CAP_HANDLE_KILLPRIV)
 		conn->want |= FUSE_CAP_HANDLE_KILLPRIV;
 	/*
+	 * Answers go from the cache's file to the kernel by a pipe. Its pages are not moved: taking one
+	 * out of the page cache waits until it is on the disk, and what is read has often just come.
+	 */
+	conn->want |= conn->capable & FUSE_CAP_SPLICE_WRITE;
+	/*
 	 * locks are the kernel's own business (a daemon that blocks in them makes programs
 	 * unkillable)
 	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
+	passthrough_init(userdata, conn);
 }
 
 /* ---- entries ---- */
@@ -52,7 +58,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
-	e->ino = n->id;
+	e->ino = n->twinned ? n->id | NODE_TWIN : n->id;
 	node_stat_locked(m->tree, n, &e->attr);
 	/* the record that will stand there is not known yet */
 	e->entry_timeout = tree_is_flat(m->tree, n) ? 0 : m->timeout_kernel_s;
@@ -84,6 +90,8 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup)
 	n = tree_find_locked(m->tree, ino);
 	if (n) {
 		n->nlookup -= nlookup < n->nlookup ? nlookup : n->nlookup;
+		if (!n->nlookup)
+			n->twinned = false;
 		tree_release_locked(m->tree, n);
 	}
 	tree_unlock(m->tree);

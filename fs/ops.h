@@ -45,6 +45,8 @@ struct handle {
 	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
 	bool flushed;
 	bool error_told; /* fsync reported the node's write-back error through this handle */
+	/* referenced: what the kernel reads without us; NULL = it does not (fs/passthrough.h) */
+	struct content *passed;
 };
 
 static inline struct handle *handle_of(uint64_t fh)

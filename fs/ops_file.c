@@ -16,6 +16,7 @@
 #include <attachfs/log.h>
 
 #include "lister.h"
+#include "passthrough.h"
 #include "reader.h"
 #include "sync.h"
 #include "window.h"
@@ -66,6 +67,7 @@ static void handle_left(struct mount *m, struct opened *o)
 	 */
 	if (!atomic_load(&m->forced))
 		commit_last(m, h);
+	passthrough_release(m, h);
 	handle_drop(m, h);
 }
 
@@ -121,6 +123,8 @@ static void open_run(struct call *c)
 		error = -ESTALE; /* the kernel looks the name up again */
 	if (!error && writes)
 		error = may_write_locked(m, n);
+	if (!error)
+		error = passthrough_admit_locked(m, n, c->ino, c->flags);
 	/* a write needs to know where the old bytes end */
 	if (!error && writes && !(c->flags & O_TRUNC) &&
 	    !lister_size_locked(m->lister, c, n, &error)) {
@@ -136,7 +140,8 @@ static void open_run(struct call *c)
 	}
 	if (!error) {
 		fi->fh = (uintptr_t)h;
-		fi->keep_cache = n->cached_version == n->version || n->n_open > 1;
+		fi->keep_cache = n->cached_version == n->version;
+		fi->noflush = !may_write(h); /* its close has nothing to wait for */
 		if (c->flags & O_TRUNC)
 			n->mtime_ns = n->ctime_ns = clock_real_ns();
 	} else if (h) {
@@ -147,8 +152,11 @@ static void open_run(struct call *c)
 		call_fail(c, error);
 		return;
 	}
-	if (fuse_reply_open(c->req, fi) < 0)
+	passthrough_open(m, h, c->ino, fi);
+	if (fuse_reply_open(c->req, fi) < 0) {
+		passthrough_release(m, h);
 		handle_drop(m, h);
+	}
 	call_done(c);
 }
 
@@ -185,6 +193,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		json_release(m, fi->fh);
 	} else {
 		commit_last(m, h);
+		passthrough_release(m, h);
 		handle_drop(m, h);
 	}
 	fuse_reply_err(req, 0);
@@ -319,7 +328,7 @@ static bool reply_reach(struct call *c, struct content *view, const struct reach
 	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
 	buf.buf[0].fd = s->first.fd;
 	buf.buf[0].pos = (off_t)s->first.fd_off;
-	fuse_reply_data(c->req, &buf, FUSE_BUF_SPLICE_MOVE);
+	fuse_reply_data(c->req, &buf, 0);
 	call_done(c);
 	return true;
 }
@@ -374,6 +383,8 @@ static void read_run(struct call *c)
 	tree_lock(m->tree);
 	if (!r && is_stale(h))
 		r = -ESTALE;
+	if (!r)
+		h->node->cached_version = h->version;
 	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
 	feed = view && h->node->feed ? content_ref(h->node->feed) : NULL;
 	tree_unlock(m->tree);
@@ -715,8 +726,10 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 		return;
 	}
 	tree_lock(m->tree);
-	view = handle_of(fi->fh)->node->view;
-	if (is_stale(handle_of(fi->fh))) {
+	view = handle_of(fi->fh)->passed;
+	if (!view)
+		view = handle_of(fi->fh)->node->view;
+	if (is_stale(handle_of(fi->fh)) && !handle_of(fi->fh)->passed) {
 		view = NULL;
 		at = -ESTALE;
 	} else if (view) {

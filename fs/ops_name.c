@@ -18,6 +18,7 @@
 #include "crashpoint.h"
 #include "lister.h"
 #include "notifier.h"
+#include "passthrough.h"
 
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE (1 << 0)
@@ -111,6 +112,7 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 		call_fail(c, ENOMEM);
 		return;
 	}
+	passthrough_divert_locked(m, n);
 	fill_entry_locked(m, n, &e);
 	n->nlookup++;
 	tree_unlock(m->tree);

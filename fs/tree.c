@@ -129,8 +129,10 @@ static void grow(struct tree *t)
 
 struct node *tree_find_locked(struct tree *t, uint64_t id)
 {
-	struct node *n = t->by_id[id_bucket(t, id)];
+	struct node *n;
 
+	id &= ~NODE_TWIN;
+	n = t->by_id[id_bucket(t, id)];
 	while (n && n->id != id)
 		n = n->by_id_next;
 	return n;

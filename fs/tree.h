@@ -30,6 +30,8 @@ struct watch;
 
 #define NODE_ID_ROOT  1
 #define NODE_ID_FIRST 64 /* below: root and control files */
+/* With a node's id: its second inode, see fs/passthrough.h. */
+#define NODE_TWIN (UINT64_C(1) << 58)
 
 /* Marks a mode as set, so that 0000 can be told from "never set". */
 #define NODE_MODE_SET 0x10000u
@@ -136,13 +138,22 @@ struct node {
 	/* kernel and handles */
 	uint64_t nlookup;
 	unsigned n_open;
+	/* see fs/passthrough.h: handles the kernel reads itself, of which version, content and file */
+	unsigned n_passed;
+	int32_t backing_id;
+	uint64_t passed_version;
+	struct content *passed_content; /* they reference it */
+	bool twinned;			/* lookups give the twin */
 	/* referenced while open: what reads and writes go to; NULL = empty or not needed yet */
 	struct content *view;
 	/* referenced while open: the clean content the reader may fetch for it; NULL = none yet */
 	struct content *feed;
 	/* bumped when the server's content replaces ours: older handles are stale */
 	uint64_t version;
-	/* `version` at the last close: pages in the kernel are still good */
+	/*
+	 * `version` that was last read: whoever read it was opened with the kernel's older pages
+	 * dropped, so that those of now are of this one
+	 */
 	uint64_t cached_version;
 
 	/* records: JSON objects */
@@ -212,6 +223,7 @@ void tree_unlock(struct tree *t);
 
 /* All below: tree->lock held. */
 
+/* By the id, or by that of its twin. */
 struct node *tree_find_locked(struct tree *t, uint64_t id);
 struct node *tree_child_locked(struct tree *t, const struct node *dir, const char *shown);
 /* By remote id; @scope: the collection node's id for records, 0 for files. */

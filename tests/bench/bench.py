@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """
 scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
-beside rclone mount and davfs2 (writes.py). Results go to standard output, progress to standard error; the
+beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py). Results go to standard output, progress to standard error; the
 exit status is 1 when a result of ours did not check out.
 """
 
@@ -13,25 +13,30 @@ import sys
 from common import into_readme  # first: it says where the harness is
 
 import everyday
+import reads
 import writes
 
 
+BESIDE = {"writes": writes, "reads": reads}
+
+
 def main() -> int:
-    known = [*everyday.WORKLOADS, "writes"]
+    known = [*everyday.WORKLOADS, *BESIDE]
+    told = "; ".join(f"of {n}: {', '.join(m.WORKLOADS)}" for n, m in BESIDE.items())
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
     parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
-    parser.add_argument("--latency-ms", type=int, help="default: 20; of writes: 0 and 20")
-    group = parser.add_argument_group("writes")
+    parser.add_argument("--latency-ms", type=int, help="default: 20; of writes and reads: 0 and 20")
+    group = parser.add_argument_group("writes, reads")
     group.add_argument("--runs", type=int, default=5, help="rounds of all contenders; default: 5")
     group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
     group.add_argument("--no-peers", action="store_true", help="without rclone and davfs2")
-    group.add_argument("--only", default="", metavar="A,B", help=", ".join(writes.WORKLOADS))
+    group.add_argument("--only", default="", metavar="A,B", help=told)
     arguments = parser.parse_args()
     unknown = set(arguments.workloads) - set(known)
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    jobs = [name for name in arguments.workloads if name != "writes"]
+    jobs = [name for name in arguments.workloads if name not in BESIDE]
     # what was started and mounted is ended and unmounted on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = 0
@@ -41,8 +46,10 @@ def main() -> int:
         print(everyday.table(latency), end="")
         if arguments.readme and not failed:
             into_readme("scripts/bench", everyday.table(latency))
-    if "writes" in arguments.workloads:
-        bench = writes.Bench(
+    for name, module in BESIDE.items():
+        if name not in arguments.workloads:
+            continue
+        bench = module.Bench(
             latencies=[0, 20] if arguments.latency_ms is None else [arguments.latency_ms],
             runs=arguments.runs,
             limit=arguments.limit,
@@ -52,7 +59,7 @@ def main() -> int:
         failed += bench.measure()
         print(bench.text(), end="")
         if arguments.readme and not failed:
-            into_readme("scripts/bench writes", bench.text())
+            into_readme(f"scripts/bench {name}", bench.text())
     if failed:
         print(f"\n{failed} results failed", file=sys.stderr)
     return 1 if failed else 0

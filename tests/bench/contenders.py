@@ -361,7 +361,7 @@ error_log {shm}/error.log error;
 load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
 events {{ worker_connections 1024; }}
 http {{
-    log_format counted '$request_method $status $request_length $request_uri';
+    log_format counted '$request_method $status $request_length $bytes_sent $request_uri';
     access_log {shm}/access.log counted;
     sendfile on;
     tcp_nodelay on;
@@ -395,12 +395,16 @@ class Peer(Contender):
     nginx = None
     process = None
 
-    def start_origin(self) -> None:
-        root = self.shm / "root"
-        self.held = root / "record"
-        self.held.mkdir(parents=True)
+    def fill_origin(self) -> None:
+        self.held.mkdir()
         for i in range(self.work.before):
             (self.held / f"file-{i:04d}.dat").write_bytes(random_bytes(FILE_BYTES, i))
+
+    def start_origin(self) -> None:
+        root = self.shm / "root"
+        root.mkdir()
+        self.held = root / "record"
+        self.fill_origin()
         port = free_port()
         config = self.shm / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""
@@ -433,6 +437,8 @@ class Peer(Contender):
         self.look()
         self.skip = self.log.stat().st_size
 
+    counted = 2  # field of the log: bytes sent
+
     def counts(self) -> tuple:
         # a request is logged when it is over, which is after its file was seen
         size = -1
@@ -442,7 +448,7 @@ class Peer(Contender):
         with open(self.log, "rb") as f:
             f.seek(self.skip)
             lines = f.read().split(b"\n")[:-1]
-        return len(lines), sum(int(line.split(b" ")[2]) for line in lines)
+        return len(lines), sum(int(line.split(b" ")[self.counted]) for line in lines)
 
     def there(self) -> dict:
         with os.scandir(self.held) as entries:
@@ -486,6 +492,7 @@ class Peer(Contender):
 
 class Rclone(Peer):
     name = "rclone"
+    mode = "writes"
     flags: tuple = ()
 
     def start(self) -> None:
@@ -504,7 +511,7 @@ class Rclone(Peer):
                     "--cache-dir",
                     self.cache,
                     "--vfs-cache-mode",
-                    "writes",
+                    self.mode,
                     *self.flags,
                 ],
                 stdin=subprocess.DEVNULL,

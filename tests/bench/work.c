@@ -6,6 +6,8 @@
  *	bench-work create DIR COUNT BYTES [fsync]   new files, each written, perhaps synced, closed
  *	bench-work rename DIR PREFIX                every file gets PREFIX in front of its name
  *	bench-work unlink DIR                       every file goes
+ *	bench-work random FILE COUNT BYTES          reads at COUNT places, one after another
+ *	bench-work read DIR THREADS                 every file as a whole, by so many at once
  *
  * Exit status 1 with a word on standard error at the first call that fails.
  */
@@ -13,14 +15,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BYTES_MAX  (1u << 20)
 #define NAME_BYTES 512
+#define THREADS_MAX 64
 
 static int fail(const char *call, const char *name)
 {
@@ -129,12 +135,93 @@ static int change_all(int dir, const char *path, const char *prefix)
 	return r;
 }
 
+/* The same places every time, each at a multiple of @len. */
+static int read_random(const char *path, unsigned count, size_t len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	unsigned char *data = malloc(len);
+	struct stat st;
+	uint64_t x = 0x9e3779b97f4a7c15u;
+	int r = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !data || (size_t)st.st_size < len)
+		r = fail("open", path);
+	for (unsigned i = 0; i < count && !r; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		if (pread(fd, data, len, (off_t)(x % ((uint64_t)st.st_size / len) * len)) !=
+		    (ssize_t)len)
+			r = fail("read", path);
+	}
+	free(data);
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+struct readers {
+	int dir;
+	struct names names;
+	_Atomic size_t next;
+	_Atomic int failed;
+};
+
+static int read_one(int dir, const char *name, unsigned char *data)
+{
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	ssize_t n = 1;
+
+	if (fd < 0)
+		return fail("open", name);
+	while (n > 0)
+		n = read(fd, data, BYTES_MAX);
+	close(fd);
+	return n < 0 ? fail("read", name) : 0;
+}
+
+static void *read_some(void *arg)
+{
+	struct readers *rs = arg;
+	unsigned char *data = malloc(BYTES_MAX);
+	size_t i;
+
+	while (data && (i = atomic_fetch_add(&rs->next, 1)) < rs->names.n)
+		if (read_one(rs->dir, rs->names.at[i], data))
+			atomic_store(&rs->failed, 1);
+	if (!data)
+		atomic_store(&rs->failed, 1);
+	free(data);
+	return NULL;
+}
+
+static int read_all_files(int dir, const char *path, unsigned count)
+{
+	struct readers rs = {.dir = dir};
+	pthread_t threads[THREADS_MAX];
+	unsigned n = 0;
+	int r = read_names(path, &rs.names);
+
+	while (!r && n < count && !pthread_create(&threads[n], NULL, read_some, &rs))
+		n++;
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	names_free(&rs.names);
+	return r || n < count || atomic_load(&rs.failed);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[1] : "";
 	int dir = argc > 2 ? open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	unsigned long count, len;
 
+	if (!strcmp(what, "random") && argc == 5) {
+		count = strtoul(argv[3], NULL, 10);
+		len = strtoul(argv[4], NULL, 10);
+		if (count <= 100000 && len > 0 && len <= BYTES_MAX)
+			return read_random(argv[2], (unsigned)count, len);
+	}
 	if (argc > 2 && dir < 0)
 		return fail("open", argv[2]);
 	if (!strcmp(what, "create") && argc >= 5) {
@@ -147,7 +234,12 @@ int main(int argc, char **argv)
 		return change_all(dir, argv[2], argv[3]);
 	if (!strcmp(what, "unlink") && argc == 3)
 		return change_all(dir, argv[2], NULL);
+	if (!strcmp(what, "read") && argc == 4) {
+		count = strtoul(argv[3], NULL, 10);
+		if (count > 0 && count <= THREADS_MAX)
+			return read_all_files(dir, argv[2], (unsigned)count);
+	}
 	fprintf(stderr, "usage: bench-work create DIR COUNT BYTES [fsync] | rename DIR PREFIX | "
-			"unlink DIR\n");
+			"unlink DIR | random FILE COUNT BYTES | read DIR THREADS\n");
 	return 2;
 }

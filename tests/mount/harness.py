@@ -551,6 +551,7 @@ class Emulator:
         toggles: Optional[dict] = None,
         tokens: Iterable[str] = (),
         port: int = 0,
+        more: Iterable[str] = (),
     ):
         base.mkdir(parents=True)
         self.base = base
@@ -582,6 +583,7 @@ class Emulator:
             argv += ["--token", t]
         for k, v in (toggles or {}).items():
             argv += ["--set", f"{k}={v}"]
+        argv += more
         self.output = base / "emulator.out"
         with open(self.output, "wb") as out:
             self.process = subprocess.Popen(
@@ -1056,6 +1058,11 @@ class Mount:
 
     def status(self) -> dict:
         return json.loads((self.path / ".attachfs" / "status").read_text())
+
+    def requests_taken(self) -> int:
+        """How often the daemon has read something, which it does at least once for each request."""
+        with open(f"/proc/{self.process.pid}/io") as f:
+            return int(dict(line.split(": ") for line in f)["syscr"])
 
     def idle(self) -> bool:
         """Nothing left to send."""

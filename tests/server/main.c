@@ -21,7 +21,7 @@
 static const char usage_text[] =
 	"usage: attachfs-emulator [--system perscom|servicemax] [--port N] [--blob-port N] "
 	"[--control-port N]\n"
-	"           [--blob-host ADDR] [--ready-file FILE] [--data DIR]\n"
+	"           [--blob-host ADDR] [--blob-url URL] [--ready-file FILE] [--data DIR]\n"
 	"           [--generate COLLECTION:RECORDS:FILES:BYTES]... [--token TOKEN[=SCOPE,...]]...\n"
 	"           [--set TOGGLE=VALUE]... [--spool DIR] [--die-with-parent] [--quiet]\n";
 
@@ -29,6 +29,7 @@ struct options {
 	const char *system;
 	uint16_t ports[3]; /* by enum port_kind */
 	const char *blob_host;
+	const char *blob_url; /* NULL = where the port is */
 	const char *ready_file;
 	const char *data;
 	const char *spool;
@@ -48,6 +49,7 @@ enum option_key {
 	OPT_BLOB_PORT,
 	OPT_CONTROL_PORT,
 	OPT_BLOB_HOST,
+	OPT_BLOB_URL,
 	OPT_READY_FILE,
 	OPT_DATA,
 	OPT_GENERATE,
@@ -65,6 +67,7 @@ static const struct option long_options[] = {
 	{"blob-port", required_argument, NULL, OPT_BLOB_PORT},
 	{"control-port", required_argument, NULL, OPT_CONTROL_PORT},
 	{"blob-host", required_argument, NULL, OPT_BLOB_HOST},
+	{"blob-url", required_argument, NULL, OPT_BLOB_URL},
 	{"ready-file", required_argument, NULL, OPT_READY_FILE},
 	{"data", required_argument, NULL, OPT_DATA},
 	{"generate", required_argument, NULL, OPT_GENERATE},
@@ -117,6 +120,9 @@ static bool take_option(struct options *o, int key, const char *value)
 		return set_port(&o->ports[PORT_CONTROL], value);
 	case OPT_BLOB_HOST:
 		o->blob_host = value;
+		break;
+	case OPT_BLOB_URL:
+		o->blob_url = value;
 		return true;
 	case OPT_READY_FILE:
 		o->ready_file = value;
@@ -237,7 +243,9 @@ static bool open_ports(struct emulator *emu, const struct options *o, struct por
 		if (!(ports[i] = port_open(emu, (enum port_kind)i, hosts[i], o->ports[i])))
 			return false;
 	emu->api_url = xasprintf("http://%s:%u", hosts[PORT_API], port_number(ports[PORT_API]));
-	emu->blob_url = xasprintf("http://%s:%u", hosts[PORT_BLOB], port_number(ports[PORT_BLOB]));
+	emu->blob_url = o->blob_url ? xstrdup(o->blob_url)
+				    : xasprintf("http://%s:%u", hosts[PORT_BLOB],
+						port_number(ports[PORT_BLOB]));
 	for (int i = 0; i < 3; i++)
 		if (!port_start(ports[i]))
 			return false;

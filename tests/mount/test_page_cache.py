@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""
+The kernel keeps the pages of a file as long as they are those of its version: what was read is not asked of
+the daemon again, and what has changed is never read from old pages, whoever has the file open.
+"""
+
+import os
+import threading
+
+from harness import random_bytes, wait_until
+
+NAME = "users/Ada Byron/file.bin"
+
+
+def one_file(drive, data: bytes):
+    m = drive(tree={"users": {"Ada Byron": {"file.bin": data}}, "events": {}}, poll=0)
+    return m, m / NAME
+
+
+def replace(m, path, text: str) -> None:
+    m.emulator.change({"op": "replace", "id": m.emulator.file(NAME)["id"], "text": text})
+    size = len(m.emulator.bytes_of(NAME))
+    m.command("refresh")
+    wait_until(lambda: path.stat().st_size == size, "the new version to be seen")
+
+
+def test_what_was_read_is_not_asked_of_the_daemon_again(drive):
+    data = random_bytes(4_000_000)
+    m, path = one_file(drive, data)
+    assert path.read_bytes() == data
+    wait_until(lambda: "user.attachfs.xxh128" in os.listxattr(path), "the file to be whole")
+    before = m.requests_taken()
+    assert path.read_bytes() == data
+    assert m.requests_taken() - before < 20, "30 requests of 128 KiB and more, had it been asked"
+
+
+def test_a_new_version_is_read_although_the_old_one_is_open(drive):
+    data = random_bytes(2_000_000)
+    m, path = one_file(drive, data)
+    for text in ("first" * 200_000, "second" * 300_000, "third" * 250_000):
+        old = os.open(path, os.O_RDONLY)
+        assert len(os.pread(old, 100_000, 0)) == 100_000
+        replace(m, path, text)
+        assert path.read_bytes() == text.encode()
+        assert path.read_bytes() == text.encode()
+        os.close(old)
+        assert path.read_bytes() == text.encode()
+
+
+def test_many_readers_of_changing_bytes_never_see_a_mix(drive):
+    versions = [(c * (1_500_000 + 1000 * i)).encode() for i, c in enumerate("abc")]
+    m, path = one_file(drive, versions[0])
+    stop, wrong, read = threading.Event(), [], set()
+
+    def look():
+        while not stop.is_set():
+            try:
+                found = path.read_bytes()
+            except OSError:
+                continue  # replaced while it was read
+            read.add(found[:1])
+            if found not in versions:
+                wrong.append((found[:1], found[-1:], len(found)))
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for r in readers:
+        r.start()
+    for version in versions[1:]:
+        m.emulator.change(
+            {"op": "replace", "id": m.emulator.file(NAME)["id"], "text": version.decode()}
+        )
+        m.command("refresh")
+        wait_until(lambda: version[:1] in read, "the new version to be read")
+    stop.set()
+    for r in readers:
+        r.join()
+    assert not wrong

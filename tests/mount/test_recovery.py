@@ -220,7 +220,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(drive):
     unsure: set = set()
     for kill in range(8):
         m.emulator.faults(latency_ms=chance.choice([0, 20, 60]))
-        killer = threading.Timer(chance.uniform(0.05, 0.6), m.strike)
+        killer = threading.Timer(chance.uniform(0.05, 0.6), m.process.kill)
         killer.start()
         try:
             for i in range(200):

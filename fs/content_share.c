@@ -216,7 +216,8 @@ static int join(struct content *c, struct content *twin)
 		r = same_bytes(from, own, (uint64_t)c->size, &same);
 	if (r < 0 || !same)
 		return r;
-	r = link_file(s, twin, from);
+	/* to the ledger on the disk @c may be unsent yet, and its file safe: so must be what takes its place */
+	r = fdatasync(from) < 0 ? -errno : link_file(s, twin, from);
 	if (r == 0) {
 		content_lock(c);
 		r = take_place_locked(c, twin, look);

@@ -31,8 +31,8 @@ from workload import Violation, Worker, bytes_of, told
 AGE = 2.5 * SLOW  # seconds; the ledger promises one, and may be kept from running for a while
 PAGE = 4096
 HEADER = struct.Struct("<IIIIQQQQ")
-OPEN, CREATE, WRITE, SIZE, ZERO, RENAME, UNLINK, MKDIR, RMDIR, SYNC, SYNC_DIR, SYNC_ALL = range(
-    1, 13
+OPEN, CREATE, WRITE, SIZE, ZERO, RENAME, UNLINK, MKDIR, RMDIR, SYNC, SYNC_DIR, SYNC_ALL, LINK = range(
+    1, 14
 )
 
 
@@ -140,6 +140,9 @@ class Disk:
         elif kind == RENAME:
             self.now[path2] = self.now.pop(path)
             self.names.append((RENAME, path, path2, self.now[path2]))
+        elif kind == LINK:
+            self.now[path2] = self.now[path]
+            self.names.append((LINK, path2, "", self.now[path2]))
         elif kind == UNLINK:
             self.names.append((UNLINK, path, "", self.now.pop(path)))
         elif kind in (MKDIR, RMDIR):
@@ -194,7 +197,7 @@ class Disk:
     @staticmethod
     def name(op: tuple, files: dict, folders: set) -> None:
         kind, path, path2, inode = op
-        if kind == CREATE:
+        if kind in (CREATE, LINK):
             files[path] = inode
         elif kind == RENAME:
             files.pop(path, None)
@@ -212,6 +215,7 @@ class Disk:
         for op in self.names[: chance.randrange(len(self.names) + 1)]:
             self.name(op, files, folders)
         left = Disk()
+        found: dict = {}  # of an inode: also under its other names
         left.folders = {
             f for f in folders if all(str(p) in folders for p in Path(f).parents if str(p) != ".")
         }
@@ -222,7 +226,9 @@ class Disk:
                 str(f) in folders for f in [Path(folder), *Path(folder).parents] if str(f) != "."
             )
             if reachable and not path.endswith("-shm"):
-                left.files[path] = Inode(inode.after_cut(chance))
+                if id(inode) not in found:
+                    found[id(inode)] = Inode(inode.after_cut(chance))
+                left.files[path] = found[id(inode)]
         left.now = dict(left.files)
         return left
 

@@ -41,6 +41,7 @@ enum kind {
 	LOG_SYNC, /* of a file */
 	LOG_SYNC_DIR,
 	LOG_SYNC_ALL,
+	LOG_LINK,
 };
 
 struct record {
@@ -460,6 +461,21 @@ int renameat(int from, const char *old, int to, const char *new)
 int renameat2(int from, const char *old, int to, const char *new, unsigned flags)
 {
 	return rename_it(from, old, to, new, flags);
+}
+
+int linkat(int from, const char *old, int to, const char *new, int flags)
+{
+	char ours[PATH_MAX], ours2[PATH_MAX];
+	int r;
+
+	enter();
+	r = (int)syscall(SYS_linkat, from, old, to, new, flags);
+	if (r == 0 && path_of(to, new, ours2)) {
+		if (!path_of(from, old, ours))
+			give_up("link from outside\n");
+		note(LOG_LINK, ours, ours2, 0, 0, 0, NULL);
+	}
+	return (int)leave(r);
 }
 
 int unlinkat(int at, const char *path, int flags)

@@ -431,8 +431,8 @@ static void test_all_of_it_in_sequence_is_two_requests(void **state)
 	(void)state;
 	world_open(&w);
 	read_all(&w, 0, SIZE, 128 * 1024);
-	assert_int_equal(w.server.asked, 2);
 	await_lines(&w, 0);
+	assert_int_equal(w.server.asked, 2);
 	assert_int_equal(w.server.sent, SIZE);
 	assert_int_equal(w.server.twice, 0);
 	assert_true(content_is_complete(w.content));
@@ -460,6 +460,7 @@ static void test_a_stream_waits_for_its_reader_and_is_dropped_without_one(void *
 	await_lines(&w, 0);
 	assert_int_equal(w.server.sent, sent);
 	read_all(&w, MIB, SIZE, 128 * 1024);
+	await_lines(&w, 0);
 	assert_int_equal(w.server.asked, 3);
 	assert_int_equal(w.server.twice, 0);
 	world_close(&w);
@@ -502,9 +503,9 @@ static void test_slow_streams_get_others_beside_them(void **state)
 		assert_int_equal(read_at(&w, off, MIB), 0);
 		reader_tick(w.m.reader); /* as if it took a second */
 	}
+	await_lines(&w, 0);
 	assert_in_range(w.server.most, 2, WINDOW_LANES_MAX);
 	assert_int_equal(w.server.twice, 0);
-	await_lines(&w, 0);
 	assert_true(content_is_complete(w.content));
 	world_close(&w);
 }
@@ -520,6 +521,7 @@ static void test_a_server_without_ranges_is_asked_once(void **state)
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
 		assert_int_equal(read_at(&w, (uint64_t)places[i] * MIB, 4096), 0);
 	read_all(&w, 0, SIZE, MIB);
+	await_lines(&w, 0);
 	assert_int_equal(w.server.asked, 1);
 	assert_int_equal(w.server.sent, SIZE);
 	world_close(&w);
@@ -533,6 +535,7 @@ static void test_an_answer_that_ends_early_is_an_error(void **state)
 	world_open(&w);
 	set_short(&w, 1000);
 	assert_int_equal(read_at(&w, 10 * MIB, CONTENT_BLOCK_BYTES), -EIO);
+	await_lines(&w, 0);
 	assert_int_equal(w.server.asked, 1);
 	set_short(&w, 0);
 	usleep(1100000); /* it is remembered for a second */

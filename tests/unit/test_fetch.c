@@ -26,7 +26,7 @@
 #include "../../api/fetch.h"
 #include "rig.h"
 
-#define SIZE 300000u
+#define SIZE 4000000u
 
 static unsigned char content[SIZE];
 

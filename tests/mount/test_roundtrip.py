@@ -57,7 +57,8 @@ def files(scratch, system):
         (root / r).mkdir(parents=True)
     taken = set()
     for i, path in enumerate(chosen_files(chance)):
-        name = os.path.basename(path)
+        # where the server cannot be told of a character: that is EINVAL, and tested elsewhere
+        name = os.path.basename(path).translate({ord(c): "_" for c in system.bad_in_names})
         record = records[i % 4]
         if (record, name.lower()) in taken:
             name = f"{i}-{name}"[-255:]

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where bytes are: the file of the content itself, that of something below it, nowhere (zeros), or
- * still on the server; or there, but to be compared with its hash first. A question goes down the chain with each content's lock held until the ones
- * below have answered, so that a flatten or a merge cannot change the chain under it. What is
- * handed out stays open while the content asked about is referenced: see struct content_retired.
+ * still on the server; or there, but to be compared with its hash first. A question goes down the
+ * chain with each content's lock held until the ones below have answered, so that a flatten or a merge
+ * cannot change the chain under it. What is handed out stays open while the content asked about is
+ * referenced: see struct content_retired.
  */
 #include "content_private.h"
 
@@ -122,20 +123,6 @@ bool content_is_local(struct content *c)
 	}
 	content_unlock(c);
 	return local;
-}
-
-bool content_is_verified(struct content *c)
-{
-	bool verified = false;
-	uint64_t len;
-
-	content_lock(c);
-	len = (uint64_t)c->size;
-	if (c->complete && !c->dirty && c->size > 0)
-		verified = content_vouch_locked(c, content_fd_locked(c, false), 0, &len) == 0 &&
-			   len == (uint64_t)c->size;
-	content_unlock(c);
-	return verified;
 }
 
 bool content_next_missing(struct content *c, uint64_t off, uint64_t *ret_first, uint64_t *ret_end)

@@ -157,7 +157,7 @@ static bool is_whole_locked(const struct mount *m, const struct handle *h)
 
 	return !atomic_load(&m->passthrough_refused) && n->view && !n->committed &&
 	       h->version == n->version && !content_is_dirty(n->view) &&
-	       content_is_verified(n->view);
+	       content_is_complete(n->view);
 }
 
 /* tree->lock held. */
@@ -196,7 +196,9 @@ static void try_to_pass(struct mount *m, struct handle *h, struct content *view,
 	struct content_extent e;
 	int32_t id = 0;
 
-	if (content_map(view, 0, UINT64_MAX, &e) == 0 && e.where == CONTENT_FILE && !e.fd_off)
+	/* one piece, none of which is to be compared with its hash first */
+	if (content_map(view, 0, UINT64_MAX, &e) == 0 && e.where == CONTENT_FILE && !e.fd_off &&
+	    e.len == (uint64_t)content_size(view))
 		id = backing_open(m, e.fd);
 	if (!id)
 		return;

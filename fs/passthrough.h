@@ -43,7 +43,7 @@ struct passthrough_case {
 	unsigned passed; /* handles that are passed through */
 	bool same;	 /* ... which have the version that is opened now */
 	unsigned others; /* handles of any kind besides the one that is opened */
-	bool whole;	 /* clean, complete, verified, and not written here */
+	bool whole;	 /* clean, complete, and not written here; its bytes are asked about later */
 };
 
 enum passthrough_way {

@@ -149,12 +149,6 @@ bool content_is_complete(struct content *c); /* all bytes in its own file */
  * down.
  */
 bool content_is_local(struct content *c);
-/*
- * Whether it is clean, and all its bytes are in its own file and known to be right: hashed as they came in
- * this life of the daemon, or compared with their hashes since the start. Such a file may be read without
- * asking.
- */
-bool content_is_verified(struct content *c);
 /* XXH3-128 when known; false otherwise. */
 bool content_hash(struct content *c, uint8_t hash[static LEDGER_HASH_BYTES]);
 

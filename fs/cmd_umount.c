@@ -142,8 +142,8 @@ static pid_t daemon_of(const char *mountpoint)
 
 static void print_left(const char *mountpoint, const char *why)
 {
-	fprintf(stderr, "attachfs: not everything is on the server; it is kept in the cache and "
-			"sent at the next mount:\n");
+	fprintf(stderr, "attachfs: not everything is on the server; what the daemon cannot send in its "
+			"last seconds is kept in the cache and sent at the next mount:\n");
 	cmd_print_items(mountpoint, "pending", stderr, why ? why : "not sent yet");
 	cmd_print_items(mountpoint, "failed", stderr, "refused");
 }
@@ -160,7 +160,7 @@ static int drain(const char *mountpoint, double limit_s)
 	return CMD_FAILED;
 }
 
-/* --now: nothing is sent, but it is said what there would be to send. */
+/* --now: nothing is waited for, but it is said what there would be to send. */
 static int leave(const char *mountpoint)
 {
 	json_t *o = cmd_status(mountpoint);

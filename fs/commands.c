@@ -106,7 +106,7 @@ static const struct command commands[] = {
 	 .arguments = "PATH",
 	 .help = "send everything, then unmount",
 	 .more = "What could not be sent is said, kept, and sent at the next mount.",
-	 .flags = {{"--now", NULL, "do not send anything before"},
+	 .flags = {{"--now", NULL, "do not wait until everything is sent"},
 		   {"--lazy", NULL, "also while programs have files open; they may go on"},
 		   {"--timeout", "SECONDS", "send for so long at most"}},
 	 .least = 1,

@@ -160,10 +160,10 @@ static void test_wrong_values_are_told_what_is_right(void **state)
 	check_refuses(
 		"cache_size=1K",
 		"cache_size: '1K' is not a size between 256K and 1E (bytes, or with K, M, G, T)");
-	check_refuses("slots=0", "slots: '0' is not a number between 1 and 256");
-	check_refuses("slots=-1", "slots: '-1' is not a number between 1 and 256");
+	check_refuses("slots=0", "slots: '0' is not a number between 2 and 256");
+	check_refuses("slots=-1", "slots: '-1' is not a number between 2 and 256");
 	check_refuses("slots=99999999999999999999",
-		      "slots: '99999999999999999999' is not a number between 1 and 256");
+		      "slots: '99999999999999999999' is not a number between 2 and 256");
 	check_refuses("timeout=nan",
 		      "timeout: 'nan' is not a time in seconds between 0.1 and 604800");
 	check_refuses("settle=", "settle: '' is not a time in seconds between 0 and 604800");
@@ -287,7 +287,7 @@ static void test_config_errors_tell_file_and_line(void **state)
 
 	(void)state;
 	check_refuses_config("[work]\n\nslots = 0\nbroken\n",
-			     "3: slots: '0' is not a number between 1 and 256");
+			     "3: slots: '0' is not a number between 2 and 256");
 	check_refuses_config("[work]\nbroken\nslots = 0\n",
 			     "2: neither a [section] nor 'name = value'");
 	check_refuses_config("[work]\ncach_dir = /x\n",

@@ -29,7 +29,8 @@ struct config {
 	int error;
 	unsigned depth; /* sections that include this one */
 	bool found;
-	char text[256]; /* why */
+	bool placed;	/* the text says itself where: in what was included */
+	char text[512]; /* why */
 };
 
 static int read_section(struct options *o, const char *path, const char *name, unsigned depth,
@@ -92,6 +93,7 @@ static int config_include(struct config *cfg, const char *name, const struct com
 		return options_refuse(c, "include: [%.64s] and others include one another", name);
 	r = read_section_everywhere(cfg->o, cfg->path, name, cfg->depth + 1, c);
 	cfg->o->setting_from = from;
+	cfg->placed = r == -EINVAL;
 	if (r == -ENOENT)
 		r = options_refuse(c, "include: there is no section [%.64s]", name);
 	return r;
@@ -146,6 +148,12 @@ static char *config_read(char *line, int size, void *stream)
 		return NULL;
 	cfg->line++;
 	n = strlen(line);
+	if (strchr(";#", line[strspn(line, " \t")])) {
+		while (n && line[n - 1] != '\n' && fgets(line, size, cfg->file))
+			n = strlen(line);
+		strcpy(line, "\n");
+		return line;
+	}
 	if (n + 1 == (size_t)size && line[n - 1] != '\n') {
 		snprintf(cfg->text, sizeof(cfg->text),
 			 "the line is too long (at most %d characters)", size - 2);
@@ -167,6 +175,8 @@ static int config_parse(struct config *cfg, const struct complaint *c)
 	if (wrong > 0 && (!cfg->error || wrong < cfg->wrong_line))
 		return options_refuse(c, "%s:%d: neither a [section] nor 'name = value'", cfg->path,
 				      wrong);
+	if (cfg->error && cfg->placed)
+		return options_refuse(c, "%s", cfg->text);
 	if (cfg->error)
 		return options_refuse(c, "%s:%d: %s", cfg->path, cfg->wrong_line, cfg->text);
 	if (ferror(cfg->file))
@@ -212,7 +222,8 @@ static int take_section(struct options *o, const char *name, const struct compla
 				   "perscom:https://..., the systems are " SYSTEM_NAMES,
 				   name, own ? own : "", own ? " or " : "", SYSTEM_CONFIG);
 	else if (r == 0 && !o->base_url)
-		r = options_refuse(c, "section [%.64s] has no 'source ='", name);
+		r = options_refuse(c, "section [%.64s] has no 'source =' in %s%s%s", name,
+				   own ? own : "", own ? " or " : "", SYSTEM_CONFIG);
 	free(own);
 	return r;
 }

@@ -11,6 +11,8 @@
 
 #include "options_private.h"
 
+#define CONFIG_LINE_MAX 190
+
 /* The largest unit that says the same. */
 static int print_size(char **ret_text, uint64_t bytes)
 {
@@ -74,10 +76,15 @@ char *options_value_text(const struct options *o, const struct row *row)
 
 static void print_line(FILE *f, const char *name, const char *value, const char *origin)
 {
-	char left[512];
+	size_t len = strlen(name) + 3 + strlen(value);
+	int pad = len < 48 ? (int)(48 - len) : 0;
 
-	snprintf(left, sizeof(left), "%s = %s", name, value);
-	fprintf(f, "%-48s ; %s\n", left, origin);
+	if (len > CONFIG_LINE_MAX) /* no config file can hold it */
+		fprintf(f, "; %s = %s ; %s\n", name, value, origin);
+	else if (len + (size_t)pad + 3 + strlen(origin) > CONFIG_LINE_MAX)
+		fprintf(f, "; %s:\n%s = %s\n", origin, name, value);
+	else
+		fprintf(f, "%s = %s%*s ; %s\n", name, value, pad, "", origin);
 }
 
 static bool is_generic(const struct row *row)

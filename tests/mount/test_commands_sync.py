@@ -130,3 +130,17 @@ def test_umount_gives_up_sending_at_its_limit(drive):
     m.emulator.heal()
     m.start()
     m.sync()
+
+
+@pytest.mark.parametrize("when", [0, 4_102_444_900])
+def test_a_time_that_the_server_cannot_hold_keeps_nobody_waiting(drive, when):
+    """PERSCOM's end in 2038 and begin after 1970 (P-24)."""
+    m = drive()
+    os.utime(m / "users/Ada Byron/notes.txt", (when, when))
+    m.command("sync", "--timeout", "20")
+    (m / "users/Ada Byron/new.txt").write_bytes(b"x" * 2000)
+    os.utime(m / "users/Ada Byron/new.txt", (when, when))
+    m.command("sync", "--timeout", "20")
+    m.remount()
+    for name in ("notes.txt", "new.txt"):
+        assert os.stat(m / f"users/Ada Byron/{name}").st_mtime == when

@@ -178,6 +178,7 @@ struct wire {
 	CURL *easy;
 	struct curl_slist *headers;
 	curl_mime *mime;
+	uint64_t counted; /* bytes of this try's body that the counter has */
 	char *head; /* the answer's header lines, NUL between them */
 	size_t head_len, head_size;
 	char error[CURL_ERROR_SIZE];
@@ -272,6 +273,8 @@ void transfer_refused(struct engine *engine, struct transfer *t);
 /* curl is done with the try. */
 void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code);
 /* End it in whatever state; @words may be NULL. The transfer is gone afterwards. */
+/* @up bytes of the body of its try on the wire have gone so far. */
+void transfer_count_sent(struct transfer *t, uint64_t up);
 void transfer_finish(struct engine *engine, struct transfer *t, int error, const char *words);
 void transfer_check_wishes(struct engine *engine, struct transfer *t, enum transfer_class class);
 const char *transfer_url(const struct transfer *t);

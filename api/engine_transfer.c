@@ -109,6 +109,15 @@ static void transfer_timer(struct engine *engine, struct timer *timer, int64_t n
 
 /* The end */
 
+void transfer_count_sent(struct transfer *t, uint64_t up)
+{
+	if (up <= t->wire->counted)
+		return;
+	atomic_fetch_add_explicit(&t->counter->bytes_sent, up - t->wire->counted,
+				  memory_order_relaxed);
+	t->wire->counted = up;
+}
+
 static void leave_wire(struct engine *engine, struct transfer *t)
 {
 	curl_off_t up = 0;
@@ -116,7 +125,7 @@ static void leave_wire(struct engine *engine, struct transfer *t)
 	if (!t->wire)
 		return;
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_UPLOAD_T, &up);
-	atomic_fetch_add_explicit(&t->counter->bytes_sent, (uint64_t)up, memory_order_relaxed);
+	transfer_count_sent(t, (uint64_t)up);
 	curl_multi_remove_handle(engine->multi, t->wire->easy);
 	wire_put(engine, t->wire, t->clean);
 	t->wire = NULL;

@@ -276,7 +276,7 @@ static void set_transport(const struct engine *engine, struct options *o, const 
 	 * still. */
 	SET(o, CURLOPT_QUICK_EXIT, 1L);
 	SET(o, CURLOPT_NOSIGNAL, 1L);
-	SET(o, CURLOPT_NOPROGRESS, 1L);
+	SET(o, CURLOPT_NOPROGRESS, has_body(t) ? 0L : 1L);
 	SET(o, CURLOPT_PROTOCOLS_STR, t->origin.https ? "https" : "http");
 	SET(o, CURLOPT_REDIR_PROTOCOLS_STR, "https");
 	SET(o, CURLOPT_FOLLOWLOCATION, 0L);
@@ -298,6 +298,16 @@ static void set_transport(const struct engine *engine, struct options *o, const 
 		SET(o, CURLOPT_PROXY, config->proxy);
 }
 
+/* A long upload is counted as it goes: somebody may be watching. */
+static int on_moved(void *ctx, curl_off_t down_all, curl_off_t down, curl_off_t up_all, curl_off_t up)
+{
+	(void)down_all;
+	(void)down;
+	(void)up_all;
+	transfer_count_sent(ctx, (uint64_t)up);
+	return 0;
+}
+
 static void set_callbacks(struct wire *wire, struct options *o, struct transfer *t)
 {
 	SET(o, CURLOPT_PRIVATE, (void *)t);
@@ -308,6 +318,9 @@ static void set_callbacks(struct wire *wire, struct options *o, struct transfer 
 	SET(o, CURLOPT_WRITEDATA, (void *)t);
 	SET(o, CURLOPT_PREREQFUNCTION, before_send);
 	SET(o, CURLOPT_PREREQDATA, (void *)t);
+	SET(o, CURLOPT_XFERINFOFUNCTION, on_moved);
+	SET(o, CURLOPT_XFERINFODATA, (void *)t);
+	wire->counted = 0;
 }
 
 static void set_request(struct wire *wire, struct options *o, const struct transfer *t)

@@ -3,17 +3,26 @@
 #define ATTACHFS_FS_COMMANDS_H
 
 /*
- * The commands beside mounting: they find the mount a path lies in and talk to its daemon through
- * .attachfs/, so they need nothing but the rights of the person who mounted. Exit status: 0 done, 1
- * failed or something is parked, 2 wrong usage.
+ * The commands beside mounting (cmd.h says how they are made), and what of them the daemon needs.
+ * Exit status: 0 done, 1 failed or something is left that the server refused, 2 wrong usage.
  */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 
 /* Run argv[0] if it is a command's name (a mount's first argument never is: sources hold a ':'). */
 bool commands_run(int argc, char **argv, int *ret_status);
+/* The command @word was probably meant to be, NULL when none is near. */
+const char *commands_suggest(const char *word);
 void commands_print_help(FILE *f);
+/* The commands' part of the man page in roff, from the same table. */
+void commands_print_man(FILE *f);
+/*
+ * What a shell may complete, a line each: "commands", "flags" (of @command), "mounts", "sections",
+ * "systems", "options". False: nothing is called @what.
+ */
+bool commands_complete(const char *what, const char *command, FILE *f);
 
 /*
  * Unmount, lazily if need be: by itself as root, else by fusermount3. 0, or with words for a person
@@ -23,7 +32,5 @@ void commands_print_help(FILE *f);
 int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t size);
 /* Whether something is mounted right there. */
 bool commands_is_mounted(const char *path);
-/* sd_notify(3)'s READY=1, where systemd waits for it. */
-void commands_notify_ready(const char *source);
 
 #endif

@@ -267,6 +267,22 @@ void content_drop(struct content *c)
 	pthread_mutex_unlock(&c->store->lock);
 }
 
+bool content_forget(struct content *c)
+{
+	struct content_store *s = c->store;
+	bool may;
+
+	pthread_mutex_lock(&s->lock);
+	may = c->refs == 1 && c->keyed && !c->dirty && !c->pinned && !c->dropped;
+	if (may) {
+		c->dropped = true;
+		content_mark_store_locked(c);
+		content_remove_key_store_locked(c);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return may;
+}
+
 void content_set_before(struct content *c, uint64_t id)
 {
 	pthread_mutex_lock(&c->store->lock);
@@ -332,6 +348,16 @@ bool content_is_complete(struct content *c)
 	complete = c->complete;
 	content_unlock(c);
 	return complete;
+}
+
+uint64_t content_kept_bytes(struct content *c)
+{
+	uint64_t bytes;
+
+	content_lock(c);
+	bytes = c->complete ? (uint64_t)c->size : c->live->present.bytes;
+	content_unlock(c);
+	return bytes;
 }
 
 bool content_hash(struct content *c, uint8_t hash[static LEDGER_HASH_BYTES])

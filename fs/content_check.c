@@ -435,3 +435,22 @@ int content_check(struct content *c, uint64_t off, uint64_t len, const char *nam
 	}
 	return r < 0 ? r : lost;
 }
+
+int content_recheck(struct content *c, const char *name)
+{
+	uint64_t end = 0;
+	int fd;
+
+	content_lock(c);
+	if (c->complete && c->has_hash && c->size > 0) {
+		end = (uint64_t)c->size;
+		c->look = c->live->look = 0;
+		fd = content_fd_locked(c, false);
+		if (fd >= 0)
+			posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	} else {
+		end = end_locked(c);
+	}
+	content_unlock(c);
+	return content_check(c, 0, end, name);
+}

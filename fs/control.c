@@ -5,11 +5,13 @@
  * picture taken at open; events follows; control takes one command line per handle and answers in
  * JSON lines until it is done:
  *
- *	sync            progress until all that was pending at the start is on the server; last line {"done":true,"failed":n}
+ *	sync [INODE]    progress until all that was pending at the start is on the server; last line {"done":true,"failed":n}
  *	refresh         asks the server for changes now
  *	retry           reads the credentials again, and sends parked items again
+ *	verify [INODE]  compares what is cached with its hashes; last line {"done":true,"files":n,"bytes":n,"bad":n}
+ *	drop [INODE]    forgets what is cached and neither open, pinned nor dirty; {..., "kept":n}
  *
- * A command begins when it is written; who only wants it done need not read the answer. All are
+ * With INODE only what is at that inode and below it. A command begins when it is written; who only wants it done need not read the answer. All are
  * owned by the mounting user, mode 0400 or 0600, and read past the page cache. Streams are handed
  * out in whatever pieces the reader asks for.
  *
@@ -29,6 +31,7 @@
 #include "events.h"
 #include "lister.h"
 #include "status.h"
+#include "survey.h"
 #include "sync.h"
 
 #define CONTROL_DIR 2
@@ -49,6 +52,9 @@ enum control_ino {
 	CONTROL_DO_SYNC,
 	CONTROL_DO_REFRESH,
 	CONTROL_DO_RETRY,
+	CONTROL_DO_VERIFY,
+	CONTROL_DO_DROP,
+	CONTROL_CACHE, /* not listed either: it takes a walk over the tree */
 };
 
 static const struct {
@@ -66,11 +72,21 @@ static const struct {
 	{"control.sync", CONTROL_DO_SYNC, 0400},
 	{"control.refresh", CONTROL_DO_REFRESH, 0400},
 	{"control.retry", CONTROL_DO_RETRY, 0400},
+	{"control.verify", CONTROL_DO_VERIFY, 0400},
+	{"control.drop", CONTROL_DO_DROP, 0400},
+	{"cache", CONTROL_CACHE, 0400},
 };
 
 #define LISTED_ENTRIES 7
 
-enum command { COMMAND_NONE, COMMAND_SYNC, COMMAND_REFRESH, COMMAND_RETRY };
+enum command {
+	COMMAND_NONE,
+	COMMAND_SYNC,
+	COMMAND_REFRESH,
+	COMMAND_RETRY,
+	COMMAND_VERIFY,
+	COMMAND_DROP,
+};
 
 struct control {
 	struct opened opened;
@@ -84,6 +100,8 @@ struct control {
 	bool closed;	      /* lock: a refresh or retry still on its way frees it */
 	unsigned busy;	      /* lock: callbacks that will come */
 	uint64_t mark;	      /* lock; sync: what had changed when it began */
+	uint64_t node;	      /* lock; sync, verify, drop: only at or below it, 0 = all */
+	int64_t told_ms;      /* the job's: verify and drop: the last line of progress */
 	uint64_t events_seq;  /* lock */
 };
 
@@ -152,6 +170,8 @@ static char *picture(struct mount *m, uint64_t ino)
 		return status_items(m, true);
 	case CONTROL_CONFLICTS:
 		return status_conflicts(m);
+	case CONTROL_CACHE:
+		return survey_usage(m);
 	default:
 		return strdup("");
 	}
@@ -162,6 +182,8 @@ static enum command command_of(uint64_t ino)
 	return ino == CONTROL_DO_SYNC	   ? COMMAND_SYNC
 	       : ino == CONTROL_DO_REFRESH ? COMMAND_REFRESH
 	       : ino == CONTROL_DO_RETRY   ? COMMAND_RETRY
+	       : ino == CONTROL_DO_VERIFY  ? COMMAND_VERIFY
+	       : ino == CONTROL_DO_DROP	   ? COMMAND_DROP
 					   : COMMAND_NONE;
 }
 
@@ -304,16 +326,106 @@ static bool are_credentials_doubted(struct mount *m)
 	return doubted;
 }
 
-static enum command command_named(const char *name)
+/* One line of verify's or drop's progress, or its last. */
+static void add_survey_locked(struct control *k, const struct survey_counts *s, bool done)
 {
-	return !strcmp(name, "sync")	  ? COMMAND_SYNC
-	       : !strcmp(name, "refresh") ? COMMAND_REFRESH
-	       : !strcmp(name, "retry")	  ? COMMAND_RETRY
-					  : COMMAND_NONE;
+	add_line_locked(k,
+			"{\"done\":%s,\"files\":%llu,\"bytes\":%llu,\"bad\":%llu,\"kept\":%llu}\n",
+			done ? "true" : "false", (unsigned long long)s->files,
+			(unsigned long long)s->bytes, (unsigned long long)s->bad,
+			(unsigned long long)s->kept);
+}
+
+struct surveying {
+	struct control *k;
+	struct survey_counts counts;
+};
+
+static bool on_surveyed(void *ctx, const struct survey_counts *counts)
+{
+	struct surveying *s = ctx;
+	struct control *k = s->k;
+	bool more, tell = clock_mono_ms() - k->told_ms >= PROGRESS_MS;
+
+	s->counts = *counts;
+	pthread_mutex_lock(&k->lock);
+	more = !k->closed && !atomic_load(&k->m->served);
+	if (more && tell && !k->len)
+		add_survey_locked(k, counts, false);
+	pthread_mutex_unlock(&k->lock);
+	if (more && tell) {
+		k->told_ms = clock_mono_ms();
+		calls_wake(k->m->calls, CALL_WAIT_CONTROL, (uintptr_t)k, 0);
+	}
+	return more;
+}
+
+static void survey_job(void *ctx)
+{
+	struct control *k = ctx;
+	struct surveying s = {.k = k};
+	char line[128] = "";
+	int r;
+
+	k->told_ms = clock_mono_ms();
+	r = k->command == COMMAND_VERIFY ? survey_verify(k->m, k->node, on_surveyed, &s)
+					 : survey_drop(k->m, k->node, on_surveyed, &s);
+	if (r < 0) {
+		snprintf(line, sizeof(line), "{\"done\":true,\"error\":\"%s\"}\n", strerror(-r));
+	} else {
+		pthread_mutex_lock(&k->lock);
+		add_survey_locked(k, &s.counts, true);
+		pthread_mutex_unlock(&k->lock);
+	}
+	finish_command(k, line);
+}
+
+static const struct {
+	const char *name;
+	enum command command;
+	bool scoped; /* takes an inode */
+} named_commands[] = {
+	{"sync", COMMAND_SYNC, true},	  {"refresh", COMMAND_REFRESH, false},
+	{"retry", COMMAND_RETRY, false}, {"verify", COMMAND_VERIFY, true},
+	{"drop", COMMAND_DROP, true},
+};
+
+/* "sync 123": COMMAND_NONE where it is none, or what follows is no number. */
+static enum command command_named(const char *line, uint64_t *ret_node)
+{
+	size_t n = strcspn(line, " ");
+	char *end = NULL;
+
+	*ret_node = 0;
+	for (size_t i = 0; i < sizeof(named_commands) / sizeof(named_commands[0]); i++) {
+		if (strlen(named_commands[i].name) != n || strncmp(named_commands[i].name, line, n))
+			continue;
+		if (!line[n])
+			return named_commands[i].command;
+		*ret_node = strtoull(line + n + 1, &end, 10);
+		if (named_commands[i].scoped && *ret_node && !*end)
+			return named_commands[i].command;
+	}
+	return COMMAND_NONE;
+}
+
+/* Begin what needs more than the lock. */
+static void set_going(struct control *k, enum command command)
+{
+	struct mount *m = k->m;
+
+	if (command == COMMAND_REFRESH) {
+		lister_refresh(m->lister, on_refreshed, k);
+	} else if (command == COMMAND_RETRY) {
+		engine_retry_now(m->engine);
+		remote_reload_credentials(m->remote, are_credentials_doubted(m), on_reloaded, k);
+	} else if (command != COMMAND_SYNC && pool_run(m->disk_pool, survey_job, k) < 0) {
+		finish_command(k, "{\"done\":true,\"error\":\"out of memory\"}\n");
+	}
 }
 
 /* 0, -EINVAL (no such command), -EBUSY (the one begun through this handle is not over). */
-static int start_command(struct control *k, enum command command)
+static int start_command(struct control *k, enum command command, uint64_t node)
 {
 	struct mount *m = k->m;
 	int r = command == COMMAND_NONE ? -EINVAL : 0;
@@ -326,6 +438,7 @@ static int start_command(struct control *k, enum command command)
 		return r;
 	}
 	k->command = command;
+	k->node = node == NODE_ID_ROOT ? 0 : node;
 	k->started = true;
 	k->done = k->told = false;
 	if (command == COMMAND_SYNC) {
@@ -334,12 +447,7 @@ static int start_command(struct control *k, enum command command)
 		k->busy++;
 	}
 	pthread_mutex_unlock(&k->lock);
-	if (command == COMMAND_REFRESH) {
-		lister_refresh(m->lister, on_refreshed, k);
-	} else if (command == COMMAND_RETRY) {
-		engine_retry_now(m->engine);
-		remote_reload_credentials(m->remote, are_credentials_doubted(m), on_reloaded, k);
-	}
+	set_going(k, command);
 	return 0;
 }
 
@@ -349,6 +457,8 @@ void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in,
 	struct control *k = control_of(fi->fh);
 	char command[COMMAND_MAX] = "";
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(command) - 1);
+	enum command named;
+	uint64_t node;
 	ssize_t n;
 	int error;
 
@@ -360,7 +470,8 @@ void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in,
 		return;
 	}
 	command[strcspn(command, "\n")] = '\0';
-	error = start_command(k, command_named(command));
+	named = command_named(command, &node);
+	error = start_command(k, named, node);
 	if (error)
 		fuse_reply_err(req, -error);
 	else
@@ -369,19 +480,23 @@ void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in,
 /* One line of progress; the last one when nothing is left that had changed at the start. */
 static void sync_progress_locked(struct control *k)
 {
+	struct engine_counter wire = {0};
 	struct sync_counts c;
 
 	k->told = true;
 	/* a read-only mount sends nothing: what an earlier one left waits for a writable one */
-	k->done = sync_passed(k->m->sync, k->mark, &c) || k->m->options->read_only;
+	engine_count(k->m->engine, NULL, NULL, &wire);
+	k->done = sync_passed(k->m->sync, k->mark, k->node, &c) || k->m->options->read_only;
 	add_line_locked(k,
 			"{\"done\":%s,\"uploads\":%llu,\"renames\":%llu,\"deletes\":%llu,\"bytes\":"
 			"%llu,\"in_flight\":%llu,"
-			"\"sent\":%llu,\"bytes_sent\":%llu,\"failed\":%llu,\"state\":\"%s\"}\n",
+			"\"sent\":%llu,\"bytes_sent\":%llu,\"wire\":%llu,\"failed\":%llu,"
+			"\"state\":\"%s\"}\n",
 			k->done ? "true" : "false", (unsigned long long)c.uploads,
 			(unsigned long long)c.renames, (unsigned long long)c.deletes,
 			(unsigned long long)c.bytes, (unsigned long long)c.in_flight,
 			(unsigned long long)c.done, (unsigned long long)c.bytes_sent,
+			(unsigned long long)wire.bytes_sent,
 			(unsigned long long)c.failed, status_state(k->m));
 }
 
@@ -416,7 +531,7 @@ static void read_command(struct call *c, struct control *k)
 	start = k->command != COMMAND_NONE && !k->started;
 	pthread_mutex_unlock(&k->lock);
 	if (start)
-		start_command(k, command_of(c->ino));
+		start_command(k, command_of(c->ino), 0);
 	pthread_mutex_lock(&k->lock);
 	/*
 	 * one line for each time that a reader waited, so that nobody makes them faster than that

@@ -32,6 +32,7 @@
 #include <attachfs/log.h>
 #include <attachfs/options.h>
 
+#include "announce.h"
 #include "commands.h"
 #include "guard.h"
 #include "mount.h"
@@ -52,7 +53,7 @@ static void usage(FILE *f)
 	      "\n"
 	      "  -f              stay in the foreground, log to standard error\n"
 	      "  -o opt,...      options, see below; may be given several times\n"
-	      "  -h, --help      this text\n"
+	      "  -h, --help      this text; after a COMMAND, more on that\n"
 	      "  -V, --version   the version\n"
 	      "\n",
 	      f);
@@ -233,6 +234,7 @@ static void block_signals(struct signals *s)
 static int serve(const struct options *o, int parent, struct signals *signals)
 {
 	char message[MESSAGE_BYTES] = "";
+	struct announce *announce;
 	struct mount *m = NULL;
 	int guard = guard_start();
 	int r = mount_new(o, &m, message, sizeof(message));
@@ -256,13 +258,14 @@ static int serve(const struct options *o, int parent, struct signals *signals)
 	}
 	leave_terminal(parent);
 	log_info("mounted %s at %s, version %s", o->source, o->mountpoint, ATTACHFS_VERSION);
-	commands_notify_ready(o->source);
+	announce = announce_start(m);
 	if (!tell_parent(parent, "ok"))
 		kill(getpid(), SIGTERM); /* whoever started it has stopped waiting */
 	r = mount_serve(m);
 	pthread_kill(signals->thread, SIGUSR1);
 	pthread_join(signals->thread, NULL);
 	log_info("unmounting %s", o->mountpoint);
+	announce_end(announce);
 	mount_free(m);
 	guard_end(guard);
 	log_info("unmounted");
@@ -327,6 +330,24 @@ static int take_list(struct command_line *c, const char *list, char *message, si
 	return 0;
 }
 
+static int tell_what_is_missing(const struct command_line *c, char *message, size_t size)
+{
+	const char *word = c->n_words ? c->words[0] : NULL;
+	const char *near = word && !strchr(word, ':') ? commands_suggest(word) : NULL;
+
+	if (near)
+		snprintf(message, size,
+			 "'%s' is no command (did you mean '%s'?), and to mount it a mountpoint is "
+			 "missing",
+			 word, near);
+	else if (word)
+		snprintf(message, size,
+			 "where to mount '%s'?  attachfs [-o opt,...] SOURCE MOUNTPOINT", word);
+	else
+		snprintf(message, size, "nothing to do: see attachfs --help");
+	return -EINVAL;
+}
+
 static int parse(int argc, char **argv, struct command_line *c, char *message, size_t size)
 {
 	bool only_words = false;
@@ -352,14 +373,8 @@ static int parse(int argc, char **argv, struct command_line *c, char *message, s
 			r = -EINVAL;
 		}
 	}
-	if (!r && c->n_words < 2) {
-		snprintf(message, size,
-			 c->n_words
-				 ? "where to mount '%s'?  attachfs [-o opt,...] SOURCE MOUNTPOINT"
-				 : "nothing to do%s: see attachfs --help",
-			 c->n_words ? c->words[0] : "");
-		r = -EINVAL;
-	}
+	if (!r && c->n_words < 2)
+		r = tell_what_is_missing(c, message, size);
 	return r;
 }
 
@@ -432,6 +447,12 @@ int main(int argc, char **argv)
 		options_print_man(stdout);
 		return 0;
 	}
+	if (argc > 1 && !strcmp(argv[1], "--man-commands")) {
+		commands_print_man(stdout);
+		return 0;
+	}
+	if (argc > 2 && !strcmp(argv[1], "--complete"))
+		return commands_complete(argv[2], argc > 3 ? argv[3] : NULL, stdout) ? 0 : 2;
 	if (argc > 1 && commands_run(argc - 1, argv + 1, &status))
 		return status;
 	keep_buffers();

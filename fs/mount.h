@@ -64,6 +64,7 @@ struct mount {
 	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
 	int64_t started_ns;
 	pthread_t server;	     /* the thread in mount_serve() */
+	_Atomic bool greeted;	     /* the kernel: it is served from now on */
 	_Atomic bool ticking;	     /* all that the timer serves is there */
 	_Atomic bool served;	     /* mount_serve() is over */
 	_Atomic bool forced;	     /* ... although programs still had files open */

@@ -36,11 +36,14 @@ bool mountinfo_next(FILE *f, struct mountinfo *m)
 	char line[LINE_BYTES];
 
 	while (fgets(line, sizeof(line), f)) {
-		const char *dash = strstr(line, " - ");
+		const char *dash = strstr(line, " - "), *owner;
 
 		if (!dash || sscanf(dash, " - %255s", m->type) != 1 ||
 		    sscanf(line, "%*s %*s %*u:%u %*s %4095s", &m->minor, m->dir) != 2)
 			continue;
+		owner = strstr(dash, ",user_id=");
+		if (!owner || sscanf(owner, ",user_id=%u", &m->owner) != 1)
+			m->owner = 0;
 		unescape(m->dir);
 		return true;
 	}

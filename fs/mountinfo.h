@@ -14,6 +14,7 @@ struct mountinfo {
 	unsigned minor; /* of the device; for FUSE the number of its connection */
 	char dir[4096];
 	char type[256]; /* "fuse.attachfs" */
+	unsigned owner; /* FUSE: the user who mounted; else 0 */
 };
 
 /* NULL: with errno. */

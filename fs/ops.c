@@ -51,6 +51,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
 	passthrough_init(userdata, conn);
+	atomic_store(&((struct mount *)userdata)->greeted, true);
 }
 
 /* ---- entries ---- */

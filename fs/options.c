@@ -57,8 +57,32 @@ int options_init(struct options *o)
 	return 0;
 }
 
+int options_keep_origins(struct options *o)
+{
+	o->origins = calloc(options_n_rows + 1, sizeof(*o->origins));
+	return o->origins ? 0 : -ENOMEM;
+}
+
+/* A flag and its opposite are two rows of one field: the first of them stands for both. */
+void options_note_origin(struct options *o, const struct row *row)
+{
+	size_t i = 0;
+
+	if (!o->origins)
+		return;
+	while (row && i < options_n_rows &&
+	       (row->offset ? options_rows[i].offset != row->offset : &options_rows[i] != row))
+		i++;
+	i = row ? i : options_n_rows;
+	free(o->origins[i]);
+	o->origins[i] = strdup(o->setting_from ? o->setting_from : "command line");
+}
+
 void options_clear(struct options *o)
 {
+	for (size_t i = 0; o->origins && i <= options_n_rows; i++)
+		free(o->origins[i]);
+	free(o->origins);
 	for (size_t i = 0; i < options_n_rows; i++)
 		if (is_string(&options_rows[i]))
 			free(*(char **)options_field(o, &options_rows[i]));

@@ -17,6 +17,7 @@
 #include "options_private.h"
 
 #define SYSTEM_CONFIG "/etc/attachfs/config"
+#define INCLUDE_MOST  8 /* sections that include one another */
 
 struct config {
 	struct options *o;
@@ -26,9 +27,14 @@ struct config {
 	int line;	/* the one read last */
 	int wrong_line; /* the first whose key or value was refused; 0 = none */
 	int error;
+	unsigned depth; /* sections that include this one */
 	bool found;
-	char text[256]; /* why */
+	bool placed;	/* the text says itself where: in what was included */
+	char text[512]; /* why */
 };
+
+static int read_section(struct options *o, const char *path, const char *name, unsigned depth,
+			const struct complaint *c);
 
 static int config_refuse(struct config *cfg, int r)
 {
@@ -48,14 +54,49 @@ static int set_flag_from_config(struct options *o, const struct row *row, const 
 
 	for (size_t i = 0; i < 4; i++) {
 		if (strcasecmp(value, yes[i]) == 0)
-			return options_set_value(o, row, NULL, c);
+			return options_set_option(o, row->name, NULL, c);
 		if (strcasecmp(value, no[i]) != 0)
 			continue;
+		options_note_origin(o, row);
 		if (row->kind == KIND_FLAG || row->kind == KIND_UNFLAG)
 			*(bool *)options_field(o, row) = row->kind == KIND_UNFLAG;
 		return 0;
 	}
 	return options_refuse(c, "%s: '%.64s' is neither yes nor no", row->name, value);
+}
+
+/* Take section @name at @depth of all files there are: @path may be neither of the usual two. */
+static int read_section_everywhere(struct options *o, const char *path, const char *name,
+				   unsigned depth, const struct complaint *c)
+{
+	char *own = options_xdg_path("XDG_CONFIG_HOME", ".config", "attachfs/config");
+	const char *const paths[] = {
+		SYSTEM_CONFIG, own,
+		path && strcmp(path, SYSTEM_CONFIG) && (!own || strcmp(path, own)) ? path : NULL};
+	bool found = false;
+	int r = 0;
+
+	for (size_t i = 0; i < 3 && (r == 0 || r == -ENOENT); i++) {
+		r = paths[i] ? read_section(o, paths[i], name, depth, c) : -ENOENT;
+		found |= r == 0;
+	}
+	free(own);
+	return r == -ENOENT && found ? 0 : r;
+}
+
+static int config_include(struct config *cfg, const char *name, const struct complaint *c)
+{
+	const char *from = cfg->o->setting_from;
+	int r;
+
+	if (cfg->depth >= INCLUDE_MOST)
+		return options_refuse(c, "include: [%.64s] and others include one another", name);
+	r = read_section_everywhere(cfg->o, cfg->path, name, cfg->depth + 1, c);
+	cfg->o->setting_from = from;
+	cfg->placed = r == -EINVAL;
+	if (r == -ENOENT)
+		r = options_refuse(c, "include: there is no section [%.64s]", name);
+	return r;
 }
 
 /*
@@ -67,6 +108,7 @@ static int config_entry(void *arg, const char *section, const char *name, const 
 	struct config *cfg = arg;
 	struct complaint c = {cfg->text, sizeof(cfg->text)};
 	const struct row *row = options_find_row(name);
+	char from[512];
 	int r;
 
 	if (cfg->error)
@@ -78,12 +120,17 @@ static int config_entry(void *arg, const char *section, const char *name, const 
 	if (strcmp(section, cfg->section) != 0)
 		return 1;
 	cfg->found = true;
-	if (strcmp(name, "source") == 0)
+	snprintf(from, sizeof(from), "%s:%d", cfg->path, cfg->line);
+	cfg->o->setting_from = from;
+	if (strcmp(name, "include") == 0)
+		r = config_include(cfg, value, &c);
+	else if (strcmp(name, "source") == 0)
 		r = options_take_source(cfg->o, value, &c);
 	else if (row && !row->argument && row->kind != KIND_IGNORED)
 		r = set_flag_from_config(cfg->o, row, value, &c);
 	else
 		r = options_set_option(cfg->o, name, value, &c);
+	cfg->o->setting_from = NULL;
 	return r < 0 ? config_refuse(cfg, r) : 1;
 }
 
@@ -101,6 +148,12 @@ static char *config_read(char *line, int size, void *stream)
 		return NULL;
 	cfg->line++;
 	n = strlen(line);
+	if (strchr(";#", line[strspn(line, " \t")])) {
+		while (n && line[n - 1] != '\n' && fgets(line, size, cfg->file))
+			n = strlen(line);
+		strcpy(line, "\n");
+		return line;
+	}
 	if (n + 1 == (size_t)size && line[n - 1] != '\n') {
 		snprintf(cfg->text, sizeof(cfg->text),
 			 "the line is too long (at most %d characters)", size - 2);
@@ -122,6 +175,8 @@ static int config_parse(struct config *cfg, const struct complaint *c)
 	if (wrong > 0 && (!cfg->error || wrong < cfg->wrong_line))
 		return options_refuse(c, "%s:%d: neither a [section] nor 'name = value'", cfg->path,
 				      wrong);
+	if (cfg->error && cfg->placed)
+		return options_refuse(c, "%s", cfg->text);
 	if (cfg->error)
 		return options_refuse(c, "%s:%d: %s", cfg->path, cfg->wrong_line, cfg->text);
 	if (ferror(cfg->file))
@@ -129,11 +184,10 @@ static int config_parse(struct config *cfg, const struct complaint *c)
 	return cfg->found ? 0 : -ENOENT;
 }
 
-int options_read_config(struct options *o, const char *path, const char *name, char *message,
-			size_t size)
+static int read_section(struct options *o, const char *path, const char *name, unsigned depth,
+			const struct complaint *c)
 {
-	struct config cfg = {.o = o, .path = path, .section = name};
-	struct complaint c = {message, size};
+	struct config cfg = {.o = o, .path = path, .section = name, .depth = depth};
 	char reason[128];
 	int r;
 
@@ -141,33 +195,35 @@ int options_read_config(struct options *o, const char *path, const char *name, c
 	if (!cfg.file && (errno == ENOENT || errno == ENOTDIR))
 		return -ENOENT;
 	if (!cfg.file)
-		return options_refuse(&c, "%s: %s", path,
+		return options_refuse(c, "%s: %s", path,
 				      strerror_r(errno, reason, sizeof(reason)));
-	r = config_parse(&cfg, &c);
+	r = config_parse(&cfg, c);
 	fclose(cfg.file);
 	return r;
+}
+
+int options_read_config(struct options *o, const char *path, const char *name, char *message,
+			size_t size)
+{
+	struct complaint c = {message, size};
+
+	return read_section(o, path, name, 0, &c);
 }
 
 /* Take the section @name of both config files, the user's over the system's. */
 static int take_section(struct options *o, const char *name, const struct complaint *c)
 {
 	char *own = options_xdg_path("XDG_CONFIG_HOME", ".config", "attachfs/config");
-	int r, r_own = -ENOENT;
+	int r = read_section_everywhere(o, NULL, name, 0, c);
 
-	r = options_read_config(o, SYSTEM_CONFIG, name, c->text, c->size);
-	if (own && (r == 0 || r == -ENOENT))
-		r_own = options_read_config(o, own, name, c->text, c->size);
-	if (r == -ENOENT)
-		r = r_own;
-	else if (r == 0 && r_own != -ENOENT)
-		r = r_own;
 	if (r == -ENOENT)
 		r = options_refuse(c,
 				   "no section [%.64s] in %s%s%s; or give a source as in "
 				   "perscom:https://..., the systems are " SYSTEM_NAMES,
 				   name, own ? own : "", own ? " or " : "", SYSTEM_CONFIG);
 	else if (r == 0 && !o->base_url)
-		r = options_refuse(c, "section [%.64s] has no 'source ='", name);
+		r = options_refuse(c, "section [%.64s] has no 'source =' in %s%s%s", name,
+				   own ? own : "", own ? " or " : "", SYSTEM_CONFIG);
 	free(own);
 	return r;
 }
@@ -183,4 +239,27 @@ int options_set_source(struct options *o, const char *source, char *message, siz
 	if (strpbrk(source, ":/"))
 		return options_take_source(o, source, &c);
 	return take_section(o, source, &c);
+}
+
+static int print_section(void *arg, const char *section, const char *name, const char *value)
+{
+	struct config *cfg = arg;
+
+	(void)name;
+	(void)value;
+	if (strcmp(section, cfg->text))
+		fprintf(cfg->file, "%s\n", section);
+	snprintf(cfg->text, sizeof(cfg->text), "%s", section);
+	return 1;
+}
+
+void options_print_sections(FILE *f)
+{
+	char *own = options_xdg_path("XDG_CONFIG_HOME", ".config", "attachfs/config");
+	struct config cfg = {.file = f};
+
+	ini_parse(SYSTEM_CONFIG, print_section, &cfg);
+	if (own)
+		ini_parse(own, print_section, &cfg);
+	free(own);
 }

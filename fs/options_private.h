@@ -12,6 +12,7 @@
  *	options_config.c  the config files and their sections
  *	options_paths.c   where the user's directories are; paths made absolute
  *	options_print.c   the table as --help and as a part of the man page
+ *	options_show.c    what holds, and where each value came from
  *
  * A value comes in as text, is found in the table by its name and written to the field that the row
  * gives. What is wrong with it becomes words for the user in a struct complaint, and -EINVAL.
@@ -76,6 +77,9 @@ static inline void *options_field(struct options *o, const struct row *row)
 	return (char *)o + row->offset;
 }
 
+/* options.c: the row's value was just set from o->setting_from; NULL = the source. */
+void options_note_origin(struct options *o, const struct row *row);
+
 /* options_table.c */
 
 /* The row of that name, or whose '*' covers it; NULL = no such option. */
@@ -103,6 +107,9 @@ int options_set_value(struct options *o, const struct row *row, const char *valu
 /* Set the option of that name; @value is NULL when there was no '='. */
 int options_set_option(struct options *o, const char *name, const char *value,
 		       const struct complaint *c);
+
+/* How a user would write the row's value, malloc()ed; NULL = it has none, or no memory. */
+char *options_value_text(const struct options *o, const struct row *row);
 
 /* options_source.c */
 

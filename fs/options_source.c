@@ -139,6 +139,7 @@ static int take_url(struct options *o, const char *source, enum options_system s
 	free(o->base_url);
 	o->base_url = base;
 	o->system = system;
+	options_note_origin(o, NULL);
 	return 0;
 }
 
@@ -156,4 +157,10 @@ int options_take_source(struct options *o, const char *source, const struct comp
 				      "perscom:https://...; there are " SYSTEM_NAMES);
 	return options_refuse(c, "unknown system '%.*s'; there are " SYSTEM_NAMES,
 			      (int)(n < 64 ? n : 64), source);
+}
+
+void options_print_systems(FILE *f)
+{
+	for (size_t i = 0; i < sizeof(systems) / sizeof(systems[0]); i++)
+		fprintf(f, "%s:\n", systems[i].name);
 }

@@ -163,7 +163,7 @@ const struct row options_rows[] = {
 	 FIELD(slots),
 	 .argument = "N",
 	 .standard = "16",
-	 .min = 1,
+	 .min = 2, /* one is kept free for who is waiting */
 	 .max = 256,
 	 .help = "connections per host"},
 

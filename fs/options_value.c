@@ -269,6 +269,7 @@ int options_set_option(struct options *o, const char *name, const char *value,
 		       const struct complaint *c)
 {
 	const struct row *row = options_find_row(name);
+	int r;
 
 	if (!row)
 		return refuse_unknown(c, name);
@@ -279,5 +280,8 @@ int options_set_option(struct options *o, const char *name, const char *value,
 				      row->argument);
 	if (!row->argument && value)
 		return options_refuse(c, "option '%s' takes no value", row->name);
-	return options_set_value(o, row, value, c);
+	r = options_set_value(o, row, value, c);
+	if (r == 0)
+		options_note_origin(o, row);
+	return r;
 }

@@ -508,18 +508,34 @@ static void count_node(const struct node *n, struct sync_counts *c)
 	}
 }
 
-void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
+/* What is unlinked is where the server has it. */
+static bool is_below(const struct sync *s, const struct node *n, uint64_t node)
+{
+	while (n && n->id != node)
+		n = n->parent		? n->parent
+		    : n->known.record	? tree_find_locked(s->m->tree, n->known.record)
+					: NULL;
+	return n;
+}
+
+static void get_counts(struct sync *s, uint64_t node, struct sync_counts *ret_counts)
 {
 	struct sync_counts c = {0};
 
 	tree_lock(s->m->tree);
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		count_node(n, &c);
+		if (!node || is_below(s, n, node))
+			count_node(n, &c);
 	c.in_flight = s->in_flight;
 	c.done = s->done;
 	c.bytes_sent = s->bytes_sent;
 	tree_unlock(s->m->tree);
 	*ret_counts = c;
+}
+
+void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
+{
+	get_counts(s, 0, ret_counts);
 }
 
 uint64_t sync_mark(struct sync *s)
@@ -533,7 +549,7 @@ uint64_t sync_mark(struct sync *s)
 	return mark;
 }
 
-bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts)
+bool sync_passed(struct sync *s, uint64_t mark, uint64_t node, struct sync_counts *ret_counts)
 {
 	bool passed = true, held;
 
@@ -541,9 +557,9 @@ bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts)
 	held = is_held_locked(s);
 	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->sync_next)
 		passed = n->error || n->change > mark || !what_differs(n) ||
-			 (held && !node_being_written(n));
+			 (held && !node_being_written(n)) || (node && !is_below(s, n, node));
 	tree_unlock(s->m->tree);
-	sync_get_counts(s, ret_counts);
+	get_counts(s, node, ret_counts);
 	return passed;
 }
 

@@ -59,7 +59,8 @@ unsigned sync_retry(struct sync *s, uint64_t node);
  * send (parked items do not count, nor those that only wait for them).
  */
 uint64_t sync_mark(struct sync *s);
-bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts);
+/* With @node only what is at or below it is looked at and counted; 0 = all. */
+bool sync_passed(struct sync *s, uint64_t mark, uint64_t node, struct sync_counts *ret_counts);
 
 void sync_get_counts(struct sync *s, struct sync_counts *ret_counts);
 bool sync_is_idle(const struct sync_counts *c);

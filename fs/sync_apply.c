@@ -370,6 +370,8 @@ static void apply_done(struct batch *b, size_t i, struct node *n)
 	s->bytes_sent += sync_is_upload(b->kind) ? c->size : 0;
 	if (!c->file.id && b->kind == PLAN_CREATE)
 		look_first(s, n, LEDGER_FLIGHT_CREATE);
+	else if (!c->file.id && b->kind == PLAN_UPDATE && !c->name && !c->move)
+		n->mtime_dirty = false; /* a time that the server cannot hold (P-24) stays here */
 	else if (!c->file.id)
 		sync_back_off_locked(
 			s, n); /* an answer without an object: look again by the next listing */

@@ -132,6 +132,11 @@ void content_unref(struct content *c);
  */
 void content_drop(struct content *c);
 /*
+ * As if it had been evicted: a clean content that is not pinned and that only the caller references
+ * is dropped. False: it stays.
+ */
+bool content_forget(struct content *c);
+/*
  * What @c takes the place of (an id, 0 = nothing): should a power failure tear @c, that is shown
  * again. A dirty content that was dropped stays on the disk as long as this may happen. No I/O.
  */
@@ -144,6 +149,7 @@ bool content_is_dirty(const struct content *c);
 bool content_is_sealed(struct content *c);
 int64_t content_size(struct content *c);     /* -1 = not known yet (clean only) */
 bool content_is_complete(struct content *c); /* all bytes in its own file */
+uint64_t content_kept_bytes(struct content *c); /* of its bytes, those in its own file */
 /*
  * Whether reading all of it needs no network: complete, or every missing range is present further
  * down.
@@ -247,6 +253,12 @@ int content_map(struct content *c, uint64_t off, uint64_t len, struct content_ex
  * lost+found/ too, and the log says so. Other -errno of reading.
  */
 int content_check(struct content *c, uint64_t off, uint64_t len, const char *name);
+
+/*
+ * content_check() of all that has hashes, also of what is not doubted: as after a start, and from the
+ * disk, not from what the kernel remembers of it. Results as content_check().
+ */
+int content_recheck(struct content *c, const char *name);
 
 /* Copy bytes of a CONTENT_MEMORY extent's owner; how many, 0 = they have gone: ask again. */
 size_t content_copy_passing(struct content *c, uint64_t off, void *to, size_t len);

@@ -95,10 +95,16 @@ struct options {
 	char *template_attachment;
 
 	bool foreground;
+
+	/* by row of the table and one more for source: where the value came from; NULL = not kept */
+	char **origins;
+	const char *setting_from; /* what is set now comes from there; NULL = the command line */
 };
 
 /* Everything at its default. 0 or -ENOMEM. */
 int options_init(struct options *o);
+/* Remember from now on where values come from, for options_print_values(). 0 or -ENOMEM. */
+int options_keep_origins(struct options *o);
 void options_clear(struct options *o);
 
 /*
@@ -116,8 +122,9 @@ int options_set_list(struct options *o, const char *list, char *message, size_t 
 
 /*
  * Read section @name of the config file @path. 0; -ENOENT: no such file or section; -EINVAL with
- * file and line in @message. The section's key "source" gives the source. Flags are written "ro =
- * yes" or "= no".
+ * file and line in @message. The section's key "source" gives the source, "include = OTHER" takes
+ * what section OTHER says, from this file and the two of options_set_source(), as if it stood there.
+ * Flags are written "ro = yes" or "= no".
  */
 int options_read_config(struct options *o, const char *path, const char *name, char *message,
 			size_t size);
@@ -136,6 +143,15 @@ int options_set_source(struct options *o, const char *source, char *message, siz
  * become absolute, "~/" is the user's home. 0 or -EINVAL with a message.
  */
 int options_finish(struct options *o, char *message, size_t size);
+
+/*
+ * What holds, as a section of a config file called @name, with where each value came from behind a
+ * ';'. Secrets are "<set>". Only with options_keep_origins().
+ */
+void options_print_values(const struct options *o, const char *name, FILE *f);
+/* The names of all sections of the config files, and of all systems with a ':', a line each. */
+void options_print_sections(FILE *f);
+void options_print_systems(FILE *f);
 
 /* The option part of --help: one line each, from the table. */
 void options_print_help(FILE *f);

@@ -1,53 +1,70 @@
 # SPDX-License-Identifier: MIT
-# bash completion for attachfs(1). The options are asked of the program itself.
+# bash completion for attachfs(1): what there is to complete is asked of the program.
 
+_attachfs_say()
+{
+	"${COMP_WORDS[0]}" --complete "$@" 2>/dev/null
+}
+
+# _attachfs_lines WORD LIST...: the lines of the lists that begin with WORD; mountpoints may hold blanks
+_attachfs_lines()
+{
+	local word=$1 line
+
+	shift
+	while IFS= read -r line; do
+		[[ $line != "$word"* ]] || COMPREPLY+=("$(printf %q "$line")")
+	done < <(for list; do _attachfs_say "$list" "${COMP_WORDS[1]}"; done)
+}
+
+# the last element of a comma-separated list of options
 _attachfs_options()
 {
-	attachfs --help 2>/dev/null | sed -nE 's/^    ([a-z_]+)(=[^ ]*)? .*/\1\2/p' | sed -E 's/=.*/=/'
-}
+	local last=${1##*,} line
 
-_attachfs_sections()
-{
-	sed -nE 's/^[[:blank:]]*\[([^]]+)\].*/\1/p' "${XDG_CONFIG_HOME:-$HOME/.config}/attachfs/config" \
-		/etc/attachfs/config 2>/dev/null
-}
-
-_attachfs_mounts()
-{
-	awk '/ - fuse\.attachfs / { print $5 }' /proc/self/mountinfo
+	while IFS= read -r line; do
+		[[ $line != "$last"* ]] || COMPREPLY+=("${1%"$last"}$line")
+	done < <(_attachfs_say options)
+	compopt -o nospace
 }
 
 _attachfs()
 {
-	local commands="status sync pending failed retry refresh events conflicts umount check"
-	local systems="perscom: rillsoft: enterprise-tester: servicemax:"
-	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} list last
-	local IFS=$' \t\n'
+	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
 
 	COMPREPLY=()
-	if [ "$before" = -o ] || [[ $before == = ]]; then
-		[ "$before" = -o ] || return 0
-		# a comma-separated list: complete its last element
-		last=${word##*,}
-		list=${word%"$last"}
-		COMPREPLY=($(compgen -P "$list" -W "$(_attachfs_options)" -- "$last"))
-		compopt -o nospace
-		return 0
-	fi
-	case $word in
-	-*) COMPREPLY=($(compgen -W "-f -o -h --help -V --version" -- "$word")) && return 0 ;;
+	case $before in
+	-o) _attachfs_options "$word" && return 0 ;;
+	--timeout | =) return 0 ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "$commands $(_attachfs_sections) $systems" -- "$word"))
+		_attachfs_lines "$word" commands sections systems
+		[[ $word != -* ]] || COMPREPLY=($(compgen -W "-f -o -h --help -V --version" -- "$word"))
 		return 0
 	fi
-	case ${COMP_WORDS[1]} in
-	status | sync | pending | failed | retry | refresh | events | conflicts | umount)
-		COMPREPLY=($(compgen -W "$(_attachfs_mounts)" -- "$word") $(compgen -d -- "$word"))
+	case ${COMP_WORDS[1]}:$word in
+	-*) ;;
+	*:-*) _attachfs_lines "$word" flags && COMPREPLY+=($(compgen -W "--help" -- "$word")) && return 0 ;;
+	check:*) _attachfs_lines "$word" sections systems && return 0 ;;
+	config:*)
+		[ "$COMP_CWORD" != 2 ] || COMPREPLY=($(compgen -W show -- "$word"))
+		[ "$COMP_CWORD" = 2 ] || _attachfs_lines "$word" sections systems
+		return 0
 		;;
-	check) COMPREPLY=($(compgen -W "$(_attachfs_sections) $systems" -- "$word")) ;;
-	*) COMPREPLY=($(compgen -d -- "$word")) ;;
+	cache:*) [ "$COMP_CWORD" != 2 ] || COMPREPLY=($(compgen -W "verify drop" -- "$word")) ;;
+	conflicts:*)
+		[ "$COMP_CWORD" != 2 ] || COMPREPLY=($(compgen -W keep -- "$word"))
+		[ "$COMP_CWORD:$before" != 3:keep ] || { COMPREPLY=($(compgen -W "mine theirs both" -- "$word")) && return 0; }
+		;;
 	esac
+	if _attachfs_say commands | grep -qxF -- "${COMP_WORDS[1]}"; then
+		_attachfs_lines "$word" mounts
+		compopt -o filenames
+		COMPREPLY+=($(compgen -f -- "$word"))
+	else
+		_attachfs_lines "$word" sections systems
+		COMPREPLY+=($(compgen -d -- "$word"))
+	fi
 }
 
 complete -F _attachfs attachfs

@@ -31,8 +31,12 @@ from harness import (
     Readers,
     SLOW,
     SYSTEMS,
+    binary,
     build_dir,
+    clean_environment,
     dump_stacks,
+    lazy_unmount,
+    run,
     small_tree,
 )  # noqa: E402
 
@@ -109,6 +113,33 @@ def scratch(base):
     path = base / "scratch"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def attachfs(base):
+    """Run attachfs with arguments; options `ok` and `timeout` as run()."""
+    env = clean_environment(base)
+
+    def call(*argv, environment=None, **kwargs):
+        return run(binary("attachfs"), *argv, env={**env, **(environment or {})}, **kwargs)
+
+    return call
+
+
+@pytest.fixture
+def token(base):
+    path = base / "token"
+    path.write_text("test-token\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def mnt(base):
+    path = base / "mnt"
+    path.mkdir()
+    yield path
+    lazy_unmount(path)
 
 
 @pytest.fixture

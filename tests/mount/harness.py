@@ -112,6 +112,17 @@ def raises_errno(*numbers: int):
         raise AssertionError(f"succeeded instead of {names}")
 
 
+def refused(result, *words):
+    """
+    Non-zero, said on standard error, with words that tell what and how; no usage wall, no crash.
+    """
+    assert result.returncode != 0
+    for word in words:
+        assert word.lower() in result.stderr.lower(), f"{word!r} not in {result.stderr!r}"
+    assert len(result.stderr.splitlines()) <= 12, result.stderr
+    return result
+
+
 def refusal(message: str, kind: str = "ValidationException") -> str:
     """A server's error body."""
     return json.dumps({"error": {"message": message, "type": kind}})

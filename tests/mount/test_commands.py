@@ -19,11 +19,10 @@ from harness import (
     PERSCOM,
     SLOW,
     binary,
-    clean_environment,
     is_mounted,
-    lazy_unmount,
     raises_errno,
     refusal,
+    refused,
     run,
     wait_until,
 )
@@ -33,44 +32,6 @@ from harness import (
 def system():
     """What the commands do with a mount is the same for all servers."""
     return PERSCOM
-
-
-@pytest.fixture
-def attachfs(base):
-    """Run attachfs with arguments; options `ok` and `timeout` as run()."""
-    env = clean_environment(base)
-
-    def call(*argv, environment=None, **kwargs):
-        return run(binary("attachfs"), *argv, env={**env, **(environment or {})}, **kwargs)
-
-    return call
-
-
-@pytest.fixture
-def token(base):
-    path = base / "token"
-    path.write_text("test-token\n")
-    path.chmod(0o600)
-    return path
-
-
-@pytest.fixture
-def mnt(base):
-    path = base / "mnt"
-    path.mkdir()
-    yield path
-    lazy_unmount(path)
-
-
-def refused(result, *words):
-    """
-    Non-zero, said on standard error, with words that tell what and how; no usage wall, no crash.
-    """
-    assert result.returncode != 0
-    for word in words:
-        assert word.lower() in result.stderr.lower(), f"{word!r} not in {result.stderr!r}"
-    assert len(result.stderr.splitlines()) <= 12, result.stderr
-    return result
 
 
 def test_help_names_every_option_and_command(attachfs):

@@ -160,10 +160,10 @@ static void test_wrong_values_are_told_what_is_right(void **state)
 	check_refuses(
 		"cache_size=1K",
 		"cache_size: '1K' is not a size between 256K and 1E (bytes, or with K, M, G, T)");
-	check_refuses("slots=0", "slots: '0' is not a number between 1 and 256");
-	check_refuses("slots=-1", "slots: '-1' is not a number between 1 and 256");
+	check_refuses("slots=0", "slots: '0' is not a number between 2 and 256");
+	check_refuses("slots=-1", "slots: '-1' is not a number between 2 and 256");
 	check_refuses("slots=99999999999999999999",
-		      "slots: '99999999999999999999' is not a number between 1 and 256");
+		      "slots: '99999999999999999999' is not a number between 2 and 256");
 	check_refuses("timeout=nan",
 		      "timeout: 'nan' is not a time in seconds between 0.1 and 604800");
 	check_refuses("settle=", "settle: '' is not a time in seconds between 0 and 604800");
@@ -287,7 +287,7 @@ static void test_config_errors_tell_file_and_line(void **state)
 
 	(void)state;
 	check_refuses_config("[work]\n\nslots = 0\nbroken\n",
-			     "3: slots: '0' is not a number between 1 and 256");
+			     "3: slots: '0' is not a number between 2 and 256");
 	check_refuses_config("[work]\nbroken\nslots = 0\n",
 			     "2: neither a [section] nor 'name = value'");
 	check_refuses_config("[work]\ncach_dir = /x\n",
@@ -300,6 +300,64 @@ static void test_config_errors_tell_file_and_line(void **state)
 	memcpy(text, "[work]\nuser = ", 14);
 	strcpy(text + sizeof(text) - 2, "\n");
 	check_refuses_config(text, "2: the line is too long (at most 198 characters)");
+}
+
+static void test_a_section_includes_another_where_it_says_so(void **state)
+{
+	(void)state;
+	write_config("[common]\nslots = 3\nsettle = 7\nnoatime = yes\n"
+		     "[work]\nslots = 4\nsource = perscom:https://h\ninclude = common\nsettle = 9\n");
+	assert_int_equal(options_keep_origins(&o), 0);
+	assert_int_equal(options_read_config(&o, config, "work", message, sizeof(message)), 0);
+	assert_int_equal(o.slots, 3);
+	assert_true(o.settle_s == 9);
+	assert_string_equal(o.fuse_options, "noatime");
+}
+
+static void test_wrong_includes_tell_file_and_line(void **state)
+{
+	(void)state;
+	check_refuses_config("[work]\ninclude = nothing\n",
+			     "2: include: there is no section [nothing]");
+	check_refuses_config("[common]\nslotz = 3\n[work]\ninclude = common\n",
+			     "2: unknown option 'slotz' (did you mean 'slots'?)");
+	write_config("[work]\ninclude = work\n");
+	assert_int_equal(options_read_config(&o, config, "work", message, sizeof(message)),
+			 -EINVAL);
+	assert_non_null(strstr(message, "include one another"));
+}
+
+static void test_what_holds_is_shown_with_its_origin(void **state)
+{
+	char *text = NULL, line[256];
+	size_t size = 0;
+	FILE *f;
+
+	(void)state;
+	write_config("[work]\nsource = perscom:https://h\ncache_size = 512M\nro = no\n"
+		     "token_command = cat /secret\nproxy = http://user:pass@proxy\n");
+	assert_int_equal(options_keep_origins(&o), 0);
+	assert_int_equal(options_read_config(&o, config, "work", message, sizeof(message)), 0);
+	check_takes("settle=0.5,umask=027,noatime");
+	f = open_memstream(&text, &size);
+	options_print_values(&o, "work", f);
+	fclose(f);
+	assert_memory_equal(text, "[work]\nsource = perscom:https://h", 33);
+	snprintf(line, sizeof(line), "cache_size = 512M                                ; %s:3\n",
+		 config);
+	assert_non_null(strstr(text, line));
+	snprintf(line, sizeof(line), "\nro = no                                          ; %s:4\n",
+		 config);
+	assert_non_null(strstr(text, line));
+	assert_non_null(strstr(text, "\ntoken_command = <set> "));
+	assert_non_null(strstr(text, "\nproxy = <set> "));
+	assert_null(strstr(text, "secret"));
+	assert_null(strstr(text, "pass@"));
+	assert_non_null(strstr(text, "\nsettle = 0.5                                     ; command line\n"));
+	assert_non_null(strstr(text, "\numask = 027 "));
+	assert_non_null(strstr(text, "\nnoatime = yes "));
+	assert_non_null(strstr(text, "\nslots = 16                                       ; default\n"));
+	free(text);
 }
 
 static void test_missing_config_or_section_is_enoent(void **state)
@@ -517,6 +575,9 @@ int main(void)
 		with_options(test_wrong_sources_are_explained),
 		with_options(test_config_section_sets_options),
 		with_options(test_config_errors_tell_file_and_line),
+		with_options(test_a_section_includes_another_where_it_says_so),
+		with_options(test_wrong_includes_tell_file_and_line),
+		with_options(test_what_holds_is_shown_with_its_origin),
 		with_options(test_missing_config_or_section_is_enoent),
 		with_options(test_name_of_a_section_is_a_source),
 		with_options(test_cache_dir_comes_from_the_environment),

@@ -492,7 +492,7 @@ static void test_what_waits_for_a_refused_file_does_not_hold_up_who_waits(void *
 	user_delete(&d, find_wish(w, "a"));
 	user_create(&d, 1, "a");
 	mark = sync_mark(d.mount.sync);
-	assert_false(sync_passed(d.mount.sync, mark, &c));
+	assert_false(sync_passed(d.mount.sync, mark, 0, &c));
 	for (unsigned i = 0; i < 4; i++) {
 		sync_flush(d.mount.sync);
 		daemon_sync(&d);
@@ -501,12 +501,12 @@ static void test_what_waits_for_a_refused_file_does_not_hold_up_who_waits(void *
 	}
 	daemon_sync(&d);
 	/* The old one is not removed before the new one is there. */
-	assert_true(sync_passed(d.mount.sync, mark, &c));
+	assert_true(sync_passed(d.mount.sync, mark, 0, &c));
 	assert_int_equal(c.failed, 1);
 	assert_int_equal(c.deletes, 1);
 	w->refused = NULL;
 	sync_retry(d.mount.sync, 0);
-	assert_false(sync_passed(d.mount.sync, mark, &c));
+	assert_false(sync_passed(d.mount.sync, mark, 0, &c));
 	end(&d);
 }
 
@@ -546,13 +546,13 @@ static void test_a_change_has_passed_when_its_old_file_is_removed_too(void **sta
 	(void)state;
 	user_rename(&d, user_find(w, 1, "a"), 2, "a2");
 	uint64_t mark = sync_mark(d.mount.sync);
-	for (unsigned i = 0; i < 100 && !sync_passed(d.mount.sync, mark, &c); i++) {
+	for (unsigned i = 0; i < 100 && !sync_passed(d.mount.sync, mark, 0, &c); i++) {
 		sync_flush(d.mount.sync);
 		daemon_sync(&d);
 		server_finish(d.server);
 		daemon_quiet(&d);
 	}
-	assert_true(sync_passed(d.mount.sync, mark, &c));
+	assert_true(sync_passed(d.mount.sync, mark, 0, &c));
 	assert_int_equal(w->uploads, 1);
 	assert_int_equal(w->removed, 1);
 	end(&d);

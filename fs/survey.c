@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The files are listed by id under one hold of tree->lock, then each is looked up again: between two
+ * of them anything may happen to the tree.
+ */
+
+#include "survey.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include <attachfs/names.h>
+
+#include "mount.h"
+#include "ops.h"
+
+/* ---- use ---- */
+
+struct use {
+	uint64_t files, cached, bytes, dirty, pinned;
+};
+
+static void add_file(struct tree *t, const struct node *n, struct use *u)
+{
+	struct content *c = node_content(t, n);
+	uint64_t bytes = c ? content_kept_bytes(c) : 0;
+
+	u->files++;
+	u->cached += bytes > 0 || (c && content_is_complete(c));
+	u->bytes += bytes;
+	if (n->dirty)
+		u->dirty += bytes;
+	if (pin_is_set(n))
+		u->pinned += bytes;
+	content_unref(c);
+}
+
+static void add_below(struct tree *t, const struct node *dir, struct use *u)
+{
+	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+		if (n->kind == NODE_FILE)
+			add_file(t, n, u);
+		else
+			add_below(t, n, u);
+}
+
+static void print_use(FILE *f, const char *name, const struct use *u)
+{
+	json_t *o = json_pack("{s:s%, s:I, s:I, s:I, s:I, s:I}", "collection", name, strlen(name),
+			      "files", (json_int_t)u->files, "cached", (json_int_t)u->cached,
+			      "bytes", (json_int_t)u->bytes, "dirty", (json_int_t)u->dirty,
+			      "pinned", (json_int_t)u->pinned);
+
+	if (o) {
+		json_dumpf(o, f, JSON_COMPACT);
+		fputc('\n', f);
+	}
+	json_decref(o);
+}
+
+char *survey_usage(struct mount *m)
+{
+	struct use all = {0};
+	char *out = NULL;
+	size_t size;
+	FILE *f = open_memstream(&out, &size);
+
+	if (!f)
+		return NULL;
+	tree_lock(m->tree);
+	for (const struct node *top = m->tree->root->child_first; top; top = top->sibling_next) {
+		struct use u = {0};
+
+		add_below(m->tree, top, &u);
+		print_use(f, top->shown, &u);
+		all.files += u.files;
+		all.cached += u.cached;
+		all.bytes += u.bytes;
+		all.dirty += u.dirty;
+		all.pinned += u.pinned;
+	}
+	tree_unlock(m->tree);
+	print_use(f, "all", &all);
+	fclose(f);
+	return out;
+}
+
+/* ---- walking ---- */
+
+struct files {
+	uint64_t *ids;
+	size_t count, room;
+};
+
+static int list_below(const struct node *at, struct files *files)
+{
+	int r = 0;
+
+	if (at->kind == NODE_FILE) {
+		if (files->count == files->room) {
+			size_t room = files->room ? files->room * 2 : 256;
+			uint64_t *ids = realloc(files->ids, room * sizeof(*ids));
+
+			if (!ids)
+				return -ENOMEM;
+			files->ids = ids;
+			files->room = room;
+		}
+		files->ids[files->count++] = at->id;
+		return 0;
+	}
+	for (const struct node *n = at->child_first; n && r == 0; n = n->sibling_next)
+		r = list_below(n, files);
+	return r;
+}
+
+static int list_files(struct mount *m, uint64_t node, struct files *files)
+{
+	const struct node *at;
+	int r;
+
+	tree_lock(m->tree);
+	at = node ? tree_find_locked(m->tree, node) : m->tree->root;
+	r = at ? list_below(at, files) : -ENOENT;
+	tree_unlock(m->tree);
+	return r;
+}
+
+typedef void each_file(struct mount *m, uint64_t id, struct survey_counts *counts);
+
+static int walk(struct mount *m, uint64_t node, each_file *each,
+		bool (*more)(void *ctx, const struct survey_counts *c), void *ctx)
+{
+	struct survey_counts counts = {0};
+	struct files files = {0};
+	int r = list_files(m, node, &files);
+
+	for (size_t i = 0; i < files.count && r == 0; i++) {
+		each(m, files.ids[i], &counts);
+		if (!more(ctx, &counts))
+			break;
+	}
+	free(files.ids);
+	return r;
+}
+
+/* What is in the store for that file, referenced, and what the log is to call it. */
+static struct content *content_of(struct mount *m, uint64_t id, char name[static NAMES_MAX + 1])
+{
+	struct content *c = NULL;
+	const struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, id);
+	if (n && n->kind == NODE_FILE) {
+		snprintf(name, NAMES_MAX + 1, "%s", n->shown);
+		c = node_content(m->tree, n);
+	}
+	tree_unlock(m->tree);
+	return c;
+}
+
+static void verify_one(struct mount *m, uint64_t id, struct survey_counts *counts)
+{
+	char name[NAMES_MAX + 1];
+	struct content *c = content_of(m, id, name);
+	uint64_t bytes;
+
+	if (!c)
+		return;
+	bytes = content_kept_bytes(c);
+	if (content_recheck(c, name) != 0)
+		counts->bad++;
+	if (bytes) {
+		counts->files++;
+		counts->bytes += bytes;
+	}
+	content_unref(c);
+}
+
+static void drop_one(struct mount *m, uint64_t id, struct survey_counts *counts)
+{
+	char name[NAMES_MAX + 1];
+	struct content *c = content_of(m, id, name);
+	uint64_t bytes = c ? content_kept_bytes(c) : 0;
+
+	if (bytes && content_forget(c)) {
+		counts->files++;
+		counts->bytes += bytes;
+	} else if (bytes) {
+		counts->kept++;
+	}
+	content_unref(c);
+}
+
+int survey_verify(struct mount *m, uint64_t node,
+		  bool (*more)(void *ctx, const struct survey_counts *c), void *ctx)
+{
+	return walk(m, node, verify_one, more, ctx);
+}
+
+int survey_drop(struct mount *m, uint64_t node,
+		bool (*more)(void *ctx, const struct survey_counts *c), void *ctx)
+{
+	return walk(m, node, drop_one, more, ctx);
+}

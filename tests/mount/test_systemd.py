@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""
+Mounted by the system: mount(8) and its helper, and systemd, by its protocol of readiness and by a
+real `systemd --user` that runs the unit. That needs a system booted with systemd, or root, who can
+make it look like one for as long as the test takes.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import (
+    PERSCOM,
+    SLOW,
+    binary,
+    clean_environment,
+    is_mounted,
+    lazy_unmount,
+    run,
+    wait_until,
+)
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+BOOTED = Path("/run/systemd/system")
+MANAGER = next(filter(os.path.exists, ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")), None)
+
+
+@pytest.fixture
+def system():
+    return PERSCOM
+
+
+# What Type=notify stands on
+
+
+def listen(path):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.settimeout(30 * SLOW)
+    s.bind(path)
+    return s
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_readiness_status_and_end_are_told(mount, emulator, base, abstract):
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
+    name = f"\0{base}/notify" if abstract else f"{base}/notify"
+    told = listen(name)
+    m = mount(
+        server, start=False, environment={"NOTIFY_SOCKET": name.replace("\0", "@")}, settle=600
+    )
+    process = m.spawn()
+    m.process = process
+    first = told.recv(4096).decode()
+    assert "READY=1\n" in first and f"STATUS={m.source}: online, 0 to send" in first
+    assert sorted(os.listdir(m.path)) == ["events", "users"], "ready is: it can be listed"
+    (m / "users/Ada Byron/new.txt").write_bytes(b"x" * 2000)
+    assert "1 to send (2 KiB)" in told.recv(4096).decode()
+    m.sync()
+    while "0 to send" not in told.recv(4096).decode():
+        pass
+    m.terminate()
+    while "STOPPING=1" not in (last := told.recv(4096).decode()):
+        pass
+    assert "READY" not in last
+    told.close()
+    m.start()
+
+
+def test_a_broken_notify_socket_is_no_reason_not_to_mount(drive, base):
+    m = drive(environment={"NOTIFY_SOCKET": f"{base}/nobody"})
+    m.allow_errors("NOTIFY_SOCKET")
+    assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
+
+
+# A real one
+
+
+@pytest.fixture
+def manager(base):
+    """A `systemd --user` of the test's own: systemctl(...), and where its units are."""
+    if not MANAGER:
+        pytest.skip("systemd is not installed")
+    faked = not BOOTED.exists()
+    if faked and os.getuid() != 0:
+        pytest.skip("not booted with systemd, and not root")
+    if faked:
+        BOOTED.mkdir(parents=True)
+    home, runtime = base / "home", base / "run"
+    units = home / ".config/systemd/user"
+    units.mkdir(parents=True)
+    runtime.mkdir(mode=0o700)
+    env = clean_environment(base, XDG_RUNTIME_DIR=str(runtime), HOME=str(home))
+    log = open(base / "systemd.log", "wb")
+    p = subprocess.Popen(
+        [MANAGER, "--user", "--log-target=console"], env=env, stdout=log, stderr=log
+    )
+
+    def systemctl(*argv, **kwargs):
+        return run("systemctl", "--user", *argv, env=env, **kwargs)
+
+    try:
+        wait_until(
+            lambda: p.poll() is not None or (runtime / "systemd/private").exists(),
+            "systemd --user to run",
+        )
+        if p.poll() is not None:
+            pytest.skip(f"systemd --user does not run here: {(base / 'systemd.log').read_text()}")
+        yield systemctl, units
+    finally:
+        if p.poll() is None:
+            p.send_signal(signal.SIGRTMIN + 24)  # exit, stopping all
+            try:
+                p.wait(20 * SLOW)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+        log.close()
+        if faked:
+            BOOTED.rmdir()
+
+
+def test_the_unit_of_a_user_under_systemd(manager, emulator, token, base):
+    systemctl, units = manager
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
+    mnt = base / "home/work"
+    unit = (SCRIPTS / "systemd/attachfs@.service.in").read_text()
+    (units / "attachfs@.service").write_text(
+        unit.replace("@bindir@", str(Path(binary("attachfs")).parent))
+    )
+    config = base / "home/.config/attachfs"
+    config.mkdir(parents=True)
+    (config / "config").write_text(
+        f"[work]\nsource = {server.system.source(server.api)}\ntoken_file = {token}\n"
+        f"cache_dir = {base}/cache\nsettle = 600\n"
+    )
+
+    def show(what):
+        return systemctl("show", "-P", what, "attachfs@work").stdout.strip()
+
+    try:
+        systemctl("start", "attachfs@work")
+        assert os.listdir(mnt / "users") == ["Ada Byron"], "started is: it can be listed"
+        (mnt / "users/Ada Byron/b.txt").write_bytes(b"b" * 2000)
+        wait_until(lambda: "1 to send" in show("StatusText"), "systemd to be told of the file")
+        systemctl("stop", "attachfs@work")
+        assert server.bytes_of("users/Ada Byron/b.txt") == b"b" * 2000, "stop sends first"
+        assert not is_mounted(mnt)
+        assert (show("ActiveState"), show("Result")) == ("inactive", "success")
+
+        # somebody unmounts it behind systemd's back
+        systemctl("start", "attachfs@work")
+        (mnt / "users/Ada Byron/c.txt").write_bytes(b"c" * 2000)
+        run("umount", mnt) if os.getuid() == 0 else run("fusermount3", "-u", mnt)
+        wait_until(lambda: show("ActiveState") == "inactive", "the service to end")
+        assert show("Result") == "success"
+
+        # its daemon is killed: it comes again, over the dead mount
+        systemctl("start", "attachfs@work")
+        assert (mnt / "users/Ada Byron/c.txt").read_bytes() == b"c" * 2000
+        os.kill(int(show("MainPID")), signal.SIGKILL)
+        wait_until(lambda: show("NRestarts") == "1" and show("ActiveState") == "active", "restart")
+        assert (mnt / "users/Ada Byron/c.txt").read_bytes() == b"c" * 2000
+        systemctl("stop", "attachfs@work")
+        assert server.bytes_of("users/Ada Byron/c.txt") == b"c" * 2000
+    finally:
+        lazy_unmount(mnt)
+
+
+# mount(8)
+
+
+@pytest.fixture
+def helper(base):
+    """mount.attachfs with the program that was built in its PATH."""
+
+    def call(*argv, **kwargs):
+        path = f"{Path(binary('attachfs')).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        return run(
+            SCRIPTS / "mount.attachfs", *argv, env=clean_environment(base, PATH=path), **kwargs
+        )
+
+    return call
+
+
+def test_the_helper_takes_what_mount_gives_it(helper, emulator, token, mnt, base, attachfs):
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
+    options = (
+        f"rw,token_file={token},cache_dir={base}/cache,_netdev,nofail,user,noauto,"
+        "x-systemd.automount,x-systemd.idle-timeout=60,noatime,nosuid,nodev"
+    )
+    source = server.system.source(server.api)
+    assert source in helper(source, mnt, "-f", "-v", "-o", options).stdout
+    assert not is_mounted(mnt), "-f does nothing"
+    helper(source, mnt, "-n", "-o", options)
+    assert is_mounted(mnt) and (mnt / "users/Ada Byron/a.txt").read_bytes() == b"hello"
+    flags = next(
+        line.split()[5]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if line.split()[4] == str(mnt)
+    ).split(",")
+    assert {"rw", "nosuid", "nodev", "noatime"} <= set(flags)
+    attachfs("umount", mnt)
+
+
+def test_the_helper_fails_as_mount_knows_it(helper, base, token):
+    result = helper("perscom:http://127.0.0.1:1/v2", base / "missing", ok=False)
+    assert result.returncode == 32 and "missing" in result.stderr
+    assert helper("perscom:http://127.0.0.1:1/v2", ok=False).returncode == 1
+    assert helper("-Z", "a", "b", ok=False).returncode == 1

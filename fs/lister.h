@@ -48,6 +48,12 @@ void lister_made_locked(struct lister *l, struct node *record);
  */
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error);
 
+/*
+ * Up to @count sizes from @n on, in the order of its directory, will be needed soon: probes for those
+ * that are not known. Whether @n's will come. tree->lock held.
+ */
+bool lister_sizes_ahead_locked(struct lister *l, struct node *n, unsigned count);
+
 /* Send what was decided under the lock. Call after releasing tree->lock. */
 void lister_kick(struct lister *l);
 

@@ -44,6 +44,7 @@ struct handle {
 	int flags;
 	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
 	bool flushed;
+	bool begun;	 /* tree->lock: its beginning was read */
 	bool error_told; /* fsync reported the node's write-back error through this handle */
 	/* referenced: what the kernel reads without us; NULL = it does not (fs/passthrough.h) */
 	struct content *passed;

@@ -642,16 +642,12 @@ static bool needs_probe(const struct node *n)
 	return n->kind == NODE_FILE && n->known.rid && node_size_locked(n) < 0 && !n->size_asked;
 }
 
-bool lister_sizes_ahead_locked(struct lister *l, struct node *n, unsigned count)
+void lister_size_ahead_locked(struct lister *l, struct node *n)
 {
 	const struct node *top = node_collection(n);
 
-	if (!top || !l->m->remote->ops->probe_size)
-		return false;
-	for (struct node *s = n; s && count; s = s->sibling_next, count--)
-		if (needs_probe(s))
-			add_probe_locked(l, s, node_collection_id(top), false);
-	return n->size_asked;
+	if (top && l->m->remote->ops->probe_size && needs_probe(n))
+		add_probe_locked(l, n, node_collection_id(top), false);
 }
 
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)

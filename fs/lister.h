@@ -48,11 +48,8 @@ void lister_made_locked(struct lister *l, struct node *record);
  */
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error);
 
-/*
- * Up to @count sizes from @n on, in the order of its directory, will be needed soon: probes for those
- * that are not known. Whether @n's will come. tree->lock held.
- */
-bool lister_sizes_ahead_locked(struct lister *l, struct node *n, unsigned count);
+/* @n's size will be needed soon: probe it unless it is known. tree->lock held; lister_kick() afterwards. */
+void lister_size_ahead_locked(struct lister *l, struct node *n);
 
 /* Send what was decided under the lock. Call after releasing tree->lock. */
 void lister_kick(struct lister *l);

@@ -83,7 +83,7 @@ static struct program *find_program(struct prefetch *p, uint64_t pid)
 struct view {
 	struct mount *m;
 	struct program *program;
-	bool unsized; /* probes are to be sent */
+	bool unsized; /* it ended where sizes are not known */
 };
 
 static struct node *first_file(const struct node *dir)
@@ -245,12 +245,26 @@ static int64_t cost(void *ctx, uint64_t file)
 	    (n->view && content_is_dirty(n->view)))
 		return SIBLINGS_NEEDLESS;
 	if (n->known.size < 0) {
-		v->unsized = lister_sizes_ahead_locked(v->m->lister, n, SIBLINGS_FILES);
+		v->unsized = n->size_asked || v->m->remote->ops->probe_size;
 		return v->unsized ? SIBLINGS_UNSIZED : SIBLINGS_NEEDLESS;
 	}
 	if (n->known.size == 0 || (uint64_t)n->known.size > WINDOW_WHOLE_BYTES)
 		return SIBLINGS_NEEDLESS;
 	return missing_bytes(v->m, n);
+}
+
+/* Sizes that are not known, from where it ended on: the last first, since the lister sends the last first. */
+static void ask_sizes(struct view *v)
+{
+	const struct siblings *s = &v->program->siblings;
+	struct node *of[SIBLINGS_FILES];
+	uint64_t file = next(v, s->order, s->front);
+	unsigned n = 0;
+
+	for (unsigned i = 0; file && i < SIBLINGS_FILES; i++, file = next(v, s->order, file))
+		of[n++] = tree_find_locked(v->m->tree, file);
+	while (n-- > 0)
+		lister_size_ahead_locked(v->m->lister, of[n]);
 }
 
 /* ---- fetching ---- */
@@ -295,6 +309,9 @@ struct prefetch_batch *prefetch_read_locked(struct prefetch *p, const struct cal
 		return NULL;
 	v.program = find_program(p, (uint64_t)fuse_req_ctx(c->req)->pid);
 	n = siblings_read(&v.program->siblings, &view, h->node->id, files);
+	v.unsized &= v.program->siblings.followed;
+	if (v.unsized)
+		ask_sizes(&v);
 	b = n || v.unsized ? calloc(1, sizeof(*b)) : NULL;
 	for (unsigned i = 0; b && i < n; i++)
 		add(m, b, files[i]);

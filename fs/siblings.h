@@ -48,18 +48,18 @@ struct siblings_view {
 
 /* One program. All zeros is the beginning. */
 struct siblings {
-	uint64_t last;			/* the file it read last; 0 = none */
-	unsigned run[SIBLINGS_ORDERS];	/* files in a row, the last one included */
+	uint64_t last;		       /* the file it read last; 0 = none */
+	unsigned run[SIBLINGS_ORDERS]; /* files in a row, the last one included */
 	bool followed;
-	enum siblings_order order;	/* once followed, as the next two */
-	uint64_t front;			/* what is ahead was looked for up to here */
-	unsigned window;		/* files there may be ahead */
-	unsigned n;			/* what is ahead; or was, when it was last given up */
+	enum siblings_order order; /* once followed, as the next two */
+	uint64_t front;		   /* what is ahead was looked for up to here */
+	unsigned window;	   /* files there may be ahead */
+	unsigned n;		   /* what is ahead; or was, when it was last given up */
 	uint64_t bytes;
 	struct {
 		uint64_t file, bytes;
 		unsigned passed; /* files read that were after it */
-	} ahead[SIBLINGS_FILES];	/* in the order */
+	} ahead[SIBLINGS_FILES]; /* in the order */
 };
 
 /*

@@ -230,6 +230,8 @@ static int open_workers(struct mount *m)
 		r = sync_new(m, &m->sync);
 	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
+	if (!r)
+		pin_follow(m);
 	atomic_store(&m->ticking, !r);
 	return r;
 }

@@ -127,6 +127,8 @@ int pin_check_value(const char *value, size_t len);
 void pin_content_locked(const struct node *n, struct content *c);
 /* The attribute was set or removed: keep what is behind the name, and fetch it. No lock held. */
 void pin_changed(struct mount *m, uint64_t node);
+/* Have what replaces the content of pinned files on the server fetched, too. Once, at the start. */
+void pin_follow(struct mount *m);
 
 /* ops_synced.c */
 

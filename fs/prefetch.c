@@ -297,7 +297,7 @@ struct prefetch_batch *prefetch_read_locked(struct prefetch *p, const struct cal
 {
 	struct mount *m = p->m;
 	struct view v = {.m = m};
-	const struct siblings_view view = {&v, next, cost};
+	const struct siblings_view view = {&v, next, cost, content_store_ahead(m->store)};
 	struct prefetch_batch *b;
 	uint64_t files[SIBLINGS_FILES];
 	unsigned n;

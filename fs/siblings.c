@@ -101,14 +101,14 @@ static bool goes_on(struct siblings *s, const struct siblings_view *v, uint64_t 
 static unsigned look_ahead(struct siblings *s, const struct siblings_view *v,
 			   uint64_t ret_files[static SIBLINGS_FILES])
 {
+	uint64_t room = v->room < SIBLINGS_BYTES ? v->room : SIBLINGS_BYTES;
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < SIBLINGS_STEPS && s->n < s->window; i++) {
 		uint64_t file = v->next(v->ctx, s->order, s->front);
 		int64_t cost = file ? v->cost(v->ctx, file) : SIBLINGS_UNSIZED;
 
-		if (cost == SIBLINGS_UNSIZED ||
-		    (cost >= 0 && s->bytes + (uint64_t)cost > SIBLINGS_BYTES))
+		if (cost == SIBLINGS_UNSIZED || (cost >= 0 && s->bytes + (uint64_t)cost > room))
 			break;
 		s->front = file;
 		if (cost < 0)

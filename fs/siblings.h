@@ -44,6 +44,7 @@ struct siblings_view {
 	uint64_t (*next)(void *ctx, enum siblings_order order, uint64_t file);
 	/* How many bytes it takes to have it here, or one of the above. */
 	int64_t (*cost)(void *ctx, uint64_t file);
+	uint64_t room; /* bytes that may be ahead, if less than SIBLINGS_BYTES */
 };
 
 /* One program. All zeros is the beginning. */

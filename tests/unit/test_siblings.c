@@ -25,6 +25,7 @@ struct world {
 	int64_t cost[FILES + 1];
 	unsigned fetched[FILES + 1]; /* how often */
 	unsigned asked_by_name;
+	uint64_t room;
 };
 
 static uint64_t next(void *ctx, enum siblings_order order, uint64_t file)
@@ -51,6 +52,7 @@ static void fill(struct world *w, unsigned files, int64_t each)
 {
 	memset(w, 0, sizeof(*w));
 	w->files = files;
+	w->room = UINT64_MAX;
 	for (unsigned i = 0; i < files; i++) {
 		w->by_name[i] = files - i; /* backward, unless a test says otherwise */
 		w->cost[i + 1] = each;
@@ -60,7 +62,7 @@ static void fill(struct world *w, unsigned files, int64_t each)
 /* The program reads @file, and what is to be fetched is here at once. How many that were. */
 static unsigned reads(struct world *w, struct siblings *s, uint64_t file)
 {
-	const struct siblings_view v = {w, next, cost};
+	const struct siblings_view v = {w, next, cost, w->room};
 	uint64_t ahead[SIBLINGS_FILES];
 	unsigned n = siblings_read(s, &v, file, ahead);
 
@@ -279,6 +281,18 @@ static void test_bytes_are_a_limit_too(void **state)
 	assert_int_equal(s.bytes, 15 * MIB);
 }
 
+static void test_a_small_cache_is_not_filled_ahead(void **state)
+{
+	struct siblings s = {0};
+	struct world w;
+
+	(void)state;
+	fill(&w, 100, 3 * MIB);
+	w.room = MIB;
+	for (uint64_t file = 1; file <= 100; file++)
+		assert_int_equal(reads(&w, &s, file), 0);
+}
+
 static void test_no_further_than_sizes_are_known(void **state)
 {
 	struct siblings s = {0};
@@ -375,6 +389,7 @@ int main(void)
 		cmocka_unit_test(test_reading_what_is_here_fetches_nothing),
 		cmocka_unit_test(test_the_same_file_again_is_no_file_more),
 		cmocka_unit_test(test_bytes_are_a_limit_too),
+		cmocka_unit_test(test_a_small_cache_is_not_filled_ahead),
 		cmocka_unit_test(test_no_further_than_sizes_are_known),
 		cmocka_unit_test(test_who_catches_up_goes_on),
 		cmocka_unit_test(test_two_programs_by_turns),

@@ -25,10 +25,9 @@
  * wish only sets a mark in the engine, and would otherwise be overtaken by the next one.
  */
 
-#include "fetch.h"
+#include "fetch_private.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,74 +38,13 @@
 
 #include "auth.h"
 #include "call.h"
-#include "fetch_answer.h"
-#include "json.h"
 
 #define RESUMES_MAX    8	  /* in a row, each with little progress */
 #define FRUITLESS_MAX  2	  /* in a row, with none */
 #define PROGRESS_BYTES (1u << 20) /* more than little */
-#define BUCKETS	       256
-#define ERROR_BODY_MAX 65536 /* of an error's page, to keep the connection */
+#define ERROR_BODY_MAX 65536	  /* of an error's page, to keep the connection */
 
-/*
- * The lock is held over call_gate_apply() (order: this, gate, engine), so that pause, resume and
- * cancel reach a transfer in the order in which they were asked for.
- */
-struct fetches {
-	pthread_mutex_t lock;
-	struct fetch *bucket[BUCKETS]; /* lock, as all below */
-	uint64_t last;
-	struct fetch_tags tags;
-	struct fetch_hosts rangeless;
-};
-
-struct fetch {
-	struct remote *remote;
-	struct fetches *table;
-	const struct fetch_source *source;
-	struct fetch *next; /* lock */
-	uint64_t id;
-	struct remote_file file; /* url: NULL = none known */
-	uint64_t position;	 /* of the next byte for the sink */
-	uint64_t end;		 /* where it was asked to stop, UINT64_MAX = at the end */
-	int64_t deadline_mono_ms;
-	struct remote_fetch_sink sink;
-
-	/* of the stream */
-	bool begun;				   /* begin() was called */
-	enum { AS_GIVEN, REMEMBERED, FRESH } link; /* of the url; since the last byte */
-	unsigned resumes, fruitless;
-	bool logged_in;	     /* again, since the last byte */
-	int login;	     /* what came of that, see auth_done */
-	bool switched;	     /* to another source */
-	unsigned generation; /* of the credential sent */
-	int64_t total;
-	char etag[128];
-
-	/* of the answer under way */
-	bool good;   /* its bytes are content */
-	bool ranged; /* asked with a Range */
-	bool framed; /* its length is told; else: */
-	bool held;   /* its last byte so far is held back, for there may be too many */
-	char last;
-	int verdict;	     /* 0 = goes on; 1 = all is there; or an error */
-	uint64_t at;	     /* position of its next byte */
-	uint64_t answer_end; /* UINT64_MAX = not told, nor known from the listing */
-	uint64_t began_at;
-	size_t error_bytes;
-	char error_words[512]; /* the first of them, as text */
-
-	/* lock: */
-	unsigned refs;	   /* one is the machine's own */
-	uint64_t transfer; /* 0 = none */
-	unsigned sends,
-		running; /* running: the number of the send whose transfer is not done, 0 = none */
-	bool cancelled, paused;
-	bool waiting; /* for a login, which holds a reference; who clears it goes on */
-	enum transfer_class class;
-};
-
-static void fetch_unref(struct fetch *f)
+void fetch_unref(struct fetch *f)
 {
 	pthread_mutex_lock(&f->table->lock);
 	bool last = --f->refs == 0;
@@ -121,14 +59,14 @@ static void table_add(struct fetches *t, struct fetch *f)
 {
 	pthread_mutex_lock(&t->lock);
 	f->id = ++t->last;
-	f->next = t->bucket[f->id % BUCKETS];
-	t->bucket[f->id % BUCKETS] = f;
+	f->next = t->bucket[f->id % FETCH_BUCKETS];
+	t->bucket[f->id % FETCH_BUCKETS] = f;
 	pthread_mutex_unlock(&t->lock);
 }
 
 static struct fetch **table_find_locked(struct fetches *t, uint64_t id)
 {
-	struct fetch **f = &t->bucket[id % BUCKETS];
+	struct fetch **f = &t->bucket[id % FETCH_BUCKETS];
 
 	while (*f && (*f)->id != id)
 		f = &(*f)->next;
@@ -142,7 +80,7 @@ static void table_remove(struct fetch *f)
 	pthread_mutex_unlock(&f->table->lock);
 }
 
-static void fetch_end(struct fetch *f, int error)
+void fetch_end(struct fetch *f, int error)
 {
 	table_remove(f);
 	f->sink.done(f->sink.ctx, error);
@@ -321,47 +259,6 @@ static bool on_data(void *ctx, const void *data, size_t len)
 	return (!held || give(f, &last, 1)) && (len == 1 || give(f, bytes, len - 1));
 }
 
-static void fetch_send_or_end(struct fetch *f);
-
-static void fetch_renew(struct fetch *f, bool fresh);
-
-static void on_renewed(void *ctx, int error, const struct remote_file *now, bool remembered)
-{
-	struct fetch *f = ctx;
-
-	if (error == 0 && strcmp(now->version, f->file.version) != 0) {
-		if (remembered) {
-			fetch_renew(f, true);
-			return;
-		}
-		error = -ESTALE;
-	}
-	if (error == 0 && !now->url) {
-		log_error("read attachment %s: the server gives no link to its bytes", f->file.id);
-		error = -EIO;
-	}
-	char *url = error == 0 ? strdup(now->url) : NULL;
-	if (error == 0 && !url)
-		error = -ENOMEM;
-	if (error < 0) {
-		fetch_end(f, error);
-		return;
-	}
-	free(f->file.url);
-	f->file.url = url;
-	f->link = remembered ? REMEMBERED : FRESH;
-	fetch_send_or_end(f);
-}
-
-static void fetch_renew(struct fetch *f, bool fresh)
-{
-	pthread_mutex_lock(&f->table->lock);
-	enum transfer_class class = f->class;
-	pthread_mutex_unlock(&f->table->lock);
-	f->source->renew(f->remote, class, f->file.id, f->file.url, fresh, f->deadline_mono_ms,
-			 on_renewed, f);
-}
-
 static void renew_job(void *ctx)
 {
 	fetch_renew(ctx, false);
@@ -418,160 +315,6 @@ static void resend_job(void *ctx)
 	fetch_send_or_end(ctx);
 }
 
-/* The credential is no good and there is no other. */
-static void end_refused(struct fetch *f)
-{
-	char message[256], remedy[200];
-	enum remote_auth state = remote_get_auth(f->remote, message);
-
-	if (state != REMOTE_AUTH_FAILED) {
-		auth_describe_remedy(f->remote->auth, remedy, sizeof(remedy));
-		snprintf(message, sizeof(message), "the server refuses the credentials; %s",
-			 remedy);
-		auth_note_failed(f->remote->auth, message);
-	}
-	fetch_end(f, -EACCES);
-}
-
-static bool is_cancelled(struct fetch *f)
-{
-	pthread_mutex_lock(&f->table->lock);
-	bool cancelled = f->cancelled;
-	pthread_mutex_unlock(&f->table->lock);
-	return cancelled;
-}
-
-static void login_job(void *ctx)
-{
-	struct fetch *f = ctx;
-
-	if (is_cancelled(f))
-		fetch_end(f, -ECANCELED);
-	else if (f->login > 0)
-		fetch_send_or_end(f);
-	else if (f->login < 0)
-		fetch_end(f, f->login);
-	else
-		end_refused(f);
-}
-
-/* After a login, or when it took too long: on a thread of auth's, which must only pass on. */
-static void on_login(void *ctx, int result)
-{
-	struct fetch *f = ctx;
-
-	pthread_mutex_lock(&f->table->lock);
-	bool waiting = f->waiting;
-	f->waiting = false;
-	pthread_mutex_unlock(&f->table->lock);
-	if (waiting) {
-		f->login = result;
-		if (pool_run(f->remote->pool, login_job, f) < 0)
-			fetch_end(f, -ENOMEM);
-	}
-	fetch_unref(f);
-}
-
-static void cancel_job(void *ctx)
-{
-	fetch_end(ctx, -ECANCELED);
-}
-
-static void log_in(struct fetch *f)
-{
-	f->logged_in = true;
-	pthread_mutex_lock(&f->table->lock);
-	bool cancelled = f->cancelled;
-	if (!cancelled) {
-		f->waiting = true;
-		f->refs++;
-	}
-	pthread_mutex_unlock(&f->table->lock);
-	if (cancelled)
-		fetch_end(f, -ECANCELED);
-	else
-		auth_reload(f->remote->auth, f->generation, f->deadline_mono_ms, on_login, f);
-}
-
-/* Another way to ask for the same, if there is one that was not tried. */
-static bool switch_source(struct fetch *f, int status)
-{
-	const struct fetch_source *other =
-		f->source->instead && !f->switched ? f->source->instead(f->remote, status) : NULL;
-
-	if (!other)
-		return false;
-	f->switched = true;
-	f->source = other;
-	fetch_send_or_end(f);
-	return true;
-}
-
-/* Where others say 401, some servers say another status, and why. */
-static bool is_about_credential(const struct fetch *f, int status)
-{
-	return f->source->refusal_words && (status == 400 || status == 403) &&
-	       strcasestr(f->error_words, f->source->refusal_words);
-}
-
-/* One line in the log, with the server's words and what to do about it. */
-static void tell_refusal(const struct fetch *f, int status)
-{
-	bool missing = status == 404 || status == 405 || status == 410;
-	const char *remedy = missing && f->source->remedy ? f->source->remedy : "";
-	json_t *body = json_parse(f->error_words, strlen(f->error_words), NULL, 0);
-	char words[200];
-	bool gone;
-
-	call_find_words(body, f->error_words, strlen(f->error_words), words, sizeof(words));
-	json_decref(body);
-	/* deleted by somebody meanwhile, and the program is told so: no failure of anything */
-	gone = missing && (f->source->unsure || (!*remedy && status != 405));
-	log_line(gone ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
-		 "read attachment %s: the storage answered with status %d%s%s%s%s", f->file.id,
-		 status, *words ? ": " : "", words, *remedy ? "; " : "", remedy);
-}
-
-static void after_refusal(struct fetch *f, int status)
-{
-	if (is_about_credential(f, status))
-		status = 401;
-	bool renewable = f->source->renew && (status == 400 || status == 401 || status == 403 ||
-					      status == 404 || status == 410);
-	bool gone = status == 404 || status == 410;
-
-	if (f->source->credential && status == 401 && !f->logged_in) {
-		log_in(f);
-		return;
-	}
-	if (switch_source(f, status))
-		return;
-	if (renewable && f->link != FRESH) {
-		/* Memory knows links, not whether the file is still there. */
-		fetch_renew(f, f->link == REMEMBERED || gone);
-		return;
-	}
-	tell_refusal(f, status);
-	if (f->source->credential && status == 401) {
-		end_refused(f);
-		return;
-	}
-	/*
-	 * Where links are renewed the file is there, as that has just said: its bytes are not, which
-	 * is not the same as gone.
-	 */
-	fetch_end(f,
-		  (gone && f->source->renew) || status == 400 ? -EIO : call_status_errno(status));
-}
-
-static void after_login_page(struct fetch *f)
-{
-	if (f->logged_in)
-		end_refused(f);
-	else
-		log_in(f);
-}
-
 static void on_done(void *ctx, const struct transfer_result *result)
 {
 	struct fetch *f = ctx;
@@ -591,7 +334,7 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	if (cancelled)
 		fetch_end(f, -ECANCELED);
 	else if (f->verdict == -EACCES && f->source->credential)
-		after_login_page(f);
+		fetch_after_login_page(f);
 	else if (f->verdict != 0)
 		fetch_end(f, f->verdict == 1 ? 0 : f->verdict);
 	else if (f->good)
@@ -599,7 +342,7 @@ static void on_done(void *ctx, const struct transfer_result *result)
 	else if (result->error < 0 && f->error_bytes <= ERROR_BODY_MAX)
 		fetch_end(f, call_transfer_errno(result->error));
 	else
-		after_refusal(f, result->status);
+		fetch_after_refusal(f, result->status);
 }
 
 /* Count a send and hold the fetch for its starter. 0: it was cancelled meanwhile. */
@@ -689,12 +432,12 @@ static int fetch_send(struct fetch *f)
 	return r == -EINVAL ? -EIO : r;
 }
 
-static void fetch_send_or_end(struct fetch *f)
+void fetch_send_or_end(struct fetch *f)
 {
 	int r = fetch_send(f);
 
 	if (r == -EAGAIN && !f->logged_in)
-		log_in(f);
+		fetch_log_in(f);
 	else if (r < 0)
 		fetch_end(f, r == -EAGAIN ? -EACCES : r);
 }
@@ -762,6 +505,11 @@ void fetches_free(struct fetches *t)
 		return;
 	pthread_mutex_destroy(&t->lock);
 	free(t);
+}
+
+static void cancel_job(void *ctx)
+{
+	fetch_end(ctx, -ECANCELED);
 }
 
 void fetch_cancel(struct remote *r, uint64_t id)

@@ -22,48 +22,19 @@
  * Rows come by id, and a base is older than what lies over it, so one pass judges bases first. All
  * of it happens before anybody else knows the store: no locks.
  */
-#include "content_private.h"
+#include "content_load.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
 #include "crashpoint.h"
 
-/* A row while it is being judged. */
-struct loaded {
-	uint64_t id, file, base, before;
-	uint64_t charged;	 /* what the file takes on the disk */
-	uint64_t inode;		 /* 0 = it has no other name */
-	int64_t file_size;	 /* -1 = there is no file */
-	struct content *content; /* NULL: a reminder to delete, or refused */
-	bool reminder;
-	bool dropped;	/* by its owner */
-	bool needed;	/* below a dirty one that is wanted or needed itself */
-	uint64_t shown; /* needed: how much of it that one shows */
-	bool suspect, unsynced;
-	bool torn; /* or over one that is */
-};
-
-struct load {
-	struct content_store *store;
-	struct loaded *rows; /* by id */
-	size_t count, room;
-	size_t *moved; /* indices of rows whose file has another number than they */
-	size_t moved_count, moved_room;
-	char **orphans; /* names below objects/ */
-	size_t orphan_count, orphan_room;
-};
-
-static int make_room(void **array, size_t *room, size_t count, size_t size)
+int content_load_room(void **array, size_t *room, size_t count, size_t size)
 {
 	size_t more = *room ? *room * 2 : 64;
 	void *fresh;
@@ -171,9 +142,10 @@ static int add_row(void *ctx, const struct ledger_content *c)
 	struct loaded *row;
 	int r;
 
-	if (make_room((void **)&load->rows, &load->room, load->count, sizeof *load->rows) < 0 ||
-	    make_room((void **)&load->moved, &load->moved_room, load->moved_count,
-		      sizeof *load->moved) < 0)
+	if (content_load_room((void **)&load->rows, &load->room, load->count, sizeof *load->rows) <
+		    0 ||
+	    content_load_room((void **)&load->moved, &load->moved_room, load->moved_count,
+			      sizeof *load->moved) < 0)
 		return -ENOMEM;
 	row = &load->rows[load->count];
 	*row = (struct loaded){.id = c->id,
@@ -206,7 +178,7 @@ static int add_row(void *ctx, const struct ledger_content *c)
 	return r == -EINVAL ? 0 : r;
 }
 
-static struct loaded *find_row(struct load *load, uint64_t id)
+struct loaded *content_load_row(struct load *load, uint64_t id)
 {
 	size_t low = 0, high = load->count;
 
@@ -221,11 +193,9 @@ static struct loaded *find_row(struct load *load, uint64_t id)
 	return low < load->count && load->rows[low].id == id ? &load->rows[low] : NULL;
 }
 
-/* The row whose file it is. Two may claim one only if the ledger was tampered with: then the first
- * has it. */
-static struct loaded *find_file(struct load *load, uint64_t file)
+struct loaded *content_load_file(struct load *load, uint64_t file)
 {
-	struct loaded *row = find_row(load, file);
+	struct loaded *row = content_load_row(load, file);
 
 	if (row && row->file == file)
 		return row;
@@ -233,136 +203,6 @@ static struct loaded *find_file(struct load *load, uint64_t file)
 		if (load->rows[load->moved[i]].file == file)
 			return &load->rows[load->moved[i]];
 	return NULL;
-}
-
-/* Files. */
-
-static int add_orphan(struct load *load, const char *dir, const char *name)
-{
-	char path[NAME_MAX * 2 + 2];
-
-	if (make_room((void **)&load->orphans, &load->orphan_room, load->orphan_count,
-		      sizeof *load->orphans) < 0)
-		return -ENOMEM;
-	snprintf(path, sizeof path, "%s%s%s", dir, dir[0] ? "/" : "", name);
-	load->orphans[load->orphan_count] = strdup(path);
-	return load->orphans[load->orphan_count++] ? 0 : -ENOMEM;
-}
-
-/* The number a file called @dir/@name has; 0 when we would not call one so. */
-static uint64_t number_of(const char *dir, const char *name)
-{
-	char expected[CONTENT_NAME_BYTES];
-	char *end;
-	uint64_t number = strtoull(name, &end, 16);
-
-	content_name(number, expected);
-	return *end == '\0' && strncmp(expected, dir, 2) == 0 && strcmp(expected + 3, name) == 0
-		       ? number
-		       : 0;
-}
-
-static int scan_file(struct load *load, int fd, const char *dir, const char *name)
-{
-	uint64_t number = number_of(dir, name);
-	struct loaded *row = number ? find_file(load, number) : NULL;
-	struct stat st;
-
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!row || !S_ISREG(st.st_mode))
-		return add_orphan(load, dir, name);
-	row->file_size = st.st_size;
-	row->charged = (uint64_t)st.st_blocks * 512;
-	row->inode = st.st_nlink > 1 ? st.st_ino : 0;
-	return 0;
-}
-
-/* @dir is "" for objects/ itself, which holds directories, or "xx", which holds files. */
-static int scan_dir(struct load *load, const char *dir)
-{
-	int fd = openat(load->store->objects_fd, dir[0] ? dir : ".",
-			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	const struct dirent *e;
-	int r = 0;
-
-	if (!d) {
-		r = -errno;
-		if (fd >= 0)
-			close(fd);
-		return r == -ENOTDIR || r == -ELOOP ? add_orphan(load, "", dir) : r;
-	}
-	while (r == 0 && (e = readdir(d))) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		if (dir[0])
-			r = scan_file(load, fd, dir, e->d_name);
-		else if (strlen(e->d_name) == 2 && strspn(e->d_name, "0123456789abcdef") == 2)
-			r = scan_dir(load, e->d_name);
-		else
-			r = add_orphan(load, "", e->d_name);
-	}
-	closedir(d);
-	return r;
-}
-
-static uint64_t count_files(int dir_fd)
-{
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	uint64_t count = 0;
-
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
-		return 0;
-	}
-	for (const struct dirent *e; (e = readdir(d));)
-		count += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-	closedir(d);
-	return count;
-}
-
-/* Never over something that is there already. */
-void content_lose(struct content_store *s, const char *name, const char *why)
-{
-	const char *slash = strrchr(name, '/');
-	char target[NAME_MAX + 16];
-	int r = -EEXIST;
-
-	for (unsigned n = 0; n < 10000 && r == -EEXIST; n++) {
-		snprintf(target, sizeof target, n ? "%s.%u" : "%s", slash ? slash + 1 : name, n);
-		r = renameat2(s->objects_fd, name, s->lost_fd, target, RENAME_NOREPLACE) < 0
-			    ? -errno
-			    : 0;
-	}
-	if (r < 0) {
-		log_errno(r, "content: '%s/objects/%s' %s, but cannot be moved to lost+found",
-			  s->dir, name, why);
-		return;
-	}
-	pthread_mutex_lock(&s->lock);
-	s->lost_files++;
-	pthread_mutex_unlock(&s->lock);
-	log_warning("content: '%s/objects/%s' %s: moved to lost+found/%s", s->dir, name, why,
-		    target);
-}
-
-static void settle_orphans(struct load *load)
-{
-	struct content_store *s = load->store;
-	struct stat st;
-
-	for (size_t i = 0; i < load->orphan_count; i++) {
-		const char *name = load->orphans[i];
-
-		if (fstatat(s->objects_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    S_ISREG(st.st_mode) && st.st_size == 0)
-			unlinkat(s->objects_fd, name, 0);
-		else
-			content_lose(s, name, "belongs to nothing known");
-	}
 }
 
 /* Judging. */
@@ -387,34 +227,11 @@ static bool file_holds_it(const struct loaded *row)
 		(uint64_t)row->file_size >= present->at[present->count - 1].end);
 }
 
-/* After a power failure: whether the bytes are those of the hash. */
-static bool hash_matches(const struct loaded *row)
-{
-	const struct content *c = row->content;
-	char name[CONTENT_NAME_BYTES];
-	uint8_t hash[LEDGER_HASH_BYTES];
-	uint64_t *blocks = NULL;
-	size_t count;
-	int fd, r;
-
-	if (!c->complete || !c->has_hash)
-		return false;
-	content_name(c->file, name);
-	fd = openat(c->store->objects_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 && c->size > 0)
-		return false;
-	r = content_hash_file(c->store, fd, (uint64_t)c->size, hash, &blocks, &count);
-	free(blocks);
-	if (fd >= 0)
-		close(fd);
-	return r == 0 && memcmp(hash, c->hash, sizeof hash) == 0;
-}
-
 /* Whether the dirty content is what its close() promised. */
 static bool accept_dirty(struct load *load, struct loaded *row)
 {
 	struct content *c = row->content;
-	const struct loaded *base = row->base ? find_row(load, row->base) : NULL;
+	const struct loaded *base = row->base ? content_load_row(load, row->base) : NULL;
 
 	if (row->torn)
 		return false;
@@ -447,8 +264,9 @@ static void tell_changed(const struct content_store *s, const struct loaded *row
 	char name[CONTENT_NAME_BYTES];
 
 	content_name(row->file, name);
-	log_warning("cache: '%s': its copy '%s/objects/%s' is %s: it is fetched again when it is read",
-		    row->content->key, s->dir, name, row->file_size < 0 ? "gone" : "of another size");
+	log_warning(
+		"cache: '%s': its copy '%s/objects/%s' is %s: it is fetched again when it is read",
+		row->content->key, s->dir, name, row->file_size < 0 ? "gone" : "of another size");
 }
 
 /* Nothing dirty needs it: what can be compared with a hash is worth to be kept. */
@@ -588,75 +406,23 @@ static int fill_lru(struct load *load)
 	return 0;
 }
 
-/*
- * After a power failure: which dirty contents have arrived on the disk, bases first, and for those
- * that have not, what is wanted in their place.
- */
-static void find_torn(struct load *load)
-{
-	for (size_t i = 0; i < load->count; i++) {
-		struct loaded *row = &load->rows[i];
-		const struct content *c = row->content;
-		const struct loaded *base = row->base ? find_row(load, row->base) : NULL;
-
-		if (!c || !c->dirty)
-			continue;
-		row->torn = row->suspect && !(c->size == 0 && c->complete) && !hash_matches(row);
-		row->torn |= base && base->torn;
-	}
-}
-
-static void want_before(struct load *load, const struct loaded *torn)
-{
-	struct loaded *before = torn->before ? find_row(load, torn->before) : NULL;
-
-	if (before && before < torn && before->content && before->content->dirty)
-		before->dropped = before->content->dropped = false;
-}
-
 /* What is wanted, youngest first: each may want what it lies over, or what was there before it. */
 static void find_needed(struct load *load)
 {
 	for (size_t i = load->count; i-- > 0;) {
 		struct loaded *row = &load->rows[i];
-		struct loaded *base = row->base ? find_row(load, row->base) : NULL;
+		struct loaded *base = row->base ? content_load_row(load, row->base) : NULL;
 
 		if (row->dropped && !row->needed)
 			continue;
 		if (row->torn)
-			want_before(load, row);
+			content_load_want_before(load, row);
 		if (!base || base >= row || row->torn)
 			continue;
 		base->needed = true;
 		if (base->shown < row->content->live->base_len)
 			base->shown = row->content->live->base_len;
 	}
-}
-
-/* What is left of each that was wanted and is torn. */
-static int tell_torn(struct load *load)
-{
-	struct content_store *s = load->store;
-
-	for (size_t i = 0; i < load->count; i++) {
-		const struct loaded *row = &load->rows[i], *before = row;
-		struct content_torn *torn;
-
-		if (!row->torn || (row->dropped && !row->needed))
-			continue;
-		while (before && before->torn)
-			before = before->before ? find_row(load, before->before) : NULL;
-		if (make_room((void **)&s->torn, &s->torn_room, s->torn_count, sizeof *s->torn) < 0)
-			return -ENOMEM;
-		torn = &s->torn[s->torn_count++];
-		*torn = (struct content_torn){
-			.id = row->id, .file = row->file, .has_file = row->file_size >= 0};
-		if (before && before->content && before->content->dirty) {
-			torn->instead = before->id;
-			content_mark_store_locked(before->content);
-		}
-	}
-	return 0;
 }
 
 static int load_all(struct load *load, char *message, size_t size)
@@ -666,7 +432,7 @@ static int load_all(struct load *load, char *message, size_t size)
 	int r = ledger_each_content(s->ledger, add_row, load);
 
 	if (r == 0)
-		r = scan_dir(load, "");
+		r = content_load_scan(load, "");
 	if (r < 0) {
 		snprintf(message, size, "%s: %s", s->dir, strerror(-r));
 		return r;
@@ -677,21 +443,21 @@ static int load_all(struct load *load, char *message, size_t size)
 	r = ledger_sync_left(s->ledger);
 	if (r < 0)
 		log_errno(r, "content: what was left cannot be synced");
-	find_torn(load);
+	content_load_find_torn(load);
 	find_needed(load);
 	/* a base goes before what lies over it: neither row may be gone without the other */
 	ledger_group_begin(s->ledger);
 	for (size_t i = 0; i < load->count; i++)
 		judge(load, &load->rows[i]);
-	r = tell_torn(load);
+	r = content_load_tell_torn(load);
 	ledger_group_end(s->ledger);
 	if (r == 0)
 		r = count_shared_once(load);
 	if (r < 0)
 		return r;
 	crash_point("start.judged");
-	s->lost_files += count_files(s->lost_fd);
-	settle_orphans(load);
+	s->lost_files += content_load_count(s->lost_fd);
+	content_load_orphans(load);
 	/*
 	 * If the last daemon was killed before some of these were synced: the next sync of the
 	 * ledger vouches for all rows of before, and brings all to the disk for that.

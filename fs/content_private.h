@@ -18,6 +18,8 @@
  *	content_space.c    the limit: reserve, evict; deleting files
  *	content_store.c    open, close, the tables by id and key
  *	content_load.c     the start: rows against files
+ *	content_scan.c     of it, the files there are
+ *	content_torn.c     of it, what a power failure took
  *	content_claims.c   after it: what nobody asks for
  *	content_file.c     system calls on the backing files
  *

@@ -29,6 +29,7 @@
 #define RETRY_MS      1000
 #define EVICT_BATCH   64
 #define RESERVE_TRIES 8
+#define AHEAD_PART    16
 
 void content_lru_add_store_locked(struct content *c)
 {
@@ -118,6 +119,18 @@ static uint64_t disk_room_store_locked(struct content_store *s)
 		s->statvfs_ms = now ? now : 1;
 	}
 	return s->disk_free > s->free_bytes ? s->disk_free - s->free_bytes : 0;
+}
+
+uint64_t content_store_ahead(struct content_store *s)
+{
+	uint64_t disk, left;
+
+	pthread_mutex_lock(&s->lock);
+	disk = s->disk_free > s->free_bytes ? s->disk_free - s->free_bytes : 0;
+	left = s->limit_bytes > s->used ? s->limit_bytes - s->used : 0;
+	left = (left < disk ? left : disk) + s->used - s->dirty_bytes;
+	pthread_mutex_unlock(&s->lock);
+	return left / AHEAD_PART;
 }
 
 static bool take_room_store_locked(struct content_store *s, uint64_t bytes, bool dirty,

@@ -642,6 +642,14 @@ static bool needs_probe(const struct node *n)
 	return n->kind == NODE_FILE && n->known.rid && node_size_locked(n) < 0 && !n->size_asked;
 }
 
+void lister_size_ahead_locked(struct lister *l, struct node *n)
+{
+	const struct node *top = node_collection(n);
+
+	if (top && l->m->remote->ops->probe_size && needs_probe(n))
+		add_probe_locked(l, n, node_collection_id(top), false);
+}
+
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)
 {
 	struct node *top = node_collection(n);

@@ -48,6 +48,9 @@ void lister_made_locked(struct lister *l, struct node *record);
  */
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error);
 
+/* @n's size will be needed soon: probe it unless it is known. tree->lock held; lister_kick() afterwards. */
+void lister_size_ahead_locked(struct lister *l, struct node *n);
+
 /* Send what was decided under the lock. Call after releasing tree->lock. */
 void lister_kick(struct lister *l);
 

@@ -23,6 +23,7 @@
 #include "events.h"
 #include "lister.h"
 #include "mountinfo.h"
+#include "prefetch.h"
 #include "reader.h"
 #include "sync.h"
 
@@ -224,9 +225,13 @@ static int open_workers(struct mount *m)
 	if (!r)
 		r = lister_new(m, &m->lister);
 	if (!r)
+		r = prefetch_new(m, &m->prefetch);
+	if (!r)
 		r = sync_new(m, &m->sync);
 	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
+	if (!r)
+		pin_follow(m);
 	atomic_store(&m->ticking, !r);
 	return r;
 }
@@ -483,6 +488,7 @@ void mount_free(struct mount *m)
 	pool_stop(m->pool);
 	notifier_free(m->notifier);
 	sync_free(m->sync);
+	prefetch_free(m->prefetch);
 	lister_free(m->lister);
 	reader_free(m->reader);
 	events_free(m->events);

@@ -28,6 +28,7 @@
 
 struct reader;
 struct lister;
+struct prefetch;
 struct sync;
 struct events;
 
@@ -54,6 +55,7 @@ struct mount {
 	struct calls *calls;
 	struct reader *reader;
 	struct lister *lister;
+	struct prefetch *prefetch;
 	struct sync *sync;
 	struct events *events;
 	struct fuse_session *session;

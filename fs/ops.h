@@ -44,6 +44,7 @@ struct handle {
 	int flags;
 	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
 	bool flushed;
+	bool begun;	 /* tree->lock: its beginning was read */
 	bool error_told; /* fsync reported the node's write-back error through this handle */
 	/* referenced: what the kernel reads without us; NULL = it does not (fs/passthrough.h) */
 	struct content *passed;
@@ -126,6 +127,8 @@ int pin_check_value(const char *value, size_t len);
 void pin_content_locked(const struct node *n, struct content *c);
 /* The attribute was set or removed: keep what is behind the name, and fetch it. No lock held. */
 void pin_changed(struct mount *m, uint64_t node);
+/* Have what replaces the content of pinned files on the server fetched, too. Once, at the start. */
+void pin_follow(struct mount *m);
 
 /* ops_synced.c */
 

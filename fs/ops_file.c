@@ -17,6 +17,7 @@
 
 #include "lister.h"
 #include "passthrough.h"
+#include "prefetch.h"
 #include "reader.h"
 #include "sync.h"
 #include "window.h"
@@ -373,6 +374,7 @@ static void read_run(struct call *c)
 	struct mount *m = c->m;
 	struct handle *h = handle_of(c->fh);
 	struct content_extent missing = {.where = CONTENT_END};
+	struct prefetch_batch *ahead = NULL;
 	struct content *view, *feed;
 	struct reach s = {.n = 0};
 	int r = c->error == -EAGAIN ? 0 : c->error;
@@ -387,6 +389,8 @@ static void read_run(struct call *c)
 		h->node->cached_version = h->version;
 	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
 	feed = view && h->node->feed ? content_ref(h->node->feed) : NULL;
+	if (view)
+		ahead = prefetch_read_locked(m->prefetch, c, h);
 	tree_unlock(m->tree);
 	if (!r && !view)
 		reply_reach(c, NULL, &s);
@@ -400,6 +404,7 @@ static void read_run(struct call *c)
 	}
 	if (r < 0)
 		call_fail(c, r);
+	prefetch_send(m, ahead);
 	content_unref(feed);
 	content_unref(view);
 }

@@ -2,8 +2,9 @@
 
 /*
  * Pinned files: the attribute user.attachfs.pin of a file, "1" or not there. What is behind the file's
- * name is never evicted then, and fetched as soon as it is pinned. The attribute is kept as any other
- * of the user's; each content that comes under the name is told.
+ * name is never evicted then, and fetched as soon as it is pinned, or a poll finds that it was replaced
+ * on the server. The attribute is kept as any other of the user's; each content that comes under the name
+ * is told.
  */
 
 #include <errno.h>
@@ -96,4 +97,36 @@ void pin_changed(struct mount *m, uint64_t node)
 	}
 	content_unref(p ? p->clean : NULL);
 	free(p);
+}
+
+struct replaced {
+	struct mount *m;
+	uint64_t node;
+};
+
+static void replaced_job(void *ctx)
+{
+	struct replaced *r = ctx;
+
+	pin_changed(r->m, r->node);
+	free(r);
+}
+
+/* From the tree, whose lock is held: in the middle of a listing. */
+static void on_replaced(void *ctx, const struct node *n)
+{
+	struct replaced *r = pin_is_set(n) ? malloc(sizeof(*r)) : NULL;
+
+	if (!r)
+		return;
+	*r = (struct replaced){ctx, n->id};
+	/* without memory it is fetched when it is read */
+	if (pool_run(((struct mount *)ctx)->pool, replaced_job, r) < 0)
+		free(r);
+}
+
+void pin_follow(struct mount *m)
+{
+	m->tree->replaced = on_replaced;
+	m->tree->replaced_ctx = m;
 }

@@ -447,6 +447,24 @@ void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void
 	reader_start_missing(f);
 }
 
+void reader_fetch_ahead(struct reader *r, struct content *clean)
+{
+	struct window_range range = {.limit = UINT64_MAX};
+	struct stream *s = NULL;
+	struct feed *f;
+
+	pthread_mutex_lock(&r->lock);
+	f = content_get_user(clean);
+	if (f && !f->streams && content_next_missing(clean, 0, &range.start, &range.end)) {
+		range.end = find_stop_locked(f, range.start, range.end);
+		s = stream_new_locked(f, &range);
+	}
+	if (s)
+		s->class = TRANSFER_PREFETCH;
+	pthread_mutex_unlock(&r->lock);
+	stream_send(s);
+}
+
 /* ---- once a second ---- */
 
 static bool is_idle_locked(const struct feed *f, const struct stream *s, int64_t now)

@@ -72,6 +72,12 @@ void reader_failed(struct reader *r, struct content *clean, int error, uint64_t 
 void reader_fetch_all(struct reader *r, struct content *clean, void (*done)(void *ctx, int error),
 		      void *ctx);
 
+/*
+ * Bring what is missing of @clean, which is small and open, when nothing better is to be done; unless
+ * that is under way. Nobody hears of it: who comes to read it waits for it, and hurries it then.
+ */
+void reader_fetch_ahead(struct reader *r, struct content *clean);
+
 /* Once a second: drop streams that nobody follows, put others beside those that are too slow. */
 void reader_tick(struct reader *r);
 

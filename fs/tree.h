@@ -199,6 +199,9 @@ struct tree {
 
 	void (*sync_wake)(void *ctx); /* called under lock when a node joins the sync list */
 	void *sync_ctx;
+	/* called under lock when a listing shows another version of @n, and that is what is shown */
+	void (*replaced)(void *ctx, const struct node *n);
+	void *replaced_ctx;
 };
 
 int tree_new(struct ledger *ledger, struct content_store *store, struct notifier *notifier,

@@ -403,6 +403,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (follows)
 		r = follow_place(t, n, dir);
 	tree_changed_locked(t, n);
+	if (version && t->replaced)
+		t->replaced(t->replaced_ctx, n);
 	return r;
 }
 

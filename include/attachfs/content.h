@@ -100,6 +100,12 @@ struct content_usage {
 void content_store_usage(struct content_store *s, struct content_usage *ret_usage);
 
 /*
+ * How many bytes may be put there before anybody has asked for them: a small part of what clean contents
+ * could take, for what is fetched ahead pushes others out. By the disk as it was last looked at: no I/O.
+ */
+uint64_t content_store_ahead(struct content_store *s);
+
+/*
  * The clean content for @key, made (empty, size @size or -1) when there is none. Referenced. NULL
  * without memory.
  */

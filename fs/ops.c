@@ -17,6 +17,7 @@
 
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
+#define FREE_FILES UINT32_MAX
 #define BACKGROUND                                                                                 \
 	1024 /* parked reads are background requests for the kernel, whose default is 12 */
 #define REQUEST_BYTES (1u << 20)
@@ -37,8 +38,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		conn->want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
 		conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	}
-	if (conn->capable & FUSE_CAP_HANDLE_KILLPRIV)
-		conn->want |= FUSE_CAP_HANDLE_KILLPRIV;
+	/* who may write and keep the set-user-id bits is the kernel's to know: it clears them by setattr */
+	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
 	/*
 	 * Answers go from the cache's file to the kernel by a pipe. Its pages are not moved: taking one
 	 * out of the page cache waits until it is on the disk, and what is read has often just come.
@@ -270,10 +271,10 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	(void)ino;
 	content_store_usage(m->store, &usage);
 	tree_lock(m->tree);
-	st.f_files = m->tree->n_nodes;
+	st.f_files = FREE_FILES + m->tree->n_nodes;
 	tree_unlock(m->tree);
 	st.f_blocks = FREE_BLOCKS + usage.bytes / BLOCK_BYTES;
-	st.f_ffree = st.f_favail = UINT32_MAX;
+	st.f_ffree = st.f_favail = FREE_FILES;
 	fuse_reply_statfs(req, &st);
 }
 

@@ -78,8 +78,6 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 		if (s->to_set & FUSE_SET_ATTR_GID)
 			n->gid = s->attr.st_gid;
 		n->owner_set = true;
-		if (n->kind == NODE_FILE && n->mode)
-			n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
 	}
 	n->ctime_ns = now;
 	set_times_locked(m, n, s, now);
@@ -112,8 +110,6 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, struct handl
 		return r;
 	tree_lock(m->tree);
 	n->mtime_ns = n->ctime_ns = clock_real_ns();
-	if (n->mode)
-		n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
 	tree_unlock(m->tree);
 	return by_handle ? 0 : file_commit(m, n);
 }
@@ -188,7 +184,8 @@ static void finish_setattr(struct call *c, struct node *n)
 	tree_lock(m->tree);
 	if (!r)
 		r = check_owner(m, n, &s->attr, s->to_set);
-	if (!r && (s->to_set & ~FUSE_SET_ATTR_SIZE))
+	/* nothing to set is a chown() to nobody in particular: the change time moves all the same */
+	if (!r && s->to_set != FUSE_SET_ATTR_SIZE)
 		set_attr_locked(m, n, s);
 	node_stat_locked(m->tree, n, &st);
 	n->n_open--;
@@ -416,6 +413,8 @@ static int may_change_xattr(fuse_ino_t ino, const char *name)
 {
 	if (!is_user(name))
 		return -EOPNOTSUPP;
+	if (!strcmp(name, "user."))
+		return -EINVAL;
 	if (is_virtual(ino) || is_control(ino))
 		return -EPERM;
 	return is_own(name) ? -EPERM : 0;

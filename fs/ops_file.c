@@ -542,8 +542,6 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	}
 	tree_lock(m->tree);
 	n->mtime_ns = n->ctime_ns = clock_real_ns();
-	if (n->mode)
-		n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
 	tree_unlock(m->tree);
 	fuse_reply_write(req, (size_t)done);
 }

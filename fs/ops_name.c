@@ -78,7 +78,7 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 		return NULL;
 	n->mode = (a->mode & 07777u) | NODE_MODE_SET;
 	n->uid = a->uid;
-	n->gid = a->gid;
+	n->gid = dir->mode & S_ISGID ? dir->gid : a->gid;
 	n->owner_set = true;
 	n->size = 0;
 	n->local = names_is_local(m->options->local_names, name);

@@ -132,6 +132,9 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	node_doubt_flight(ghost);
 	n->known_seq = ghost->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
+	/* who waits for the ghost to go has nothing to wait for any more, and no call tells him */
+	if (ghost->after && ghost->after != n->id)
+		calls_wake(s->m->calls, CALL_WAIT_SYNCED, ghost->after, 0);
 	ghost->after = n->id;
 	/* its content is that of the identity: forgetting the ghost must not drop it */
 	if (!ghost->dirty)

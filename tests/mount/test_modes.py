@@ -18,9 +18,11 @@ import pytest
 from harness import (
     ENTERPRISE_TESTER,
     PERSCOM,
+    RENAME_EXCHANGE,
     SLOW,
     raises_errno,
     random_bytes,
+    renameat2,
     run,
     utimensat,
     wait_until,
@@ -76,6 +78,16 @@ def test_through_renaming_and_moving(drive, system):
     assert m.emulator.bytes_of("users/Grace Hopper/readme") == data
     assert names_there(m, "users/Grace Hopper") == ["cobol.pdf", "readme"]
     assert m.idle()
+
+
+def test_through_an_exchange_of_records_is_answered_when_it_is_done(drive, system):
+    m = through(drive)
+    mine, theirs = m / ADA / "a.txt", m / "users/Grace Hopper/b.txt"
+    mine.write_bytes(b"mine" * 1000)
+    theirs.write_bytes(b"theirs" * 1000)
+    renameat2(mine, theirs, RENAME_EXCHANGE)
+    assert m.emulator.bytes_of(f"{ADA}/a.txt") == b"theirs" * 1000
+    assert m.emulator.bytes_of("users/Grace Hopper/b.txt") == b"mine" * 1000
 
 
 def test_through_saving_by_a_rename(drive, system):

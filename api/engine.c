@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -138,14 +139,10 @@ void engine_forget(struct engine *engine, struct transfer *t)
 
 /* Wishes */
 
-int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint64_t *ret_id)
+int engine_add(struct engine *engine, struct transfer *t, uint64_t *ret_id)
 {
-	struct transfer *t;
 	bool first;
-	int r = transfer_new(engine, spec, &t);
 
-	if (r < 0)
-		return r;
 	pthread_mutex_lock(&engine->lock);
 	if (engine->ended) {
 		pthread_mutex_unlock(&engine->lock);
@@ -161,6 +158,14 @@ int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint
 	if (first)
 		curl_multi_wakeup(engine->multi);
 	return 0;
+}
+
+int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint64_t *ret_id)
+{
+	struct transfer *t;
+	int r = transfer_new(engine, spec, &t);
+
+	return r < 0 ? r : engine_add(engine, t, ret_id);
 }
 
 enum wish { WISH_CANCEL, WISH_PAUSE, WISH_RESUME, WISH_CLASS };
@@ -223,6 +228,13 @@ enum engine_state engine_get_state(struct engine *engine, int64_t *ret_until_rea
 	return state;
 }
 
+void engine_describe_trouble(struct engine *engine, char *out, size_t size)
+{
+	pthread_mutex_lock(&engine->lock);
+	snprintf(out, size, "%s", engine->trouble);
+	pthread_mutex_unlock(&engine->lock);
+}
+
 void engine_update_state(struct engine *engine)
 {
 	const struct host *host = engine->origin_host;
@@ -239,6 +251,7 @@ void engine_update_state(struct engine *engine)
 		until_ns = clock_real_ns() + (till_ms - now_ms) * (CLOCK_NS_PER_S / 1000);
 	}
 	pthread_mutex_lock(&engine->lock);
+	snprintf(engine->trouble, sizeof(engine->trouble), "%s", host->open ? host->why : "");
 	news = state != engine->state || until_ns > engine->until_real_ns + UNTIL_SLACK_NS;
 	if (news) {
 		engine->state = state;

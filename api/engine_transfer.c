@@ -284,9 +284,9 @@ static void try_failed(struct engine *engine, struct transfer *t, CURLcode code,
 
 	if (!t->asked && error == -ETIMEDOUT) /* a connection that is not made: not reached */
 		error = -EHOSTDOWN;
-	error_words(t, code, error, words, sizeof(words));
+	error_words(t, code, words, sizeof(words));
 	if (error == -EHOSTDOWN)
-		host_failed(engine, host, t);
+		host_failed(engine, host, t, words);
 	if (!again || t->shown || (host->open && error == -EHOSTDOWN && !t->spec.retry_for_ever)) {
 		transfer_finish(engine, t, error, words);
 		return;
@@ -379,7 +379,10 @@ void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code)
 	if (code == CURLE_OK && t->refused) /* its last bytes */
 		code = CURLE_WRITE_ERROR;
 	error = error_from_curl(t, code);
-	t->clean = code == CURLE_OK;
+	t->clean = code == CURLE_OK &&
+		   !t->knock; /* a connection that was only made stays with its handle */
+	if (t->knock && code == CURLE_OK)
+		host_reached(engine, t->host);
 	if (error == -ECANCELED) {
 		transfer_finish(engine, t, error, NULL);
 	} else if (t->answered && t->flow == FLOW_REDIRECT) {

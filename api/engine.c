@@ -13,6 +13,7 @@
 #include "engine.h"
 
 #include <attachfs/clock.h>
+#include <attachfs/waiting.h>
 
 #include <errno.h>
 #include <signal.h>
@@ -356,6 +357,7 @@ static void *run(void *userdata)
 	struct engine *engine = userdata;
 	int running;
 
+	waiting_forbid("the thread that moves bytes");
 	while (!is_stopped(engine)) {
 		grant_wishes(engine);
 		hosts_serve(engine);

@@ -16,6 +16,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 #include <attachfs/names.h>
+#include <attachfs/waiting.h>
 
 #include "crashpoint.h"
 #include "sync_private.h"
@@ -275,6 +276,7 @@ static void *sync_main(void *arg)
 	struct sync *s = arg;
 	int64_t next_ms = 0;
 
+	waiting_forbid("the thread that plans what is sent");
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
 		int64_t began, until = s->soon_ms && s->soon_ms < next_ms ? s->soon_ms : next_ms;
@@ -486,6 +488,23 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 	tree_unlock(s->m->tree);
 	sync_wake(s);
 	return count;
+}
+
+void sync_try_again(struct sync *s, int error)
+{
+	tree_lock(s->m->tree);
+	s->held_at = 0;
+	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+		/* what may arrive yet is waited for, whoever is back */
+		if ((n->error && n->error != error) || (n->unknown && n->looked))
+			continue;
+		n->error = 0;
+		n->retry_at_ms = 0;
+		n->tries = 0;
+		tree_put_locked(s->m->tree, n);
+	}
+	tree_unlock(s->m->tree);
+	sync_wake(s);
 }
 
 /* ---- what is left ---- */

@@ -34,6 +34,7 @@
 #define ENGINE_HEAD_MAX		  (256 * 1024) /* bytes of headers of one answer */
 #define ENGINE_DISCARD_MAX	  (64 * 1024) /* of a body nobody wants; more, and the connection goes */
 #define ENGINE_STALL_DEFAULT_MS	  30000
+#define ENGINE_SLOWEST_BYTES	  64 /* a second: what brings less has stalled */
 #define ENGINE_CONNECT_DEFAULT_MS 10000
 #define ENGINE_FREEZE_MS	  60000 /* for a 429 that says nothing (P-14) */
 #define ENGINE_WINDOW_MS	  60000 /* of a rate limit, from its first call (P-14) */
@@ -96,8 +97,8 @@ void rate_request(struct rate *rate, int64_t now_ms);
 /* An answer's headers; @pending = requests of ours whose answer is still to come. */
 void rate_answer(struct rate *rate, int64_t limit, int64_t remaining, unsigned pending,
 		 unsigned slots, int64_t now_ms);
-/* A 429: before rate_freeze(). */
-void rate_refused(struct rate *rate, int64_t limit);
+/* A 429 that says to come back after @retry_ms (-1 = not said): before rate_freeze(). */
+void rate_refused(struct rate *rate, int64_t limit, int64_t retry_ms, int64_t now_ms);
 void rate_freeze(struct rate *rate, int64_t till_ms);
 /* 0 = a call of @class may go now, else when to ask again, and when all may go again. */
 int64_t rate_wait_till(struct rate *rate, enum transfer_class class, int64_t now_ms,
@@ -275,6 +276,7 @@ struct transfer {
 	uint64_t received, discarded;
 	int64_t retry_after_ms;
 	uint64_t progress;
+	unsigned stage; /* of the request, when progress was looked at */
 	int64_t progress_ms;
 };
 

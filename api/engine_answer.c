@@ -182,7 +182,7 @@ static void learn_limits(struct transfer *t, const struct transfer_head *head, i
 			retry_after,
 			head->date_s >= 0 ? head->date_s : clock_real_ns() / CLOCK_NS_PER_S);
 	if (head->status == 429)
-		rate_refused(&host->rate, head->rate_limit);
+		rate_refused(&host->rate, head->rate_limit, t->retry_after_ms, now_ms);
 	else
 		rate_answer(&host->rate, head->rate_limit, head->rate_remaining, host->pending,
 			    t->engine->config.slots, now_ms);

@@ -12,7 +12,8 @@
  *
  * A server that tells nothing but 429 has a limit all the same: as many calls as it took in the
  * window before it said so. That is taken for its limit from then on; after ten windows that were
- * used up without another 429 for a little more, for somebody else may have used a part of it.
+ * used up without another 429 for a little more, for somebody else may have used a part of it. Only
+ * where it looks like a limit a minute: many calls came before it, and it ends when a minute does.
  *
  * Who waits for nobody leaves to programs that wait
  *
@@ -26,7 +27,7 @@
 
 #define LATE_MS	    (ENGINE_WINDOW_MS / 6)
 #define LAST_MS	    (ENGINE_WINDOW_MS / 24)
-#define GUESS_LEAST 4
+#define GUESS_LEAST 20
 #define GUESS_FULL  10
 #define MARGIN_MS   1000       /* a window that we count ourselves is the server's a little later */
 #define CALLS_MAX   1000000000 /* whatever the server says */
@@ -93,14 +94,22 @@ void rate_answer(struct rate *rate, int64_t limit, int64_t remaining, unsigned p
 		rate->limit = remaining;
 }
 
-void rate_refused(struct rate *rate, int64_t limit)
+/* Whether a window of ours ends about when the server says that it takes calls again. */
+static bool fits_window(const struct rate *rate, int64_t retry_ms, int64_t now_ms)
+{
+	int64_t left_ms = rate->count_end_ms - MARGIN_MS - now_ms;
+
+	return retry_ms < 0 || (retry_ms > left_ms - LATE_MS && retry_ms < left_ms + LATE_MS);
+}
+
+void rate_refused(struct rate *rate, int64_t limit, int64_t retry_ms, int64_t now_ms)
 {
 	learn_limit(rate, limit);
 	/* those that were on their way with the first are refused with it, and tell nothing new */
 	if (rate->frozen_till_ms || (rate->limit > 0 && !rate->guessed))
 		return;
-	rate->limit = rate->answered > GUESS_LEAST ? rate->answered : GUESS_LEAST;
-	rate->guessed = true;
+	rate->guessed = rate->answered >= GUESS_LEAST && fits_window(rate, retry_ms, now_ms);
+	rate->limit = rate->guessed ? rate->answered : -1;
 	rate->full = 0;
 }
 

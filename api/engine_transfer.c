@@ -63,19 +63,25 @@ static void deadline_passed(struct engine *engine, struct transfer *t, int64_t n
 	transfer_finish(engine, t, -ETIMEDOUT, words);
 }
 
-/* Has anything moved in either direction since last time? */
-static bool has_progress(struct transfer *t)
+/*
+ * Has enough moved in either direction since last time? A byte a second is no way to bring anything:
+ * such a connection is given up, and another one may do better.
+ */
+static bool has_progress(const struct engine *engine, struct transfer *t)
 {
+	uint64_t least = (uint64_t)engine->config.stall_ms * ENGINE_SLOWEST_BYTES / 1000;
 	curl_off_t up = 0, down = 0;
+	unsigned stage = (unsigned)t->asked + t->answered;
 	uint64_t progress;
 
 	if (atomic_load(&t->wish_pause))
 		return true;
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_UPLOAD_T, &up);
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
-	progress = (uint64_t)up + (uint64_t)down + t->wire->head_len + t->asked;
-	if (progress == t->progress)
+	progress = (uint64_t)up + (uint64_t)down + t->wire->head_len;
+	if (stage == t->stage && progress <= t->progress + least)
 		return false;
+	t->stage = stage;
 	t->progress = progress;
 	return true;
 }
@@ -93,11 +99,11 @@ static void transfer_timer(struct engine *engine, struct timer *timer, int64_t n
 	if (t->state == TRANSFER_BACKOFF && now_ms >= t->retry_at_ms) {
 		host_enqueue(engine, t, true);
 	} else if (t->state == TRANSFER_RUNNING) {
-		if (has_progress(t)) {
+		if (has_progress(engine, t)) {
 			t->progress_ms = now_ms;
 		} else if (now_ms - t->progress_ms >= engine->config.stall_ms) {
 			snprintf(t->wire->error, sizeof(t->wire->error),
-				 "the connection stalled: nothing moved for %u s",
+				 "the connection stalled: next to nothing moved for %u s",
 				 (engine->config.stall_ms + 999) / 1000);
 			curl_multi_remove_handle(engine->multi, t->wire->easy);
 			try_failed(engine, t, CURLE_ABORTED_BY_CALLBACK, -ETIMEDOUT);
@@ -238,6 +244,7 @@ static void reset_try(struct transfer *t)
 	t->too_large = t->head_too_large = t->bad_file = t->held = false;
 	t->flow = FLOW_GIVE;
 	t->received = t->discarded = t->progress = 0;
+	t->stage = 0;
 	t->retry_after_ms = -1;
 	t->retry_wait_ms = 0;
 	t->progress_ms = clock_mono_ms();

@@ -64,7 +64,10 @@ struct engine_config {
 	const char *proxy;  /* NULL = from the environment */
 	bool insecure_http; /* plain http to hosts that are not loopback */
 	unsigned connect_timeout_ms;
-	/* a running transfer without progress for so long fails with -ETIMEDOUT; 0 = 30 s */
+	/*
+	 * a running transfer without progress for so long (or next to none: less than 64 bytes a
+	 * second) fails with -ETIMEDOUT; 0 = 30 s
+	 */
 	unsigned stall_ms;
 	/*
 	 * Called on the transfer thread when the state of the origin changes, and when THROTTLED is

@@ -67,9 +67,10 @@ static void answer(struct world *w, const struct call *c, int64_t now_ms)
 
 	w->running--;
 	if (c->remaining < 0) {
-		int64_t wait_ms = w->says == SAYS_RETRY_AFTER ? w->window_end_ms - now_ms + 1000
-							      : ENGINE_FREEZE_MS;
-		rate_refused(&w->rate, -1);
+		bool says = w->says == SAYS_RETRY_AFTER;
+		int64_t wait_ms = says ? w->window_end_ms - now_ms + 1000 : ENGINE_FREEZE_MS;
+
+		rate_refused(&w->rate, -1, says ? wait_ms : -1, now_ms);
 		rate_freeze(&w->rate, now_ms + wait_ms);
 		return;
 	}
@@ -203,6 +204,27 @@ static void test_a_limit_learned_too_low_grows_again(void **state)
 	assert_true(w.rate.limit > learned.limit + 5);
 }
 
+/* A server that is busy for a moment has no limit a minute. */
+static void test_a_passing_429_is_no_limit(void **state)
+{
+	struct rate rate;
+	int64_t end_ms;
+
+	(void)state;
+	for (int calls = 5; calls <= 50; calls += 45) {
+		rate_init(&rate);
+		for (int i = 0; i < calls; i++)
+			rate_request(&rate, 10 + i);
+		for (int i = 0; i < calls - 1; i++)
+			rate_answer(&rate, -1, -1, 0, SLOTS, 100 + i);
+		rate_refused(&rate, -1, 1000, 200);
+		rate_freeze(&rate, 1200);
+		assert_int_equal(rate_wait_till(&rate, TRANSFER_REFRESH, 1199, &end_ms), 1200);
+		assert_int_equal(rate_wait_till(&rate, TRANSFER_REFRESH, 1200, &end_ms), 0);
+		assert_false(rate.guessed);
+	}
+}
+
 static void test_numbers_that_no_server_means_do_no_harm(void **state)
 {
 	struct rate rate;
@@ -226,6 +248,7 @@ int main(void)
 		cmocka_unit_test(test_somebody_in_a_hurry_finds_half_of_a_window_at_its_begin),
 		cmocka_unit_test(test_a_limit_that_nobody_tells_is_learned_from_the_first_429),
 		cmocka_unit_test(test_a_limit_learned_too_low_grows_again),
+		cmocka_unit_test(test_a_passing_429_is_no_limit),
 		cmocka_unit_test(test_numbers_that_no_server_means_do_no_harm),
 	};
 

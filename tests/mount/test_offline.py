@@ -52,7 +52,7 @@ def files() -> dict:
 def look(m) -> dict:
     """What can be told without a call, of everything."""
     found = {}
-    for folder, _, names in os.walk(m.path):
+    for folder, _, names in os.walk(m / "users"):
         for name in names:
             s = os.stat(os.path.join(folder, name))
             found[os.path.join(folder, name)] = (s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
@@ -86,7 +86,7 @@ def test_a_mount_without_its_server_has_what_was_there_and_catches_up_by_itself(
     m.start()
     assert look(m) == before
     assert (m / ADA / "cached.txt").read_bytes() == files()["cached.txt"]
-    hurry(lambda: (m / ADA / "large.bin").read_bytes())
+    hurry(lambda: os.listdir(m / "events"))
     assert "refused" in wait_for_state(m, "offline")["message"]
     (m / ADA / "new.txt").write_bytes(b"new" * 1000)
     os.rename(m / ADA / "large.bin", m / ADA / "renamed.bin")
@@ -104,12 +104,13 @@ def test_an_idle_mount_notices_that_its_server_is_back(behind):
     m, door = behind()
     os.listdir(m / ADA)
     door.shut()
-    hurry(lambda: (m / ADA / "large.bin").read_bytes())
+    hurry(lambda: os.listdir(m / "events"))
     wait_for_state(m, "offline")
     m.emulator.reset()
     door.open()
     wait_for_state(m, "online")
     assert m.emulator.requests() == [], "nobody wanted anything"
+    assert os.listdir(m / "events") is not None
     assert (m / ADA / "large.bin").read_bytes() == files()["large.bin"]
 
 

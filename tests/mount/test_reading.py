@@ -179,7 +179,6 @@ def parked(m, readers, count):
     return record, cached
 
 
-@pytest.mark.limit(120)
 def test_a_killed_reader_is_gone_at_once(drive, readers):
     m = drive(generate=["users:1:5:5000"], poll=0, timeout=600)
     m.same_at_end = False

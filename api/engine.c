@@ -16,6 +16,7 @@
 #include <attachfs/waiting.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,16 @@ enum engine_state engine_get_state(struct engine *engine, int64_t *ret_until_rea
 	return state;
 }
 
+unsigned engine_get_room(struct engine *engine)
+{
+	unsigned room;
+
+	pthread_mutex_lock(&engine->lock);
+	room = engine->room;
+	pthread_mutex_unlock(&engine->lock);
+	return room;
+}
+
 void engine_describe_trouble(struct engine *engine, char *out, size_t size)
 {
 	pthread_mutex_lock(&engine->lock);
@@ -240,6 +251,7 @@ void engine_update_state(struct engine *engine)
 {
 	const struct host *host = engine->origin_host;
 	int64_t now_ms = clock_mono_ms(), till_ms = host->rate.frozen_till_ms, until_ns = 0;
+	unsigned room = rate_room(&engine->origin_host->rate, now_ms);
 	enum engine_state state = ENGINE_ONLINE;
 	bool news;
 
@@ -253,6 +265,7 @@ void engine_update_state(struct engine *engine)
 	}
 	pthread_mutex_lock(&engine->lock);
 	snprintf(engine->trouble, sizeof(engine->trouble), "%s", host->open ? host->why : "");
+	engine->room = room;
 	news = state != engine->state || until_ns > engine->until_real_ns + UNTIL_SLACK_NS;
 	if (news) {
 		engine->state = state;
@@ -407,6 +420,7 @@ static int configure(struct engine *engine, const struct engine_config *config)
 
 static int prepare(struct engine *engine)
 {
+	engine->room = UINT_MAX;
 	engine->table_size = TABLE_FIRST;
 	engine->table = calloc(TABLE_FIRST, sizeof(struct transfer *));
 	engine->hosts_size = HOSTS_TABLE;

@@ -100,6 +100,8 @@ void rate_answer(struct rate *rate, int64_t limit, int64_t remaining, unsigned p
 /* A 429 that says to come back after @retry_ms (-1 = not said): before rate_freeze(). */
 void rate_refused(struct rate *rate, int64_t limit, int64_t retry_ms, int64_t now_ms);
 void rate_freeze(struct rate *rate, int64_t till_ms);
+/* How many calls of no program may go now, UINT_MAX = no limit is known. */
+unsigned rate_room(struct rate *rate, int64_t now_ms);
 /* 0 = a call of @class may go now, else when to ask again, and when all may go again. */
 int64_t rate_wait_till(struct rate *rate, enum transfer_class class, int64_t now_ms,
 		       int64_t *ret_end_ms);
@@ -340,6 +342,7 @@ struct engine {
 	enum engine_state state;	     /* lock; written by the thread only */
 	int64_t until_real_ns;		     /* lock */
 	char trouble[256];		     /* lock: why OFFLINE */
+	unsigned room;			     /* lock: calls that the rate limit lets go now */
 
 	/* the transfer thread */
 	struct host **hosts;

@@ -25,6 +25,8 @@
 
 #include "engine.h"
 
+#include <limits.h>
+
 #define LATE_MS	    (ENGINE_WINDOW_MS / 6)
 #define LAST_MS	    (ENGINE_WINDOW_MS / 24)
 #define GUESS_LEAST 20
@@ -183,6 +185,18 @@ static bool current_window(struct rate *rate, int64_t now_ms, int64_t *ret_remai
 		*ret_remaining = rate->limit;
 	}
 	return true;
+}
+
+unsigned rate_room(struct rate *rate, int64_t now_ms)
+{
+	int64_t remaining, end_ms;
+
+	if (rate->frozen_till_ms > now_ms)
+		return 0;
+	if (!current_window(rate, now_ms, &remaining, &end_ms))
+		return UINT_MAX;
+	remaining -= kept(rate, end_ms - now_ms);
+	return remaining > 0 ? (unsigned)remaining : 0;
 }
 
 int64_t rate_wait_till(struct rate *rate, enum transfer_class class, int64_t now_ms,

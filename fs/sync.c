@@ -21,10 +21,11 @@
 #include "crashpoint.h"
 #include "sync_private.h"
 
-#define IDLE_SLEEP_MS 60000
-#define REST_MS	      10
-#define MAX_UPLOADS   256 /* files */
-#define TELL_MOST     5	  /* names of what is left at the end */
+#define IDLE_SLEEP_MS	  60000
+#define REST_MS		  10
+#define MAX_UPLOADS	  256 /* files */
+#define CHANGES_THROTTLED 4
+#define TELL_MOST	  5 /* names of what is left at the end */
 
 void sync_wake(struct sync *s)
 {
@@ -140,6 +141,17 @@ static unsigned max_uploads(const struct sync *s)
 	return many > MAX_UPLOADS ? many : MAX_UPLOADS;
 }
 
+/*
+ * What rests on a look at the server (sync_verify.c) is not to wait for a rate limit after it: only as
+ * many calls as go now, or a few where they go one by one.
+ */
+static bool has_room_for_changes(const struct sync *s)
+{
+	unsigned changing = atomic_load(&s->changing);
+
+	return changing < CHANGES_THROTTLED || changing < engine_get_room(s->m->engine);
+}
+
 static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call,
 		      const struct sync_view *v, struct todo *todo)
 {
@@ -169,7 +181,8 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		break;
 	}
 	if (todo->n_batches == sizeof(todo->batches) / sizeof(todo->batches[0]) ||
-	    (sync_is_upload(call->kind) && s->uploads >= max_uploads(s)))
+	    (sync_is_upload(call->kind) && s->uploads >= max_uploads(s)) ||
+	    (sync_rests_on_look(call->kind) && !has_room_for_changes(s)))
 		return; /* the next plan has it again */
 	todo->batches[todo->n_batches] = batch_new_locked(s, p, call, v->nodes);
 	if (!todo->batches[todo->n_batches])

@@ -38,6 +38,7 @@ struct sync {
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
+	_Atomic unsigned changing; /* calls on their way that rest on what was seen lately */
 	unsigned uploads;	   /* tree->lock: files of creates and replaces on their way */
 	unsigned in_flight;	   /* tree->lock: nodes busy with a call */
 	uint64_t done, bytes_sent; /* tree->lock */
@@ -88,6 +89,7 @@ struct sent {
 struct batch {
 	struct sync *sync;
 	enum plan_kind kind;
+	bool counted; /* in sync->changing */
 	size_t n;
 	struct remote_change *items;
 	struct sent *sent;
@@ -118,6 +120,8 @@ void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
+/* It is over, and makes room for another: before the thread is woken for that. */
+void batch_uncount(struct batch *b);
 /* A word for what it does, for crash_point_of(). */
 const char *batch_kind(const struct batch *b);
 /*
@@ -129,6 +133,12 @@ struct batch *batch_split(struct batch *b, size_t first, size_t n);
 void batch_call(struct batch *b);
 /* Make the bytes of an upload ready on the pool, and call. */
 void batch_upload(struct batch *b);
+
+/* Whether a call of that kind may do away with what somebody else has made of a file meanwhile. */
+static inline bool sync_rests_on_look(enum plan_kind kind)
+{
+	return kind == PLAN_REPLACE || kind == PLAN_UPDATE || kind == PLAN_REMOVE;
+}
 
 /* Local steps of a plan. tree->lock held. */
 void sync_forget_locked(struct sync *s, struct node *n);

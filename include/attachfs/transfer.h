@@ -88,6 +88,12 @@ void engine_free(struct engine *engine);
 
 enum engine_state engine_get_state(struct engine *engine, int64_t *ret_until_real_ns);
 
+/*
+ * How many calls that no program waits for would go to the origin now, rather than wait for its rate
+ * limit; UINT_MAX = it is not known to have one.
+ */
+unsigned engine_get_room(struct engine *engine);
+
 /* Why the origin cannot be reached, in words for a person; "" while it is not OFFLINE. */
 void engine_describe_trouble(struct engine *engine, char *out, size_t size);
 

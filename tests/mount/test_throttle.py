@@ -4,6 +4,7 @@ A server that takes so many calls a minute: what is sent behind the programs' ba
 the minute, so that somebody who wants something is never the one who waits.
 """
 
+import json
 import os
 import pty
 import re
@@ -45,3 +46,23 @@ def test_a_person_gets_through_while_uploads_wait_for_the_limit(drive):
     assert m.status()["state"] == "throttled" and not m.idle(), "all of it happened meanwhile"
     assert not [r for r in m.emulator.requests() if r["status"] == 429]
     m.terminate()  # what is left waits for the next mount
+
+
+def test_what_is_overwritten_was_looked_at_just_before(drive):
+    """Nothing is handed over to wait for the limit after its record was listed."""
+    files = numbered(40)
+    tree = {"users": {"Ada Byron": files}, "events": {}}
+    m = drive(tree=tree, toggles={"throttle": 30}, settle=0, poll=0)
+    m.allow_errors("429|throttl")
+    for name in files:
+        (m / "users/Ada Byron" / name).write_bytes(b"other " * 300)
+    wait_until(lambda: m.status()["state"] == "throttled", "the limit")
+    pending = wait_until(lambda: few_in_flight(m), "the first ones to be answered")
+    assert len(pending) > 12, "the others are not handed over yet"
+    m.terminate()
+
+
+def few_in_flight(m) -> list:
+    """What is pending, once at most four of it are on their way."""
+    pending = [json.loads(line) for line in open(m.path / ".attachfs/pending")]
+    return pending if sum(item.get("in_flight", False) for item in pending) <= 4 else []

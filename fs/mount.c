@@ -102,6 +102,8 @@ static void tell_refusal(struct mount *m)
 	if (refused == m->refused)
 		return;
 	m->refused = refused;
+	if (!refused)
+		sync_try_again(m->sync, 0);
 	events_add(m->events, status_state(m), NULL, refused ? message : NULL);
 }
 

@@ -5,7 +5,8 @@
 /*
  * What the files of the executor share:
  *
- *	sync.c         when: the thread, what is left
+ *	sync.c         when: the thread
+ *	sync_left.c    what is left
  *	sync_view.c    what the plan sees
  *	sync_send.c    from a planned call to the remote's
  *	sync_upload.c  the bytes of creates and replaces, made ready on a pool thread
@@ -35,6 +36,13 @@ struct sync {
 	bool woken, stop; /* lock */
 	int64_t soon_ms;  /* lock: something changed that is looked at by then; 0 = nothing */
 	int64_t grace_ms; /* constant: so long nothing that changes is due */
+
+	/*
+	 * tree->lock: while the credentials are refused, one call is tried at a time, so many were, and
+	 * the next not before then.
+	 */
+	unsigned refusals;
+	int64_t ask_again_ms;
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
@@ -104,6 +112,15 @@ static inline bool sync_is_upload(enum plan_kind kind)
 }
 
 void sync_wake(struct sync *s);
+/* What is to be done for @n, NULL = nothing. tree->lock held. */
+const char *sync_what_differs(const struct node *n);
+/*
+ * Everything that could be sent was, and what is left waits for what is parked: a name that a
+ * parked file has, say. tree->lock held.
+ */
+bool sync_is_held_locked(const struct sync *s);
+/* What is left, for the log: how much, and the first few by name. */
+void sync_tell_left(struct sync *s, const struct sync_counts *c);
 /*
  * Plan once and start what may start: the thread's work (and that of tests without the thread).
  * Returns when to look again, clock_mono_ms().

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -189,3 +190,28 @@ def test_a_lapsed_subscription_is_said_and_what_is_written_waits_for_it(drive, s
     m.command("retry")
     m.sync()
     assert m.status()["state"] == "online"
+
+
+def test_what_waits_for_credentials_is_not_sent_again_and_again(drive, system):
+    m = drive(tree={"users": {"Nobody": {}}, "events": {}}, settle=0, poll=0)
+    m.allow_errors(TROUBLE)
+    os.listdir(m / "users/Nobody")
+    refused = {"status": 401, "body": system.refusal("Who are you?")}
+    m.emulator.faults({**system.api, **refused})
+    files = numbered(60)
+    for name, data in files.items():
+        (m / "users/Nobody" / name).write_bytes(data)
+    wait_until(lambda: m.status()["state"] == "auth", "the state to say so")
+    wait_until(lambda: not in_flight(m), "the first ones to be refused")
+    m.emulator.reset()
+    time.sleep(3)
+    assert m.emulator.summary()["api"] < 15, m.emulator.summary()
+    assert m.status()["pending"]["uploads"] == 60 and not m.status()["failed"]
+    m.emulator.heal()
+    m.command("retry")
+    m.sync()
+    assert len(m.emulator.folder("users/Nobody")) == 60
+
+
+def in_flight(m) -> bool:
+    return any(json.loads(line).get("in_flight") for line in open(m.path / ".attachfs/pending"))

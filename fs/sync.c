@@ -225,23 +225,26 @@ static void do_todo(struct sync *s, struct todo *todo)
 }
 
 /*
- * The server takes the credentials no more (or is not paid any more): what waits would only be
- * refused, each with all its bytes. Where programs wait for the answer, each gets one.
+ * The server takes the credentials no more (or is not paid any more), or cannot be reached: what
+ * waits would only be refused, each with all its bytes, or fail. Where programs wait for the answer,
+ * each gets one.
  */
-static bool is_refused(const struct sync *s)
+static bool is_in_vain(const struct sync *s)
 {
 	const struct options *o = s->m->options;
 	char message[256];
 
-	return o->write != OPTIONS_WRITE_THROUGH && o->fsync != OPTIONS_FSYNC_REMOTE &&
+	if (o->write == OPTIONS_WRITE_THROUGH || o->fsync == OPTIONS_FSYNC_REMOTE)
+		return false;
+	return engine_get_state(s->m->engine, NULL) == ENGINE_OFFLINE ||
 	       remote_get_auth(s->m->remote, message) == REMOTE_AUTH_FAILED;
 }
 
 /* True: nothing is to be tried before *@ret_ms. tree->lock held. */
-static bool waits_for_credentials_locked(struct sync *s, bool refused, int64_t *ret_ms)
+static bool waits_for_server_locked(struct sync *s, bool in_vain, int64_t *ret_ms)
 {
-	if (!refused) {
-		s->refusals = 0;
+	if (!in_vain) {
+		s->tries_in_vain = 0;
 		s->ask_again_ms = 0;
 		return false;
 	}
@@ -257,13 +260,13 @@ static bool has_any(const struct todo *todo)
 static void note_try_locked(struct sync *s)
 {
 	s->random = s->random * 1664525u + 1013904223u;
-	s->ask_again_ms = clock_mono_ms() + sync_back_off_ms(s->refusals++, s->random >> 8);
+	s->ask_again_ms = clock_mono_ms() + sync_back_off_ms(s->tries_in_vain++, s->random >> 8);
 }
 
 int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
-	bool refused = is_refused(s);
+	bool in_vain = is_in_vain(s);
 	int64_t again_ms;
 	struct sync_view v;
 	struct plan plan = {0};
@@ -272,7 +275,7 @@ int64_t sync_plan(struct sync *s)
 
 	tree_lock(t);
 	tree_put_touched_locked(t);
-	if (waits_for_credentials_locked(s, refused, &again_ms)) {
+	if (waits_for_server_locked(s, in_vain, &again_ms)) {
 		tree_unlock(t);
 		return again_ms;
 	}
@@ -283,11 +286,11 @@ int64_t sync_plan(struct sync *s)
 		/* adoption changes what the rest of the plan was made from */
 		if (todo.again && plan.calls[i].kind != PLAN_ADOPT)
 			break;
-		if (refused && has_any(&todo))
+		if (in_vain && has_any(&todo))
 			break;
 		take_call(s, &plan, &plan.calls[i], &v, &todo);
 	}
-	if (refused && has_any(&todo))
+	if (in_vain && has_any(&todo))
 		note_try_locked(s);
 	todo.n_verifies = verify_merge_locked(todo.verifies, todo.n_verifies);
 	s->held_at =
@@ -402,7 +405,7 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 {
 	int64_t now = clock_mono_ms(), until_ns = 0;
 	enum engine_state state = engine_get_state(s->m->engine, &until_ns);
-	bool may, refused = is_refused(s);
+	bool may, in_vain = is_in_vain(s);
 
 	if (state == ENGINE_OFFLINE ||
 	    (state == ENGINE_THROTTLED &&
@@ -411,7 +414,7 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
 	for (const struct node *n = s->m->tree->sync_first;
-	     n && !may && !refused && !sync_is_held_locked(s); n = n->sync_next)
+	     n && !may && !in_vain && !sync_is_held_locked(s); n = n->sync_next)
 		may = sync_what_differs(n) && !n->error && !node_being_written(n) &&
 		      (n->retry_at_ms <= now ||
 		       (n->unknown && n->looked && n->retry_at_ms < end_ms));

@@ -38,10 +38,10 @@ struct sync {
 	int64_t grace_ms; /* constant: so long nothing that changes is due */
 
 	/*
-	 * tree->lock: while the credentials are refused, one call is tried at a time, so many were, and
-	 * the next not before then.
+	 * tree->lock: while the server cannot be reached or refuses the credentials, one call is tried
+	 * at a time; so many were, and the next not before then.
 	 */
-	unsigned refusals;
+	unsigned tries_in_vain;
 	int64_t ask_again_ms;
 
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */

@@ -204,7 +204,7 @@ def test_what_waits_for_credentials_is_not_sent_again_and_again(drive, system):
     wait_until(lambda: m.status()["state"] == "auth", "the state to say so")
     wait_until(lambda: not in_flight(m), "the first ones to be refused")
     m.emulator.reset()
-    time.sleep(3)
+    time.sleep(2)
     assert m.emulator.summary()["api"] < 15, m.emulator.summary()
     assert m.status()["pending"]["uploads"] == 60 and not m.status()["failed"]
     m.emulator.heal()

@@ -24,6 +24,7 @@
 #include <time.h>
 
 #include <attachfs/log.h>
+#include <attachfs/waiting.h>
 
 #include "auth.h"
 #include "json.h"
@@ -616,13 +617,26 @@ static void on_waited(void *ctx, const struct call_reply *reply)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* The time of day may be set while one waits. */
+static void init_waiter(struct waiter *w)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->came, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 {
-	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ret};
+	struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .ret = ret};
 	struct remote *r = c ? c->remote : NULL;
 	uint64_t transfer = 0;
 	int error = -ECANCELED;
 
+	waiting_begin(c && c->endpoint ? c->endpoint : "a call");
+	init_waiter(&w);
 	*ret = (struct call_waited){0};
 	if (c)
 		c->ret_transfer = &transfer;
@@ -633,13 +647,14 @@ int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 	if (error < 0) {
 		ret->error = error;
 		snprintf(ret->message, sizeof(ret->message), "%s", strerror(-error));
+		pthread_cond_destroy(&w.came);
 		return error;
 	}
 	/* From here on the reply may have filled *ret in. */
 	pthread_mutex_lock(&w.lock);
 	while (!w.there) {
 		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_nsec += 100000000;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
@@ -648,6 +663,7 @@ int call_wait(struct call *c, const _Atomic bool *stop, struct call_waited *ret)
 			call_gate_cancel_at(r, &transfer);
 	}
 	pthread_mutex_unlock(&w.lock);
+	pthread_cond_destroy(&w.came);
 	return ret->error;
 }
 

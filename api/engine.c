@@ -13,9 +13,12 @@
 #include "engine.h"
 
 #include <attachfs/clock.h>
+#include <attachfs/waiting.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -138,14 +141,10 @@ void engine_forget(struct engine *engine, struct transfer *t)
 
 /* Wishes */
 
-int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint64_t *ret_id)
+int engine_add(struct engine *engine, struct transfer *t, uint64_t *ret_id)
 {
-	struct transfer *t;
 	bool first;
-	int r = transfer_new(engine, spec, &t);
 
-	if (r < 0)
-		return r;
 	pthread_mutex_lock(&engine->lock);
 	if (engine->ended) {
 		pthread_mutex_unlock(&engine->lock);
@@ -161,6 +160,14 @@ int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint
 	if (first)
 		curl_multi_wakeup(engine->multi);
 	return 0;
+}
+
+int transfer_start(struct engine *engine, const struct transfer_spec *spec, uint64_t *ret_id)
+{
+	struct transfer *t;
+	int r = transfer_new(engine, spec, &t);
+
+	return r < 0 ? r : engine_add(engine, t, ret_id);
 }
 
 enum wish { WISH_CANCEL, WISH_PAUSE, WISH_RESUME, WISH_CLASS };
@@ -223,10 +230,28 @@ enum engine_state engine_get_state(struct engine *engine, int64_t *ret_until_rea
 	return state;
 }
 
+unsigned engine_get_room(struct engine *engine)
+{
+	unsigned room;
+
+	pthread_mutex_lock(&engine->lock);
+	room = engine->room;
+	pthread_mutex_unlock(&engine->lock);
+	return room;
+}
+
+void engine_describe_trouble(struct engine *engine, char *out, size_t size)
+{
+	pthread_mutex_lock(&engine->lock);
+	snprintf(out, size, "%s", engine->trouble);
+	pthread_mutex_unlock(&engine->lock);
+}
+
 void engine_update_state(struct engine *engine)
 {
 	const struct host *host = engine->origin_host;
 	int64_t now_ms = clock_mono_ms(), till_ms = host->rate.frozen_till_ms, until_ns = 0;
+	unsigned room = rate_room(&engine->origin_host->rate, now_ms);
 	enum engine_state state = ENGINE_ONLINE;
 	bool news;
 
@@ -239,6 +264,8 @@ void engine_update_state(struct engine *engine)
 		until_ns = clock_real_ns() + (till_ms - now_ms) * (CLOCK_NS_PER_S / 1000);
 	}
 	pthread_mutex_lock(&engine->lock);
+	snprintf(engine->trouble, sizeof(engine->trouble), "%s", host->open ? host->why : "");
+	engine->room = room;
 	news = state != engine->state || until_ns > engine->until_real_ns + UNTIL_SLACK_NS;
 	if (news) {
 		engine->state = state;
@@ -343,6 +370,7 @@ static void *run(void *userdata)
 	struct engine *engine = userdata;
 	int running;
 
+	waiting_forbid("the thread that moves bytes");
 	while (!is_stopped(engine)) {
 		grant_wishes(engine);
 		hosts_serve(engine);
@@ -392,6 +420,7 @@ static int configure(struct engine *engine, const struct engine_config *config)
 
 static int prepare(struct engine *engine)
 {
+	engine->room = UINT_MAX;
 	engine->table_size = TABLE_FIRST;
 	engine->table = calloc(TABLE_FIRST, sizeof(struct transfer *));
 	engine->hosts_size = HOSTS_TABLE;

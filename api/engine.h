@@ -15,6 +15,7 @@
  *	engine_error.c     curl's results as errno and as words
  *	engine_host.c      per host: queues, slots, breaker
  *	engine_rate.c      per host: rate limit
+ *	engine_knock.c     whether a host that could not be reached can be
  *	engine_timer.c     a heap of timers
  *	engine_count.c     counters
  *	engine_url.c       which URLs are allowed, and whose they are
@@ -33,6 +34,7 @@
 #define ENGINE_HEAD_MAX		  (256 * 1024) /* bytes of headers of one answer */
 #define ENGINE_DISCARD_MAX	  (64 * 1024) /* of a body nobody wants; more, and the connection goes */
 #define ENGINE_STALL_DEFAULT_MS	  30000
+#define ENGINE_SLOWEST_BYTES	  64 /* a second: what brings less has stalled */
 #define ENGINE_CONNECT_DEFAULT_MS 10000
 #define ENGINE_FREEZE_MS	  60000 /* for a 429 that says nothing (P-14) */
 #define ENGINE_WINDOW_MS	  60000 /* of a rate limit, from its first call (P-14) */
@@ -80,20 +82,29 @@ int url_resolve(const char *base, const char *location, char **ret_url);
 
 struct rate {
 	int64_t limit;		/* -1 = never said */
+	bool guessed;		/* ... nor will it be: learned from a 429 */
 	int64_t remaining;	/* our estimate of what is left in this window, -1 = unknown */
 	int64_t seen;		/* X-RateLimit-Remaining as last seen, -1 = not in this window */
 	int64_t window_end_ms;	/* valid while seen >= 0 */
 	int64_t frozen_till_ms; /* 0 = not frozen */
+	/* The window as we count it, from a first call on; its end is 0 when none began. */
+	int64_t sent, answered, count_end_ms;
+	unsigned full; /* used up since the limit was guessed */
 };
 
 void rate_init(struct rate *rate);
-void rate_request(struct rate *rate);
+void rate_request(struct rate *rate, int64_t now_ms);
 /* An answer's headers; @pending = requests of ours whose answer is still to come. */
 void rate_answer(struct rate *rate, int64_t limit, int64_t remaining, unsigned pending,
 		 unsigned slots, int64_t now_ms);
+/* A 429 that says to come back after @retry_ms (-1 = not said): before rate_freeze(). */
+void rate_refused(struct rate *rate, int64_t limit, int64_t retry_ms, int64_t now_ms);
 void rate_freeze(struct rate *rate, int64_t till_ms);
-/* 0 = a call of @class may go now, else when to ask again. */
-int64_t rate_wait_till(struct rate *rate, enum transfer_class class, int64_t now_ms);
+/* How many calls of no program may go now, UINT_MAX = no limit is known. */
+unsigned rate_room(struct rate *rate, int64_t now_ms);
+/* 0 = a call of @class may go now, else when to ask again, and when all may go again. */
+int64_t rate_wait_till(struct rate *rate, enum transfer_class class, int64_t now_ms,
+		       int64_t *ret_end_ms);
 
 /* Counters: a list that only grows, so that engine_count() can walk it without a lock. */
 
@@ -141,12 +152,18 @@ struct host {
 	unsigned pending;     /* on the wire without an answer's head yet */
 
 	struct rate rate;
-	int64_t starved_till_ms; /* something waits for the rate limit until then, 0 = nothing */
+	/*
+	 * Something waited for the rate limit, whose window ends then; stays while anything is
+	 * under way. 0 = nothing did.
+	 */
+	int64_t starved_till_ms;
 
 	bool open;
 	unsigned failures;
 	int64_t pause_ms, probe_at_ms;
 	struct transfer *probe;
+	bool knocking; /* a knock is under way, or waits for its turn */
+	char why[256]; /* in words, why it could not be reached last */
 
 	struct timer timer; /* the next time at which waiting transfers may go by themselves */
 };
@@ -164,12 +181,16 @@ void host_started(struct engine *engine, struct transfer *t);
 void host_paused(struct engine *engine, struct transfer *t, bool paused);
 void host_answered(struct engine *engine, struct transfer *t);
 void host_ended(struct engine *engine, struct transfer *t);
-void host_failed(struct engine *engine, struct host *host, struct transfer *t);
+/* @words: why. */
+void host_failed(struct engine *engine, struct host *host, struct transfer *t, const char *words);
 void host_reached(struct engine *engine, struct host *host);
 void host_freeze(struct engine *engine, struct host *host, int64_t till_ms);
 /* True if a transfer that may not wait should fail now. */
 bool host_refuses(const struct host *host, int64_t now_ms);
 void host_retry_now(struct engine *engine, struct host *host);
+
+/* Look by itself, at growing distances, until @host is reached. */
+void knock_start(struct engine *engine, struct host *host);
 
 /* A request on the wire. Kept in a free list: an easy handle is dear to make. */
 
@@ -241,6 +262,7 @@ struct transfer {
 	bool as_get;  /* a 303 led here: no body, GET */
 	bool strayed; /* a redirect led to another origin: no credential any more */
 	bool unknown; /* an earlier try may have been carried out */
+	bool knock;   /* ends when the connection is made: engine_knock.c */
 
 	/* this try */
 	bool asked;    /* the request was (perhaps partly) written to a connection */
@@ -257,6 +279,7 @@ struct transfer {
 	uint64_t received, discarded;
 	int64_t retry_after_ms;
 	uint64_t progress;
+	unsigned stage; /* of the request, when progress was looked at */
 	int64_t progress_ms;
 };
 
@@ -301,7 +324,7 @@ int answer_redirect(const struct transfer *t, char **ret_url);
 
 /* curl's result as one of the errors in struct transfer_result, and as words. */
 int error_from_curl(const struct transfer *t, CURLcode code);
-void error_words(const struct transfer *t, CURLcode code, int error, char *ret_words, size_t size);
+void error_words(const struct transfer *t, CURLcode code, char *ret_words, size_t size);
 const char *status_words(int status);
 
 struct engine {
@@ -321,6 +344,8 @@ struct engine {
 	bool ended;			     /* lock: no transfer is taken any more */
 	enum engine_state state;	     /* lock; written by the thread only */
 	int64_t until_real_ns;		     /* lock */
+	char trouble[256];		     /* lock: why OFFLINE */
+	unsigned room;			     /* lock: calls that the rate limit lets go now */
 
 	/* the transfer thread */
 	struct host **hosts;
@@ -334,6 +359,8 @@ struct engine {
 	struct counters counters; /* made by the thread, read by any */
 };
 
+/* Take @t over, as transfer_start() does. 0, or -ECANCELED: freed. */
+int engine_add(struct engine *engine, struct transfer *t, uint64_t *ret_id);
 /* Tell what the origin's state is now, if it changed. */
 void engine_update_state(struct engine *engine);
 uint32_t engine_random(struct engine *engine);

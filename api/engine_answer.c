@@ -181,8 +181,11 @@ static void learn_limits(struct transfer *t, const struct transfer_head *head, i
 		t->retry_after_ms = transfer_parse_retry_after(
 			retry_after,
 			head->date_s >= 0 ? head->date_s : clock_real_ns() / CLOCK_NS_PER_S);
-	rate_answer(&host->rate, head->rate_limit, head->rate_remaining, host->pending,
-		    t->engine->config.slots, now_ms);
+	if (head->status == 429)
+		rate_refused(&host->rate, head->rate_limit, t->retry_after_ms, now_ms);
+	else
+		rate_answer(&host->rate, head->rate_limit, head->rate_remaining, host->pending,
+			    t->engine->config.slots, now_ms);
 	if (head->status == 429)
 		host_freeze(
 			t->engine, host,

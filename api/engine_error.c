@@ -13,8 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* A broken connection during the handshake says nothing about certificates: the host is not
- * reached. */
+/* A broken connection during the handshake says nothing about certificates. */
 static bool handshake_broke(const struct transfer *t)
 {
 	const char *words = t->wire->error;
@@ -46,16 +45,22 @@ int error_from_curl(const struct transfer *t, CURLcode code)
 		return r;
 	switch (code) {
 	case CURLE_OK:
-		return t->answered ? 0 : -EPROTO;
+		return t->answered || t->knock ? 0 : -EPROTO;
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
 	case CURLE_COULDNT_CONNECT:
 	case CURLE_PROXY:
+	/* who cannot prove to be the server is not the server: nothing was sent to it */
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CONNECT_ERROR:
+	case CURLE_SSL_CERTPROBLEM:
+	case CURLE_SSL_CIPHER:
+	case CURLE_SSL_ISSUER_ERROR:
+	case CURLE_SSL_INVALIDCERTSTATUS:
+	case CURLE_SSL_CACERT_BADFILE:
 		return -EHOSTDOWN;
 	case CURLE_OPERATION_TIMEDOUT:
 		return -ETIMEDOUT;
-	case CURLE_SSL_CONNECT_ERROR:
-		return handshake_broke(t) ? -EHOSTDOWN : -EPROTO;
 	case CURLE_GOT_NOTHING:
 	case CURLE_SEND_ERROR:
 	case CURLE_RECV_ERROR:
@@ -157,7 +162,7 @@ static const char *connect_words(const struct transfer *t)
 	}
 }
 
-void error_words(const struct transfer *t, CURLcode code, int error, char *ret_words, size_t size)
+void error_words(const struct transfer *t, CURLcode code, char *ret_words, size_t size)
 {
 	const char *raw = *t->wire->error ? t->wire->error : curl_easy_strerror(code);
 	const char *words = fixed_words(t, code);
@@ -167,7 +172,9 @@ void error_words(const struct transfer *t, CURLcode code, int error, char *ret_w
 		words = connect_words(t);
 	if (!words && is_tls(code))
 		words = tls_words(raw);
-	if (!words && error == -EPROTO && is_tls(code)) {
+	if (!words && is_tls(code) && handshake_broke(t))
+		words = "TLS: the server closed the connection while it was being set up";
+	if (!words && is_tls(code)) {
 		snprintf(line, sizeof(line), "TLS: %s", raw);
 		words = line;
 	}

@@ -17,6 +17,7 @@
 #include <attachfs/log.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -227,25 +228,48 @@ static struct transfer *pick_probe(struct engine *engine, struct host *host, int
  */
 static struct transfer *pick(struct engine *engine, struct host *host, int64_t now_ms)
 {
-	host->starved_till_ms = 0;
+	int64_t again_ms = 0;
+
 	if (host->open)
 		return pick_probe(engine, host, now_ms);
 	for (int class = 0; class < TRANSFER_CLASSES; class ++) {
-		int64_t till;
+		int64_t till_ms, end_ms;
 
 		if (!host->queues[class].first)
 			continue;
 		if (!has_slot(engine, host, class))
 			continue;
-		till = rate_wait_till(&host->rate, class, now_ms);
-		if (!till)
+		till_ms = rate_wait_till(&host->rate, class, now_ms, &end_ms);
+		if (!till_ms)
 			return host->queues[class].first;
-		if (!host->starved_till_ms || till < host->starved_till_ms)
-			host->starved_till_ms = till;
+		if (!again_ms || till_ms < again_ms)
+			again_ms = till_ms;
+		host->starved_till_ms = end_ms;
 	}
-	if (host->starved_till_ms)
-		timer_set(&engine->timers, &host->timer, host->starved_till_ms);
+	if (again_ms)
+		timer_set(&engine->timers, &host->timer, again_ms);
 	return NULL;
+}
+
+/*
+ * A host whose calls go one by one, as its limit allows, is throttled all the time, not between them
+ * only.
+ */
+static void end_starvation(struct host *host, int64_t now_ms)
+{
+	if (host->starved_till_ms <= now_ms || (!first_waiting(host) && !host->running))
+		host->starved_till_ms = 0;
+}
+
+/* A host that is throttled with nothing to do has no timer yet, and that ends all the same. */
+static void time_end_of_throttle(struct engine *engine, struct host *host, int64_t now_ms)
+{
+	int64_t till_ms = host->rate.frozen_till_ms;
+
+	if (till_ms < host->starved_till_ms)
+		till_ms = host->starved_till_ms;
+	if (till_ms > now_ms && !host->timer.place)
+		timer_set(&engine->timers, &host->timer, till_ms);
 }
 
 /* What may not wait for a host that cannot be reached. */
@@ -272,9 +296,8 @@ static void host_serve(struct engine *engine, struct host *host, int64_t now_ms)
 	if (host->open)
 		for (int class = 0; class < TRANSFER_CLASSES; class ++)
 			refuse_all(engine, &host->queues[class]);
-	/* A frozen host with nothing to do has no timer yet, and its freeze ends all the same. */
-	if (host->rate.frozen_till_ms > now_ms && !host->timer.place)
-		timer_set(&engine->timers, &host->timer, host->rate.frozen_till_ms);
+	end_starvation(host, now_ms);
+	time_end_of_throttle(engine, host, now_ms);
 }
 
 void hosts_serve(struct engine *engine)
@@ -301,7 +324,8 @@ void host_started(struct engine *engine, struct transfer *t)
 	t->host->running++;
 	t->host->pending++;
 	t->held = false;
-	rate_request(&t->host->rate);
+	if (!t->knock)
+		rate_request(&t->host->rate, clock_mono_ms());
 }
 
 void host_paused(struct engine *engine, struct transfer *t, bool paused)
@@ -356,18 +380,20 @@ void host_freeze(struct engine *engine, struct host *host, int64_t till_ms)
 
 /* The breaker */
 
-void host_failed(struct engine *engine, struct host *host, struct transfer *t)
+void host_failed(struct engine *engine, struct host *host, struct transfer *t, const char *words)
 {
 	bool probe = host->open && (!t || host->probe == t || !host->probe);
 
 	host->failures++;
+	snprintf(host->why, sizeof(host->why), "%s", words);
 	if (!host->open && host->failures < FAILURES_TO_OPEN)
 		return;
 	if (!host->open) {
 		host->open = true;
 		host->pause_ms = PAUSE_FIRST_MS;
-		log_warning("engine: cannot reach %s: offline", host->origin.key);
+		log_warning("engine: cannot reach %s: offline: %s", host->origin.key, words);
 		engine_update_state(engine);
+		knock_start(engine, host);
 	} else if (probe) {
 		host->pause_ms =
 			host->pause_ms * 2 < PAUSE_MAX_MS ? host->pause_ms * 2 : PAUSE_MAX_MS;

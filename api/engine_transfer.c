@@ -63,19 +63,25 @@ static void deadline_passed(struct engine *engine, struct transfer *t, int64_t n
 	transfer_finish(engine, t, -ETIMEDOUT, words);
 }
 
-/* Has anything moved in either direction since last time? */
-static bool has_progress(struct transfer *t)
+/*
+ * Has enough moved in either direction since last time? A byte a second is no way to bring anything:
+ * such a connection is given up, and another one may do better.
+ */
+static bool has_progress(const struct engine *engine, struct transfer *t)
 {
+	uint64_t least = (uint64_t)engine->config.stall_ms * ENGINE_SLOWEST_BYTES / 1000;
 	curl_off_t up = 0, down = 0;
+	unsigned stage = (unsigned)t->asked + t->answered;
 	uint64_t progress;
 
 	if (atomic_load(&t->wish_pause))
 		return true;
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_UPLOAD_T, &up);
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
-	progress = (uint64_t)up + (uint64_t)down + t->wire->head_len + t->asked;
-	if (progress == t->progress)
+	progress = (uint64_t)up + (uint64_t)down + t->wire->head_len;
+	if (stage == t->stage && progress <= t->progress + least)
 		return false;
+	t->stage = stage;
 	t->progress = progress;
 	return true;
 }
@@ -93,11 +99,11 @@ static void transfer_timer(struct engine *engine, struct timer *timer, int64_t n
 	if (t->state == TRANSFER_BACKOFF && now_ms >= t->retry_at_ms) {
 		host_enqueue(engine, t, true);
 	} else if (t->state == TRANSFER_RUNNING) {
-		if (has_progress(t)) {
+		if (has_progress(engine, t)) {
 			t->progress_ms = now_ms;
 		} else if (now_ms - t->progress_ms >= engine->config.stall_ms) {
 			snprintf(t->wire->error, sizeof(t->wire->error),
-				 "the connection stalled: nothing moved for %u s",
+				 "the connection stalled: next to nothing moved for %u s",
 				 (engine->config.stall_ms + 999) / 1000);
 			curl_multi_remove_handle(engine->multi, t->wire->easy);
 			try_failed(engine, t, CURLE_ABORTED_BY_CALLBACK, -ETIMEDOUT);
@@ -247,6 +253,7 @@ static void reset_try(struct transfer *t)
 	t->too_large = t->head_too_large = t->bad_file = t->held = false;
 	t->flow = FLOW_GIVE;
 	t->received = t->discarded = t->progress = 0;
+	t->stage = 0;
 	t->retry_after_ms = -1;
 	t->retry_wait_ms = 0;
 	t->progress_ms = clock_mono_ms();
@@ -293,9 +300,9 @@ static void try_failed(struct engine *engine, struct transfer *t, CURLcode code,
 
 	if (!t->asked && error == -ETIMEDOUT) /* a connection that is not made: not reached */
 		error = -EHOSTDOWN;
-	error_words(t, code, error, words, sizeof(words));
+	error_words(t, code, words, sizeof(words));
 	if (error == -EHOSTDOWN)
-		host_failed(engine, host, t);
+		host_failed(engine, host, t, words);
 	if (!again || t->shown || (host->open && error == -EHOSTDOWN && !t->spec.retry_for_ever)) {
 		transfer_finish(engine, t, error, words);
 		return;
@@ -388,7 +395,10 @@ void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code)
 	if (code == CURLE_OK && t->refused) /* its last bytes */
 		code = CURLE_WRITE_ERROR;
 	error = error_from_curl(t, code);
-	t->clean = code == CURLE_OK;
+	t->clean = code == CURLE_OK &&
+		   !t->knock; /* a connection that was only made stays with its handle */
+	if (t->knock && code == CURLE_OK)
+		host_reached(engine, t->host);
 	if (error == -ECANCELED) {
 		transfer_finish(engine, t, error, NULL);
 	} else if (t->answered && t->flow == FLOW_REDIRECT) {

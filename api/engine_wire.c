@@ -32,6 +32,8 @@ static int before_send(void *userdata, char *remote, char *local, int remote_por
 	(void)local;
 	(void)remote_port;
 	(void)local_port;
+	if (t->knock)
+		return CURL_PREREQFUNC_OK;
 	if (t->asked && !t->spec.idempotent && !t->as_get) {
 		t->resent = true;
 		return CURL_PREREQFUNC_ABORT;
@@ -308,6 +310,13 @@ static int on_moved(void *ctx, curl_off_t down_all, curl_off_t down, curl_off_t 
 	return 0;
 }
 
+/* One that is there already would prove nothing. */
+static void set_knock(struct options *o)
+{
+	SET(o, CURLOPT_CONNECT_ONLY, 1L);
+	SET(o, CURLOPT_FRESH_CONNECT, 1L);
+}
+
 static void set_callbacks(struct wire *wire, struct options *o, struct transfer *t)
 {
 	SET(o, CURLOPT_PRIVATE, (void *)t);
@@ -362,6 +371,8 @@ int wire_prepare(struct engine *engine, struct wire *wire, struct transfer *t)
 	set_transport(engine, &options, t);
 	set_callbacks(wire, &options, t);
 	set_request(wire, &options, t);
+	if (t->knock)
+		set_knock(&options);
 	if (options.code == CURLE_OK)
 		return 0;
 	return options.code == CURLE_OUT_OF_MEMORY ? -ENOMEM : -EPROTO;

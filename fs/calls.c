@@ -22,6 +22,7 @@
 
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
+#include <attachfs/waiting.h>
 
 #include "mount.h"
 
@@ -312,6 +313,7 @@ static void *timer_main(void *arg)
 	struct calls *cs = arg;
 	int64_t next_tick = clock_mono_ms() + TICK_MS;
 
+	waiting_forbid("the timer's thread");
 	pthread_mutex_lock(&cs->lock);
 	while (!cs->timer_stop) {
 		int64_t now = clock_mono_ms();

@@ -20,6 +20,7 @@
 #include <attachfs/pool.h>
 #include <attachfs/remote.h>
 #include <attachfs/transfer.h>
+#include <attachfs/waiting.h>
 
 struct answer {
 	pthread_mutex_t lock;
@@ -63,6 +64,7 @@ static int await(struct answer *a)
 {
 	int error;
 
+	waiting_begin("an answer");
 	pthread_mutex_lock(&a->lock);
 	while (!a->there)
 		pthread_cond_wait(&a->came, &a->lock);
@@ -83,8 +85,6 @@ static const char *remedy(int error)
 		return "check the address, the network and proxy=";
 	case -ETIMEDOUT:
 		return "the server does not answer in time: check the address and the network";
-	case -EPROTO:
-		return "check the address and cacert=";
 	case -ENOENT:
 		return "check the path of the address";
 	default:
@@ -95,6 +95,8 @@ static const char *remedy(int error)
 /* What to do, after a message that may say so itself: by naming an option. */
 static const char *remedy_after(const char *message, int error)
 {
+	if (!strncmp(message, "TLS:", 4))
+		return "check the address, cacert= and this computer's clock";
 	return error == -EACCES && strchr(message, '=') ? NULL : remedy(error);
 }
 
@@ -372,7 +374,8 @@ static int await_first(struct first *f, char *message, size_t size)
 	int error = 0;
 	bool there;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	waiting_begin("the first call");
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += CHECK_FIRST_MS / 1000;
 	pthread_mutex_lock(&f->answer.lock);
 	while (!f->answer.there &&
@@ -394,18 +397,23 @@ int check_first_mount(struct remote *r, const struct options *o, char *message, 
 {
 	char words[512] = "", auth[256];
 	struct first *f = calloc(1, sizeof(*f));
+	pthread_condattr_t attr;
 	int error;
 
 	if (!f)
 		return -ENOMEM;
 	pthread_mutex_init(&f->answer.lock, NULL);
-	pthread_cond_init(&f->answer.came, NULL);
+	/* the time of day may be set while one waits */
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&f->answer.came, &attr);
+	pthread_condattr_destroy(&attr);
 	error = r->ops->probe(r, TRANSFER_INTERACTIVE, on_first, f);
 	if (error < 0)
 		first_free(f);
 	else
 		error = await_first(f, words, sizeof(words));
-	if (error != -EHOSTDOWN && error != -EPROTO &&
+	if (error != -EHOSTDOWN &&
 	    !(error == -EACCES && remote_get_auth(r, auth) == REMOTE_AUTH_FAILED))
 		return 0;
 	const char *then = remedy_after(words, error);

@@ -25,7 +25,10 @@
 #include "mountinfo.h"
 #include "prefetch.h"
 #include "reader.h"
+#include "secret_watch.h"
+#include "status.h"
 #include "sync.h"
+#include "worker.h"
 
 #define POOL_THREADS	 4
 #define DISK_THREADS	 2
@@ -33,19 +36,76 @@
 #define DRAIN_MS	 10000
 #define CONNECT_MS	 10000
 
+/* On the pool: locks are taken here that the thread which moves bytes must not wait for. */
+static void on_reconnected(void *ctx)
+{
+	struct mount *m = ctx;
+
+	sync_try_again(m->sync, 0);
+}
+
+static void on_new_secret(void *ctx)
+{
+	struct mount *m = ctx;
+
+	sync_try_again(m->sync, -EACCES);
+}
+
 static void on_state(void *ctx, enum engine_state state, int64_t until_real_ns)
 {
 	struct mount *m = ctx;
 	static const char *const words[] = {"online", "offline", "throttled"};
+	bool was_offline = atomic_exchange(&m->offline, state == ENGINE_OFFLINE);
+	char detail[256] = "";
 
-	(void)until_real_ns;
-	if (state == ENGINE_OFFLINE)
+	if (state == ENGINE_OFFLINE) {
+		engine_describe_trouble(m->engine, detail, sizeof(detail));
 		log_warning("network: the server cannot be reached: cached files are served, "
-			    "changes are queued");
-	else if (state == ENGINE_ONLINE)
+			    "changes are queued: %s",
+			    detail);
+	} else if (state == ENGINE_THROTTLED) {
+		status_time(until_real_ns, detail, sizeof(detail));
+	} else {
 		log_info("network: the server answers again");
-	if (m->events)
-		events_add(m->events, words[state], NULL, NULL);
+	}
+	if (!atomic_load(&m->ticking))
+		return;
+	events_add(m->events, words[state], NULL, *detail ? detail : NULL);
+	if (was_offline && state != ENGINE_OFFLINE)
+		pool_run(m->pool, on_reconnected,
+			 m); /* without memory they come by themselves, later */
+}
+
+static void on_reloaded(void *ctx, int result)
+{
+	struct mount *m = ctx;
+
+	/* as good or bad as before: the calls will tell */
+	if (result >= 0)
+		pool_run(m->pool, on_new_secret, m);
+}
+
+/* A file with a secret was written: what the old one was in the way of goes on at once. */
+static void on_secret_changed(void *ctx)
+{
+	struct mount *m = ctx;
+
+	log_info("credentials: the file was written: reading it again");
+	remote_reload_credentials(m->remote, true, on_reloaded, m);
+}
+
+/* Nobody tells of it: it is what many calls have learned, each for itself. */
+static void tell_refusal(struct mount *m)
+{
+	char message[256];
+	bool refused = remote_get_auth(m->remote, message) == REMOTE_AUTH_FAILED;
+
+	if (refused == m->refused)
+		return;
+	m->refused = refused;
+	if (!refused)
+		sync_try_again(m->sync, 0);
+	events_add(m->events, status_state(m), NULL, refused ? message : NULL);
 }
 
 static void on_tick(void *ctx)
@@ -55,6 +115,7 @@ static void on_tick(void *ctx)
 	/* the timer runs before those it serves are there */
 	if (!atomic_load(&m->ticking))
 		return;
+	tell_refusal(m);
 	reader_tick(m->reader);
 	lister_tick(m->lister);
 }
@@ -236,6 +297,16 @@ static int open_workers(struct mount *m)
 	return r;
 }
 
+/* Without a watch a new secret is read when the old one is refused the next time. */
+static void watch_secrets(struct mount *m)
+{
+	const char *paths[] = {m->options->token_file, m->options->password_file};
+	int r = secret_watch_new(paths, 2, on_secret_changed, m, &m->secret_watch);
+
+	if (r < 0)
+		log_warning("credentials: their file cannot be watched: %s", strerror(-r));
+}
+
 /* Thousands of open files are as many descriptors of ours. */
 static void raise_limits(void)
 {
@@ -286,6 +357,8 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 		r = open_workers(m);
 	if (!r && !knows_anything(m))
 		r = check_first_mount(m->remote, o, message, size);
+	if (!r)
+		watch_secrets(m);
 	if (r < 0) {
 		if (!*message)
 			snprintf(message, size, "cannot start: %s", strerror(-r));
@@ -347,7 +420,7 @@ int mount_attach(struct mount *m, char *message, size_t size)
 
 	if (!text)
 		return -ENOMEM;
-	m->session = fuse_session_new(&args, &attachfs_ops, sizeof(attachfs_ops), m);
+	m->session = fuse_session_new(&args, worker_watch(&attachfs_ops), sizeof(attachfs_ops), m);
 	fuse_opt_free_args(&args);
 	free(text);
 	if (!m->session) {
@@ -478,6 +551,7 @@ void mount_free(struct mount *m)
 			abort_connection(m);
 		fuse_session_unmount(m->session);
 	}
+	secret_watch_free(m->secret_watch);
 	if (m->sync)
 		sync_stop(m->sync, DRAIN_MS);
 	if (m->remote)

@@ -31,6 +31,7 @@ struct lister;
 struct prefetch;
 struct sync;
 struct events;
+struct secret_watch;
 
 /*
  * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE
@@ -58,6 +59,7 @@ struct mount {
 	struct prefetch *prefetch;
 	struct sync *sync;
 	struct events *events;
+	struct secret_watch *secret_watch; /* NULL = there is no file with a secret */
 	struct fuse_session *session;
 	struct opened *opened; /* tree->lock: all handles */
 	char *ledger_path;
@@ -65,11 +67,13 @@ struct mount {
 
 	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
 	int64_t started_ns;
-	pthread_t server;	     /* the thread in mount_serve() */
-	_Atomic bool greeted;	     /* the kernel: it is served from now on */
-	_Atomic bool ticking;	     /* all that the timer serves is there */
-	_Atomic bool served;	     /* mount_serve() is over */
-	_Atomic bool forced;	     /* ... although programs still had files open */
+	pthread_t server;      /* the thread in mount_serve() */
+	_Atomic bool greeted;  /* the kernel: it is served from now on */
+	_Atomic bool ticking;  /* all that the timer serves is there */
+	bool refused; /* the timer's thread: the credentials are no good, when it looked last */
+	_Atomic bool offline; /* the server could not be reached, when its state changed last */
+	_Atomic bool served;  /* mount_serve() is over */
+	_Atomic bool forced;  /* ... although programs still had files open */
 	_Atomic bool writing_behind; /* a job brings what was written to the disk */
 
 	bool passthrough; /* the kernel offers it; set before the first request is served */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include <attachfs/log.h>
+#include <attachfs/waiting.h>
 
 #include "tree.h"
 
@@ -85,6 +86,7 @@ static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
+	waiting_forbid("the thread that tells the kernel");
 	pthread_mutex_lock(&n->lock);
 	while (!n->stop) {
 		struct note *note = n->first;

@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include <attachfs/waiting.h>
+
 struct job {
 	struct job *next;
 	void (*run)(void *ctx);
@@ -57,6 +59,8 @@ static void *pool_thread(void *arg)
 {
 	struct pool *pool = arg;
 	struct job *job;
+
+	waiting_forbid("a thread that answers");
 
 	pthread_setname_np(pthread_self(), "attachfs-pool");
 	while ((job = pool_take(pool))) {

@@ -19,10 +19,12 @@
 
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
+#include <attachfs/waiting.h>
 
 #include "mount.h"
 #include "sync.h"
 #include "version.h"
+#include "worker.h"
 
 const char *status_state_name(enum engine_state state)
 {
@@ -69,16 +71,22 @@ static json_t *requests(struct mount *m)
 			 (json_int_t)total.bytes_received, "by_endpoint", by);
 }
 
+void status_time(int64_t real_ns, char *out, size_t size)
+{
+	time_t s = (time_t)(real_ns / CLOCK_NS_PER_S);
+	struct tm tm;
+
+	gmtime_r(&s, &tm);
+	strftime(out, size, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
 static void set_until(json_t *o, int64_t until_ns)
 {
 	char when[32];
-	time_t s = (time_t)(until_ns / CLOCK_NS_PER_S);
-	struct tm tm;
 
 	if (!until_ns)
 		return;
-	gmtime_r(&s, &tm);
-	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	status_time(until_ns, when, sizeof(when));
 	json_object_set_new(o, "until", json_string(when));
 }
 
@@ -96,6 +104,9 @@ static void set_state(struct mount *m, json_t *o)
 	json_object_set_new(o, "state", json_string(status_state_name(state)));
 	if (state == ENGINE_THROTTLED)
 		set_until(o, until_ns);
+	engine_describe_trouble(m->engine, message, sizeof(message));
+	if (*message)
+		json_object_set_new(o, "message", text(message));
 }
 
 char *status_json(struct mount *m)
@@ -155,6 +166,8 @@ char *status_metrics(struct mount *m)
 	struct content_usage u;
 	char *out = NULL;
 	size_t size;
+	unsigned busy;
+	int64_t longest_ms;
 	FILE *f = open_memstream(&out, &size);
 
 	if (!f)
@@ -173,6 +186,14 @@ char *status_metrics(struct mount *m)
 		     u.limit_bytes);
 	print_metric(f, "cache_dirty_bytes", "gauge", "bytes in it that the server does not have",
 		     u.dirty_bytes);
+	if (worker_usage(&busy, &longest_ms)) {
+		print_metric(f, "workers_busy", "gauge", "threads at a call of a program", busy);
+		print_metric(f, "worker_longest_milliseconds", "gauge",
+			     "longest that one was, the network's share parked",
+			     (uint64_t)longest_ms);
+	}
+	print_metric(f, "forbidden_waits_total", "counter",
+		     "waits for the network in a thread that must not", waiting_forbidden_count());
 	print_metric(f, "parked_calls", "gauge", "calls of programs that wait for the network",
 		     calls_parked(m->calls));
 	fputs("# HELP attachfs_requests_total HTTP requests sent\n# TYPE attachfs_requests_total "

@@ -8,6 +8,8 @@
  */
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <attachfs/transfer.h>
 
@@ -16,6 +18,9 @@ struct mount;
 const char *status_state_name(enum engine_state state);
 /* The state member of the status: "online", "offline", "throttled" or "auth". */
 const char *status_state(struct mount *m);
+
+/* A point in time as the status and the events tell it. */
+void status_time(int64_t real_ns, char *out, size_t size);
 
 /* One JSON object and a newline: the contract of .attachfs/status. */
 char *status_json(struct mount *m);

@@ -16,14 +16,16 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 #include <attachfs/names.h>
+#include <attachfs/waiting.h>
 
 #include "crashpoint.h"
 #include "sync_private.h"
 
-#define IDLE_SLEEP_MS 60000
-#define REST_MS	      10
-#define MAX_UPLOADS   256 /* files */
-#define TELL_MOST     5	  /* names of what is left at the end */
+#define IDLE_SLEEP_MS	  60000
+#define REST_MS		  10
+#define MAX_UPLOADS	  256 /* files */
+#define CHANGES_THROTTLED 4
+#define TELL_MOST	  5 /* names of what is left at the end */
 
 void sync_wake(struct sync *s)
 {
@@ -139,6 +141,17 @@ static unsigned max_uploads(const struct sync *s)
 	return many > MAX_UPLOADS ? many : MAX_UPLOADS;
 }
 
+/*
+ * What rests on a look at the server (sync_verify.c) is not to wait for a rate limit after it: only as
+ * many calls as go now, or a few where they go one by one.
+ */
+static bool has_room_for_changes(const struct sync *s)
+{
+	unsigned changing = atomic_load(&s->changing);
+
+	return changing < CHANGES_THROTTLED || changing < engine_get_room(s->m->engine);
+}
+
 static void take_call(struct sync *s, const struct plan *p, const struct plan_call *call,
 		      const struct sync_view *v, struct todo *todo)
 {
@@ -168,7 +181,8 @@ static void take_call(struct sync *s, const struct plan *p, const struct plan_ca
 		break;
 	}
 	if (todo->n_batches == sizeof(todo->batches) / sizeof(todo->batches[0]) ||
-	    (sync_is_upload(call->kind) && s->uploads >= max_uploads(s)))
+	    (sync_is_upload(call->kind) && s->uploads >= max_uploads(s)) ||
+	    (sync_rests_on_look(call->kind) && !has_room_for_changes(s)))
 		return; /* the next plan has it again */
 	todo->batches[todo->n_batches] = batch_new_locked(s, p, call, v->nodes);
 	if (!todo->batches[todo->n_batches])
@@ -210,9 +224,50 @@ static void do_todo(struct sync *s, struct todo *todo)
 		batch_send(todo->batches[i]);
 }
 
+/*
+ * The server takes the credentials no more (or is not paid any more), or cannot be reached: what
+ * waits would only be refused, each with all its bytes, or fail. Where programs wait for the answer,
+ * each gets one.
+ */
+static bool is_in_vain(const struct sync *s)
+{
+	const struct options *o = s->m->options;
+	char message[256];
+
+	if (o->write == OPTIONS_WRITE_THROUGH || o->fsync == OPTIONS_FSYNC_REMOTE)
+		return false;
+	return engine_get_state(s->m->engine, NULL) == ENGINE_OFFLINE ||
+	       remote_get_auth(s->m->remote, message) == REMOTE_AUTH_FAILED;
+}
+
+/* True: nothing is to be tried before *@ret_ms. tree->lock held. */
+static bool waits_for_server_locked(struct sync *s, bool in_vain, int64_t *ret_ms)
+{
+	if (!in_vain) {
+		s->tries_in_vain = 0;
+		s->ask_again_ms = 0;
+		return false;
+	}
+	*ret_ms = s->in_flight ? INT64_MAX : s->ask_again_ms;
+	return *ret_ms > clock_mono_ms();
+}
+
+static bool has_any(const struct todo *todo)
+{
+	return todo->n_batches || todo->n_looks || todo->n_fetches || todo->n_verifies;
+}
+
+static void note_try_locked(struct sync *s)
+{
+	s->random = s->random * 1664525u + 1013904223u;
+	s->ask_again_ms = clock_mono_ms() + sync_back_off_ms(s->tries_in_vain++, s->random >> 8);
+}
+
 int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
+	bool in_vain = is_in_vain(s);
+	int64_t again_ms;
 	struct sync_view v;
 	struct plan plan = {0};
 	struct todo todo = {0};
@@ -220,6 +275,10 @@ int64_t sync_plan(struct sync *s)
 
 	tree_lock(t);
 	tree_put_touched_locked(t);
+	if (waits_for_server_locked(s, in_vain, &again_ms)) {
+		tree_unlock(t);
+		return again_ms;
+	}
 	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
@@ -227,8 +286,12 @@ int64_t sync_plan(struct sync *s)
 		/* adoption changes what the rest of the plan was made from */
 		if (todo.again && plan.calls[i].kind != PLAN_ADOPT)
 			break;
+		if (in_vain && has_any(&todo))
+			break;
 		take_call(s, &plan, &plan.calls[i], &v, &todo);
 	}
+	if (in_vain && has_any(&todo))
+		note_try_locked(s);
 	todo.n_verifies = verify_merge_locked(todo.verifies, todo.n_verifies);
 	s->held_at =
 		!r && !plan.n_calls && !s->in_flight && v.next_ms == INT64_MAX ? t->changes : 0;
@@ -275,6 +338,7 @@ static void *sync_main(void *arg)
 	struct sync *s = arg;
 	int64_t next_ms = 0;
 
+	waiting_forbid("the thread that plans what is sent");
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
 		int64_t began, until = s->soon_ms && s->soon_ms < next_ms ? s->soon_ms : next_ms;
@@ -293,17 +357,6 @@ static void *sync_main(void *arg)
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
-}
-
-/* What is to be done for it, NULL = nothing. */
-static const char *what_differs(const struct node *n)
-{
-	/* deleted while its upload is on its way: something may be on the server in a moment */
-	if (n->gone)
-		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
-	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
-		return "upload";
-	return n->fields ? "record fields" : "rename";
 }
 
 /* ---- life ---- */
@@ -345,22 +398,6 @@ int sync_start(struct sync *s)
 }
 
 /*
- * Everything that could be sent was, and what is left waits for what is parked: a name that a
- * parked file has, say. tree->lock held.
- */
-static bool is_held_locked(const struct sync *s)
-{
-	const struct tree *t = s->m->tree;
-	const struct node *n = t->sync_first;
-
-	if (!s->held_at || s->held_at != t->changes)
-		return false;
-	while (n && !n->error)
-		n = n->sync_next;
-	return n;
-}
-
-/*
  * Whether waiting until @end_ms could help: the server takes calls, and something is on its way, or
  * is not backing off after a failure.
  */
@@ -368,7 +405,7 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 {
 	int64_t now = clock_mono_ms(), until_ns = 0;
 	enum engine_state state = engine_get_state(s->m->engine, &until_ns);
-	bool may;
+	bool may, in_vain = is_in_vain(s);
 
 	if (state == ENGINE_OFFLINE ||
 	    (state == ENGINE_THROTTLED &&
@@ -376,45 +413,13 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 		return false;
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
-	for (const struct node *n = s->m->tree->sync_first; n && !may && !is_held_locked(s);
-	     n = n->sync_next)
-		may = what_differs(n) && !n->error && !node_being_written(n) &&
+	for (const struct node *n = s->m->tree->sync_first;
+	     n && !may && !in_vain && !sync_is_held_locked(s); n = n->sync_next)
+		may = sync_what_differs(n) && !n->error && !node_being_written(n) &&
 		      (n->retry_at_ms <= now ||
 		       (n->unknown && n->looked && n->retry_at_ms < end_ms));
 	tree_unlock(s->m->tree);
 	return may;
-}
-
-/* What is left, for the log: how much, and the first few by name. */
-static void tell_left(struct sync *s, const struct sync_counts *c)
-{
-	unsigned named = 0, more = 0;
-
-	if (!(c->uploads + c->renames + c->deletes + c->failed))
-		return;
-	log_warning("sync: kept for the next mount: %llu uploads (%llu bytes), %llu renames, %llu "
-		    "deletes, %llu failed",
-		    (unsigned long long)c->uploads, (unsigned long long)c->bytes,
-		    (unsigned long long)c->renames, (unsigned long long)c->deletes,
-		    (unsigned long long)c->failed);
-	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
-		const char *what = what_differs(n);
-		const struct node *dir =
-			n->parent ? n->parent : tree_find_locked(s->m->tree, n->known.record);
-
-		if (!what)
-			continue;
-		if (named++ >= TELL_MOST)
-			more++;
-		else
-			log_warning("sync: kept: %s '%s/%s'%s%s", what, dir ? dir->shown : "",
-				    n->shown, n->message && *n->message ? ": " : "",
-				    n->message ? n->message : "");
-	}
-	tree_unlock(s->m->tree);
-	if (more)
-		log_warning("sync: kept: ... and %u more", more);
 }
 
 void sync_stop(struct sync *s, int64_t drain_ms)
@@ -446,7 +451,7 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 	pthread_mutex_unlock(&s->lock);
 	pthread_join(s->thread, NULL);
 	s->started = false;
-	tell_left(s, &c);
+	sync_tell_left(s, &c);
 }
 
 void sync_free(struct sync *s)
@@ -463,6 +468,7 @@ void sync_flush(struct sync *s)
 	tree_lock(s->m->tree);
 	s->flush_ms = clock_mono_ms();
 	s->held_at = 0;
+	s->ask_again_ms = 0;
 	tree_unlock(s->m->tree);
 	sync_wake(s);
 }
@@ -473,6 +479,7 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 
 	tree_lock(s->m->tree);
 	s->held_at = 0;
+	s->ask_again_ms = 0;
 	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
 		if (node && n->id != node)
 			continue;
@@ -488,117 +495,20 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 	return count;
 }
 
-/* ---- what is left ---- */
-
-static void count_node(const struct node *n, struct sync_counts *c)
+void sync_try_again(struct sync *s, int error)
 {
-	const char *what = what_differs(n);
-
-	if (!what)
-		return;
-	if (n->error)
-		c->failed++;
-	else if (*what == 'd')
-		c->deletes++;
-	else if (*what == 'r')
-		c->renames++;
-	else {
-		c->uploads++;
-		c->bytes += n->size > 0 ? (uint64_t)n->size : 0;
+	tree_lock(s->m->tree);
+	s->held_at = 0;
+	s->ask_again_ms = 0;
+	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+		/* what may arrive yet is waited for, whoever is back */
+		if ((n->error && n->error != error) || (n->unknown && n->looked))
+			continue;
+		n->error = 0;
+		n->retry_at_ms = 0;
+		n->tries = 0;
+		tree_put_locked(s->m->tree, n);
 	}
-}
-
-/* What is unlinked is where the server has it. */
-static bool is_below(const struct sync *s, const struct node *n, uint64_t node)
-{
-	while (n && n->id != node)
-		n = n->parent		? n->parent
-		    : n->known.record	? tree_find_locked(s->m->tree, n->known.record)
-					: NULL;
-	return n;
-}
-
-static void get_counts(struct sync *s, uint64_t node, struct sync_counts *ret_counts)
-{
-	struct sync_counts c = {0};
-
-	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		if (!node || is_below(s, n, node))
-			count_node(n, &c);
-	c.in_flight = s->in_flight;
-	c.done = s->done;
-	c.bytes_sent = s->bytes_sent;
 	tree_unlock(s->m->tree);
-	*ret_counts = c;
-}
-
-void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
-{
-	get_counts(s, 0, ret_counts);
-}
-
-uint64_t sync_mark(struct sync *s)
-{
-	uint64_t mark;
-
-	sync_flush(s);
-	tree_lock(s->m->tree);
-	mark = s->m->tree->changes;
-	tree_unlock(s->m->tree);
-	return mark;
-}
-
-bool sync_passed(struct sync *s, uint64_t mark, uint64_t node, struct sync_counts *ret_counts)
-{
-	bool passed = true, held;
-
-	tree_lock(s->m->tree);
-	held = is_held_locked(s);
-	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->sync_next)
-		passed = n->error || n->change > mark || !what_differs(n) ||
-			 (held && !node_being_written(n)) || (node && !is_below(s, n, node));
-	tree_unlock(s->m->tree);
-	get_counts(s, node, ret_counts);
-	return passed;
-}
-
-bool sync_is_idle(const struct sync_counts *c)
-{
-	return !c->uploads && !c->renames && !c->deletes && !c->in_flight;
-}
-
-void sync_each(struct sync *s, bool parked,
-	       void (*each)(void *ctx, const struct node *n, const char *what), void *ctx)
-{
-	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		if (what_differs(n) && (n->error != 0) == parked)
-			each(ctx, n, what_differs(n));
-	tree_unlock(s->m->tree);
-}
-
-/*
- * What @n was on the server before and is to be removed yet, NULL = nothing: where contents are
- * immutable, both are there.
- */
-static const struct node *find_left(struct sync *s, const struct node *n)
-{
-	for (const struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
-		if (g->gone && g->after == n->id && g->known.rid)
-			return g;
-	return NULL;
-}
-
-bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
-{
-	const struct node *left = n->gone ? NULL : find_left(s, n);
-	bool differs = n->gone ? what_differs(n) != NULL : node_differs(s->m->tree, n);
-
-	*ret_error = differs ? n->error : left ? left->error : 0;
-	if ((!differs && !left) || *ret_error)
-		return true;
-	n->sealed_ms = n->name_ms = 0;
 	sync_wake(s);
-	return false;
 }

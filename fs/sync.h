@@ -55,6 +55,12 @@ void sync_flush(struct sync *s);
 unsigned sync_retry(struct sync *s, uint64_t node);
 
 /*
+ * What was in the way is gone: try again at once what backs off after a failure, and what is parked
+ * with @error (0 = nothing that is parked). tree->lock not held.
+ */
+void sync_try_again(struct sync *s, int error);
+
+/*
  * Flush, and remember where: sync_passed() tells when nothing that had changed by then is left to
  * send (parked items do not count, nor those that only wait for them).
  */

@@ -608,6 +608,7 @@ void sync_apply(struct batch *b, int error)
 		s->uploads -= (unsigned)b->n;
 	for (size_t i = 0; i < b->n; i++)
 		apply_item(b, i, error);
+	batch_uncount(b);
 	ledger_group_end(s->m->ledger);
 	tree_unlock(s->m->tree);
 	crash_point_of("applied", batch_kind(b));

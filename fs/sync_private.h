@@ -5,7 +5,8 @@
 /*
  * What the files of the executor share:
  *
- *	sync.c         when: the thread, what is left
+ *	sync.c         when: the thread
+ *	sync_left.c    what is left
  *	sync_view.c    what the plan sees
  *	sync_send.c    from a planned call to the remote's
  *	sync_upload.c  the bytes of creates and replaces, made ready on a pool thread
@@ -36,8 +37,16 @@ struct sync {
 	int64_t soon_ms;  /* lock: something changed that is looked at by then; 0 = nothing */
 	int64_t grace_ms; /* constant: so long nothing that changes is due */
 
+	/*
+	 * tree->lock: while the server cannot be reached or refuses the credentials, one call is tried
+	 * at a time; so many were, and the next not before then.
+	 */
+	unsigned tries_in_vain;
+	int64_t ask_again_ms;
+
 	int64_t flush_ms;	   /* tree->lock: what changed up to here is settled */
 	bool draining;		   /* tree->lock: everything is settled */
+	_Atomic unsigned changing; /* calls on their way that rest on what was seen lately */
 	unsigned uploads;	   /* tree->lock: files of creates and replaces on their way */
 	unsigned in_flight;	   /* tree->lock: nodes busy with a call */
 	uint64_t done, bytes_sent; /* tree->lock */
@@ -88,6 +97,7 @@ struct sent {
 struct batch {
 	struct sync *sync;
 	enum plan_kind kind;
+	bool counted; /* in sync->changing */
 	size_t n;
 	struct remote_change *items;
 	struct sent *sent;
@@ -102,6 +112,15 @@ static inline bool sync_is_upload(enum plan_kind kind)
 }
 
 void sync_wake(struct sync *s);
+/* What is to be done for @n, NULL = nothing. tree->lock held. */
+const char *sync_what_differs(const struct node *n);
+/*
+ * Everything that could be sent was, and what is left waits for what is parked: a name that a
+ * parked file has, say. tree->lock held.
+ */
+bool sync_is_held_locked(const struct sync *s);
+/* What is left, for the log: how much, and the first few by name. */
+void sync_tell_left(struct sync *s, const struct sync_counts *c);
 /*
  * Plan once and start what may start: the thread's work (and that of tests without the thread).
  * Returns when to look again, clock_mono_ms().
@@ -118,6 +137,8 @@ void batch_send(struct batch *b);
 /* Not sent after all: its nodes try again later. Frees it. */
 void batch_put_off(struct batch *b);
 void batch_free(struct batch *b);
+/* It is over, and makes room for another: before the thread is woken for that. */
+void batch_uncount(struct batch *b);
 /* A word for what it does, for crash_point_of(). */
 const char *batch_kind(const struct batch *b);
 /*
@@ -129,6 +150,12 @@ struct batch *batch_split(struct batch *b, size_t first, size_t n);
 void batch_call(struct batch *b);
 /* Make the bytes of an upload ready on the pool, and call. */
 void batch_upload(struct batch *b);
+
+/* Whether a call of that kind may do away with what somebody else has made of a file meanwhile. */
+static inline bool sync_rests_on_look(enum plan_kind kind)
+{
+	return kind == PLAN_REPLACE || kind == PLAN_UPDATE || kind == PLAN_REMOVE;
+}
 
 /* Local steps of a plan. tree->lock held. */
 void sync_forget_locked(struct sync *s, struct node *n);

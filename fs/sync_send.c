@@ -18,10 +18,18 @@
 
 #define KEPT_MAX 10 /* strings of an item */
 
+void batch_uncount(struct batch *b)
+{
+	if (b->counted)
+		atomic_fetch_sub(&b->sync->changing, 1);
+	b->counted = false;
+}
+
 void batch_free(struct batch *b)
 {
 	if (!b)
 		return;
+	batch_uncount(b);
 	for (size_t i = 0; i < b->n; i++) {
 		remote_file_clear(&b->items[i].file);
 		content_unref(b->sent[i].content);
@@ -53,6 +61,9 @@ static struct batch *batch_alloc(struct sync *s, enum plan_kind kind, size_t n)
 		return NULL;
 	b->sync = s;
 	b->kind = kind;
+	b->counted = sync_rests_on_look(kind);
+	if (b->counted)
+		atomic_fetch_add(&s->changing, 1);
 	b->n = n;
 	b->items = calloc(n, sizeof(*b->items));
 	b->sent = calloc(n, sizeof(*b->sent));

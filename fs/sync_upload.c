@@ -122,8 +122,10 @@ static void apply_unchanged(struct batch *b)
 	ledger_group_begin(s->m->ledger);
 	n = tree_find_locked(s->m->tree, id);
 	again = n && !sent->in_place && !inherit_locked(s, sent, n);
-	if (!again)
+	if (!again) {
 		s->uploads--;
+		batch_uncount(b);
+	}
 	if (n && !again) {
 		sync_landed_locked(s, n);
 		unchanged_locked(s, sent, n);
@@ -240,10 +242,14 @@ static void upload_job(void *ctx)
 			break;
 		}
 	}
-	if (b && b->n)
+	if (b && b->n) {
 		batch_call(b);
-	else
+	} else if (b) {
+		struct sync *s = b->sync;
+
 		batch_free(b);
+		sync_wake(s);
+	}
 	for (size_t i = 0; i < n_late; i++)
 		hash_late(late[i]);
 	free(late);

@@ -14,18 +14,20 @@
  *	DONE      done() was called, exactly once, whatever happened; the transfer is freed after it returns
  *
  * A queue is served in the order of enum transfer_class, first come first served within a class;
- * the last slot of a host and the last calls of a rate limit's window are kept for
- * TRANSFER_INTERACTIVE.
+ * the last slot of a host is kept for TRANSFER_INTERACTIVE. So is what is left of a rate limit's
+ * window, half of it at the begin and less and less towards the end: the others go at the pace that
+ * uses up the rest by then.
  *
  * What the engine does by itself, so that nobody else has to:
  * - retries, by transfer_retry_decide() below, while the spec allows it and its deadline is not
  *   past;
  * - the rate limit of a host: X-RateLimit-*, Retry-After, and a 429 with neither (freeze 60 s,
- *   P-14);
+ *   P-14), which tells the limit all the same, by the number of calls before it;
  * - the breaker: after 3 failures to reach a host in a row the host is OFFLINE: transfers fail at
- *   once with
- *   -EHOSTDOWN but for one probe at a time, which is let through after a growing pause (1 s .. 30 s). Those that
- *   retry for ever wait in their queue instead. Only a host that cannot be reached counts, not one that is silent;
+ *   once with -EHOSTDOWN but for one probe at a time, which is let through after a growing pause
+ *   (1 s .. 30 s). Those that retry for ever wait in their queue instead. The engine probes its origin
+ *   by itself, by a connection over which nothing is asked. Only a host that cannot be reached counts,
+ *   one whose certificate is no good among them, not one that is silent;
  * - protocols (https; http as allowed), at most 5 redirects, none from https to http, none of a
  *   write by 301 or 302
  *   (-EPROTO), and no credential to any other origin than the one the engine was made for, nor on the way back;
@@ -62,7 +64,10 @@ struct engine_config {
 	const char *proxy;  /* NULL = from the environment */
 	bool insecure_http; /* plain http to hosts that are not loopback */
 	unsigned connect_timeout_ms;
-	/* a running transfer without progress for so long fails with -ETIMEDOUT; 0 = 30 s */
+	/*
+	 * a running transfer without progress for so long (or next to none: less than 64 bytes a
+	 * second) fails with -ETIMEDOUT; 0 = 30 s
+	 */
 	unsigned stall_ms;
 	/*
 	 * Called on the transfer thread when the state of the origin changes, and when THROTTLED is
@@ -82,6 +87,15 @@ int engine_new(const struct engine_config *config, struct engine **ret_engine);
 void engine_free(struct engine *engine);
 
 enum engine_state engine_get_state(struct engine *engine, int64_t *ret_until_real_ns);
+
+/*
+ * How many calls that no program waits for would go to the origin now, rather than wait for its rate
+ * limit; UINT_MAX = it is not known to have one.
+ */
+unsigned engine_get_room(struct engine *engine);
+
+/* Why the origin cannot be reached, in words for a person; "" while it is not OFFLINE. */
+void engine_describe_trouble(struct engine *engine, char *out, size_t size);
 
 /* Forget the breaker and the back-offs: the user or the kernel says that the network is back. */
 void engine_retry_now(struct engine *engine);
@@ -121,9 +135,9 @@ struct transfer_head {
 struct transfer_result {
 	/*
 	 * 0: an answer arrived whole (whatever its status). Else -EHOSTDOWN (cannot be reached, or
-	 * the breaker is open), -ETIMEDOUT (deadline or stall), -ECANCELED, -EPROTO (TLS, a
-	 * forbidden protocol, redirect or malformed answer), -ECONNRESET (the connection broke),
-	 * -EIO (a callback refused, or a part's file cannot be read), -ENOMEM.
+	 * not by TLS that proves who it is, or the breaker is open), -ETIMEDOUT (deadline or stall),
+	 * -ECANCELED, -EPROTO (a forbidden protocol, redirect or malformed answer), -ECONNRESET (the
+	 * connection broke), -EIO (a callback refused, or a part's file cannot be read), -ENOMEM.
 	 */
 	int error;
 	int status; /* the last answer's, 0 = none came */

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """
 scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
-beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py). --save keeps the
+beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py); scripts/bench
+answers and scripts/bench throttle measure how soon a busy drive answers (answers.py, throttle.py). --save keeps the
 results of a commit, --compare shows those of two (saved.py). Results go to standard output, progress to
 standard error; the exit status is 1 when a result of ours did not check out.
 """
@@ -13,17 +14,20 @@ import sys
 
 from common import into_readme  # first: it says where the harness is
 
+import answers
 import everyday
 import reads
 import saved
+import throttle
 import writes
 
 
 BESIDE = {"writes": writes, "reads": reads}
+ALONE = {"answers": answers, "throttle": throttle}
 
 
 def main() -> int:
-    known = [*everyday.WORKLOADS, *BESIDE]
+    known = [*everyday.WORKLOADS, *BESIDE, *ALONE]
     told = "; ".join(f"of {n}: {', '.join(m.WORKLOADS)}" for n, m in BESIDE.items())
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
@@ -43,7 +47,7 @@ def main() -> int:
     unknown = set(arguments.workloads) - set(known)
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    jobs = [name for name in arguments.workloads if name not in BESIDE]
+    jobs = [name for name in arguments.workloads if name not in known[len(everyday.WORKLOADS) :]]
     # what was started and mounted is ended and unmounted on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed, kept = 0, {}
@@ -64,6 +68,15 @@ def main() -> int:
             peers=not arguments.no_peers,
             only=[w for w in arguments.only.split(",") if w],
         )
+        failed += bench.measure()
+        print(bench.text(), end="")
+        kept[name] = bench.kept()
+        if arguments.readme and not failed:
+            into_readme(f"scripts/bench {name}", bench.text())
+    for name, module in ALONE.items():
+        if name not in arguments.workloads:
+            continue
+        bench = module.Bench()
         failed += bench.measure()
         print(bench.text(), end="")
         kept[name] = bench.kept()

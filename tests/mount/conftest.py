@@ -235,8 +235,8 @@ def gate(emulator):
     """A way to take the network away: mount gate(server).url instead of its api."""
     made = []
 
-    def make(server: Emulator) -> Gate:
-        g = Gate(server.api)
+    def make(server: Emulator, kind=Gate, *arguments) -> Gate:
+        g = kind(server.api, *arguments)
         g.open()
         made.append(g)
         return g

@@ -441,60 +441,6 @@ def test_what_may_not_be_written_costs_a_call_each_and_then_none(drive, system, 
     m.sync()
 
 
-RIGHTS = {  # tokens that may read, and all
-    "perscom": ("read-token-4711=view:*", "write-token-4712=*"),
-    "servicemax": ("read-token-4711=read", "write-token-4712=*"),
-}
-
-
-@pytest.mark.parametrize("system", [PERSCOM, SERVICEMAX], ids=lambda s: s.name)
-def test_a_better_token_in_the_file_is_taken_by_a_retry(drive, system):
-    """A 403 is no 401: nobody asks for other credentials until the user says so."""
-    reading, writing = RIGHTS[system.name]
-    more = {"user": None, "password_file": None} if system.password else {}
-    m = drive(tokens=[reading, writing], start=False, settle=0, poll=0, **more)
-    m.options["token_file"] = m.token_file
-    m.system = replace(system, password=None)
-    m.allow_errors(TROUBLE)
-    m.write_token(reading.partition("=")[0])
-    m.start()
-    (m / "users/Nobody/new.txt").write_bytes(b"new " * 1000)
-    (m / ADA / "notes.txt").write_bytes(b"other " * 1000)
-    m.sync(ok=False)
-    assert m.status()["failed"] == 2
-    m.command("retry")
-    m.sync(ok=False)
-    assert m.status()["failed"] == 2, "the same token is good for no more"
-    m.write_token(writing.partition("=")[0])
-    m.command("retry")
-    m.sync()
-    assert m.emulator.bytes_of("users/Nobody/new.txt") == b"new " * 1000
-    assert m.emulator.bytes_of(f"{ADA}/notes.txt") == b"other " * 1000
-    m.emulator.token = writing.partition("=")[0]
-
-
-@pytest.mark.parametrize("system", [ENTERPRISE_TESTER], ids=lambda s: s.name)
-def test_a_better_password_in_the_file_is_taken_by_a_retry(drive, system):
-    m = drive(
-        tokens=["reader:read-only-4711=view", "reader:read-write-4712=view,*"],
-        start=False,
-        settle=0,
-        poll=0,
-        user="reader",
-    )
-    m.system = replace(system, password="4711")
-    m.allow_errors(TROUBLE)
-    m.password_file.write_text("read-only-4711\n")
-    m.start()
-    (m / "users/Nobody/new.txt").write_bytes(b"new " * 1000)
-    m.sync(ok=False)
-    m.password_file.write_text("read-write-4712\n")
-    m.command("retry")
-    m.sync()
-    assert m.emulator.bytes_of("users/Nobody/new.txt") == b"new " * 1000
-    assert "4711" not in m.log() and "4712" not in m.log()
-
-
 # ---- failing for a while ----
 
 

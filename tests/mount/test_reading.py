@@ -179,31 +179,6 @@ def parked(m, readers, count):
     return record, cached
 
 
-@pytest.mark.limit(120)
-def test_200_parked_reads_hold_up_nothing(drive, readers):
-    m = drive(generate=["users:1:205:5000"], poll=0, timeout=600)
-    m.same_at_end = False
-    record, cached = parked(m, readers, 200)
-    before = cached.read_bytes()
-    assert len(before) == 5000
-    assert len(run("ls", record).stdout.splitlines()) == 205
-    run("ls", "-l", record)
-    run("df", m.path)
-    assert m.status()["state"] in ("online", "throttled", "offline")
-    m.command("status")
-    (record / "new.txt").write_bytes(b"written meanwhile" * 100)
-    os.rename(record / "new.txt", record / "renamed.txt")
-    assert (record / "renamed.txt").read_bytes() == b"written meanwhile" * 100
-    os.unlink(record / "renamed.txt")
-    assert readers.waiting() == 200, "all of it happened while every reader was waiting"
-    victim = readers.processes[100]
-    victim.kill()
-    victim.wait(20 * SLOW)
-    assert readers.waiting() == 199
-    readers.end()
-    m.emulator.heal()
-
-
 def test_a_killed_reader_is_gone_at_once(drive, readers):
     m = drive(generate=["users:1:5:5000"], poll=0, timeout=600)
     m.same_at_end = False

@@ -1352,16 +1352,16 @@ static void test_a_429_beyond_the_deadline_is_given_to_the_caller(void **state)
 	END_CALL();
 }
 
-static void test_the_last_calls_of_a_window_are_kept_for_programs_that_wait(void **state)
+static void test_half_of_a_window_is_kept_for_programs_that_wait(void **state)
 {
 	static const struct answer answers[] = {
-		{"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 11\r\n"
+		{"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 51\r\n"
 		 "Content-Length: 0\r\n\r\n",
 		 KEEP, 0, 0},
-		{"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 10\r\n"
+		{"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 50\r\n"
 		 "Content-Length: 0\r\n\r\n",
 		 KEEP, 0, 0},
-		{"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 9\r\n"
+		{"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 49\r\n"
 		 "Content-Length: 0\r\n\r\n",
 		 KEEP, 0, 0}};
 	struct server *server = server_new(answers);
@@ -1425,6 +1425,38 @@ static void test_the_breaker_opens_and_a_probe_closes_it(void **state)
 	assert_int_equal(told.n, 2);
 	assert_int_equal(told.states[0], ENGINE_OFFLINE);
 	assert_int_equal(told.states[1], ENGINE_ONLINE);
+	server_free(server);
+}
+
+/* Nobody wants anything any more. */
+static void test_an_idle_engine_finds_out_by_itself_that_the_server_is_back(void **state)
+{
+	static const struct answer answers[] = {{OK_TEXT, KEEP, 0, 0}};
+	struct engine_counter total;
+	int port = closed_port();
+	struct engine *engine = engine_for(port, 4, 0, NULL);
+	struct transfer_spec spec;
+	struct server *server;
+	struct call call;
+	char trouble[256];
+
+	(void)state;
+	spec = call_init(&call, engine, port, "/");
+	assert_int_equal(call_run(&call, &spec)->error, -EHOSTDOWN);
+	assert_int_equal(engine_get_state(engine, NULL), ENGINE_OFFLINE);
+	engine_describe_trouble(engine, trouble, sizeof(trouble));
+	assert_non_null(strstr(trouble, "refused"));
+	server = server_new_at(answers, 1, port);
+	while (engine_get_state(engine, NULL) == ENGINE_OFFLINE)
+		usleep(10000);
+	assert_int_equal(server_count(server), 0);
+	engine_count(engine, NULL, NULL, &total);
+	assert_int_equal(total.requests, 0);
+	engine_describe_trouble(engine, trouble, sizeof(trouble));
+	assert_string_equal(trouble, "");
+	spec = call_init(&call, engine, port, "/");
+	assert_int_equal(call_run(&call, &spec)->error, 0);
+	engine_free(engine);
 	server_free(server);
 }
 
@@ -1602,8 +1634,9 @@ int main(void)
 		cmocka_unit_test(test_a_waiting_transfer_can_change_its_class),
 		cmocka_unit_test(test_a_429_freezes_the_host_until_it_said),
 		cmocka_unit_test(test_a_429_beyond_the_deadline_is_given_to_the_caller),
-		cmocka_unit_test(test_the_last_calls_of_a_window_are_kept_for_programs_that_wait),
+		cmocka_unit_test(test_half_of_a_window_is_kept_for_programs_that_wait),
 		cmocka_unit_test(test_the_breaker_opens_and_a_probe_closes_it),
+		cmocka_unit_test(test_an_idle_engine_finds_out_by_itself_that_the_server_is_back),
 		cmocka_unit_test(test_retry_now_lets_everybody_try_at_once),
 		cmocka_unit_test(test_freeing_the_engine_cancels_what_is_left),
 		cmocka_unit_test(test_requests_and_bytes_are_counted_by_endpoint),

@@ -50,7 +50,7 @@ static const struct row {
 
 	{"cancelled", -ECANCELED, 0, 0, 1, 1, 1, -1, FINISH, 0, 0},
 	{"callback refused", -EIO, 0, 1, 1, 1, 1, -1, FINISH, 0, 0},
-	{"bad certificate", -EPROTO, 0, 0, 1, 1, 1, -1, FINISH, 0, 0},
+	{"nonsense for an answer", -EPROTO, 0, 0, 1, 1, 1, -1, FINISH, 0, 0},
 	{"no memory", -ENOMEM, 0, 0, 1, 1, 1, -1, FINISH, 0, 0},
 
 	{"429 says nothing", 0, 429, 1, 0, 1, 1, -1, RETRY, 60000, 60000},

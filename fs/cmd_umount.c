@@ -24,6 +24,7 @@
 #include "commands.h"
 
 #define WORDS_BYTES   1024
+#define BUSY_MS	      1000  /* for the last file to be really closed */
 #define DAEMON_END_MS 30000 /* for a daemon to end after its directory was unmounted */
 
 /* fusermount3, its words to @words. Its exit status, -1 where it could not be run. */
@@ -75,7 +76,7 @@ static int busy(char *message, size_t size, const char *mountpoint)
 	return -EBUSY;
 }
 
-int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t size)
+static int try_unmount(const char *mountpoint, bool lazy, char *message, size_t size)
 {
 	char words[WORDS_BYTES];
 	int status;
@@ -101,6 +102,19 @@ int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t si
 	snprintf(message, size, "cannot unmount '%s': %s", mountpoint,
 		 *words ? words : "fusermount3 failed");
 	return -EPERM;
+}
+
+/* The kernel lets go of files that were just closed a moment later. */
+int commands_unmount(const char *mountpoint, bool lazy, char *message, size_t size)
+{
+	int64_t end_ms = clock_mono_ms() + BUSY_MS;
+	int r = try_unmount(mountpoint, lazy, message, size);
+
+	while (r == -EBUSY && clock_mono_ms() < end_ms) {
+		poll(NULL, 0, BUSY_MS / 20);
+		r = try_unmount(mountpoint, lazy, message, size);
+	}
+	return r;
 }
 
 static bool is_alive(pid_t pid, int pidfd, int wait_ms)

@@ -66,7 +66,8 @@ def test_1000_files_are_1000_creates_and_nothing_when_copied_again(
     drive, system, scratch, program
 ):
     folder = source_of(scratch, numbered(1000))
-    m = drive(tree=one_record(), poll=0)
+    # what rests while the program runs goes together, however slow the machine is
+    m = drive(tree=one_record(), poll=0, settle=30)
     assert m.names(RECORD) == []
     m.emulator.reset()
     argv = [*COPIES[program], f"{folder}/.", f"{m / RECORD}/"]

@@ -233,15 +233,14 @@ static struct transfer *pick(struct engine *engine, struct host *host, int64_t n
 	if (host->open)
 		return pick_probe(engine, host, now_ms);
 	for (int class = 0; class < TRANSFER_CLASSES; class ++) {
+		struct transfer *t = host->queues[class].first;
 		int64_t till_ms, end_ms;
 
-		if (!host->queues[class].first)
-			continue;
-		if (!has_slot(engine, host, class))
+		if (!t || !has_slot(engine, host, class))
 			continue;
 		till_ms = rate_wait_till(&host->rate, class, now_ms, &end_ms);
-		if (!till_ms)
-			return host->queues[class].first;
+		if (!till_ms || t->knock)
+			return t;
 		if (!again_ms || till_ms < again_ms)
 			again_ms = till_ms;
 		host->starved_till_ms = end_ms;

@@ -240,16 +240,14 @@ static bool is_in_vain(const struct sync *s)
 	       remote_get_auth(s->m->remote, message) == REMOTE_AUTH_FAILED;
 }
 
-/* True: nothing is to be tried before *@ret_ms. tree->lock held. */
-static bool waits_for_server_locked(struct sync *s, bool in_vain, int64_t *ret_ms)
+/* When something may be tried again, INT64_MAX = when what is on its way is over. tree->lock held. */
+static int64_t try_again_at_locked(struct sync *s, bool in_vain)
 {
-	if (!in_vain) {
-		s->tries_in_vain = 0;
-		s->ask_again_ms = 0;
-		return false;
-	}
-	*ret_ms = s->in_flight ? INT64_MAX : s->ask_again_ms;
-	return *ret_ms > clock_mono_ms();
+	if (in_vain)
+		return s->in_flight ? INT64_MAX : s->ask_again_ms;
+	s->tries_in_vain = 0;
+	s->ask_again_ms = 0;
+	return 0;
 }
 
 static bool has_any(const struct todo *todo)
@@ -263,11 +261,40 @@ static void note_try_locked(struct sync *s)
 	s->ask_again_ms = clock_mono_ms() + sync_back_off_ms(s->tries_in_vain++, s->random >> 8);
 }
 
+static bool is_local(enum plan_kind kind)
+{
+	return kind == PLAN_FORGET || kind == PLAN_ADOPT;
+}
+
+/* What of the plan is done now. Returns when the rest may be tried. tree->lock held. */
+static int64_t take_calls(struct sync *s, const struct plan *p, const struct sync_view *v,
+			  bool in_vain, struct todo *todo)
+{
+	int64_t at_ms = try_again_at_locked(s, in_vain), next_ms = INT64_MAX;
+	bool wait = at_ms > clock_mono_ms();
+
+	for (size_t i = 0; i < p->n_calls; i++) {
+		enum plan_kind kind = p->calls[i].kind;
+
+		/* adoption changes what the rest of the plan was made from */
+		if (todo->again && kind != PLAN_ADOPT)
+			break;
+		if (in_vain && !is_local(kind) && (wait || has_any(todo)))
+			next_ms = at_ms;
+		else
+			take_call(s, p, &p->calls[i], v, todo);
+	}
+	if (!in_vain || !has_any(todo))
+		return next_ms;
+	note_try_locked(s);
+	return INT64_MAX;
+}
+
 int64_t sync_plan(struct sync *s)
 {
 	struct tree *t = s->m->tree;
 	bool in_vain = is_in_vain(s);
-	int64_t again_ms;
+	int64_t next_ms = INT64_MAX;
 	struct sync_view v;
 	struct plan plan = {0};
 	struct todo todo = {0};
@@ -275,23 +302,11 @@ int64_t sync_plan(struct sync *s)
 
 	tree_lock(t);
 	tree_put_touched_locked(t);
-	if (waits_for_server_locked(s, in_vain, &again_ms)) {
-		tree_unlock(t);
-		return again_ms;
-	}
 	r = t->n_sync ? sync_view_build(s, &v) : (v = (struct sync_view){.next_ms = INT64_MAX}, 0);
 	if (!r && v.n)
 		r = plan_make(&s->m->remote->caps, v.items, v.n, &plan);
-	for (size_t i = 0; !r && i < plan.n_calls; i++) {
-		/* adoption changes what the rest of the plan was made from */
-		if (todo.again && plan.calls[i].kind != PLAN_ADOPT)
-			break;
-		if (in_vain && has_any(&todo))
-			break;
-		take_call(s, &plan, &plan.calls[i], &v, &todo);
-	}
-	if (in_vain && has_any(&todo))
-		note_try_locked(s);
+	if (!r)
+		next_ms = take_calls(s, &plan, &v, in_vain, &todo);
 	todo.n_verifies = verify_merge_locked(todo.verifies, todo.n_verifies);
 	s->held_at =
 		!r && !plan.n_calls && !s->in_flight && v.next_ms == INT64_MAX ? t->changes : 0;
@@ -303,7 +318,7 @@ int64_t sync_plan(struct sync *s)
 		log_errno(r, "sync: cannot plan");
 		return clock_mono_ms() + 1000;
 	}
-	return todo.again ? 0 : v.next_ms;
+	return todo.again ? 0 : next_ms < v.next_ms ? next_ms : v.next_ms;
 }
 
 static void sleep_until(struct sync *s, int64_t mono_ms)

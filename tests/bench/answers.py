@@ -84,7 +84,7 @@ class Bench:
             "stat a file": (lambda i: os.stat(record / cached[i % len(cached)]), TIMES),
             "statvfs, as df": (lambda i: os.statvfs(m.path), TIMES),
             "read .attachfs/status": (lambda i: m.status(), TIMES),
-            "attachfs status": (lambda i: run(binary("attachfs"), "status", m.path), COMMANDS),
+            "attachfs status, a process": (lambda i: run(binary("attachfs"), "status", m.path), COMMANDS),
             "create, write and close a file": (create(m.path / "users" / record.name), TIMES),
         }
         for what, (job, times) in jobs.items():

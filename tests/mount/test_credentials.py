@@ -47,9 +47,12 @@ def by_token(drive, system, tokens, **options):
 
 
 def put(path, text: str, how: str) -> None:
-    """As an echo does it, or as an editor and a deployment do."""
+    """As an echo does it, as an editor does, or as a mounted secret of a container."""
     if how == "written":
         path.write_text(text + "\n")
+        return
+    if how == "turned":
+        turn(path, text)
         return
     other = path.with_name("other")
     other.write_text(text + "\n")
@@ -57,11 +60,27 @@ def put(path, text: str, how: str) -> None:
     other.rename(path)
 
 
-@pytest.mark.parametrize("how", ["written", "replaced"])
+def turn(path, text: str) -> None:
+    """The name leads through a symbolic link beside it, which is turned to another directory."""
+    new = path.with_name(f"..{text[:5]}")
+    new.mkdir()
+    (new / path.name).write_text(text + "\n")
+    (new / path.name).chmod(0o600)
+    link = path.with_name("..tmp")
+    link.symlink_to(new.name)
+    link.rename(path.with_name("..data"))
+    if not path.is_symlink():
+        path.unlink()
+        path.symlink_to(f"..data/{path.name}")
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "turned"])
 @pytest.mark.parametrize("system", [PERSCOM, SERVICEMAX], ids=lambda s: s.name)
 def test_a_better_token_in_the_file_is_taken_at_once(drive, system, how):
     """A 403 is no 401: nothing is tried again before there are other credentials."""
     m = by_token(drive, system, RIGHTS[system.name])
+    if how == "turned":
+        turn(m.token_file, m.token_file.read_text().strip())
     m.start()
     (m / "users/Nobody/new.txt").write_bytes(b"new " * 1000)
     (m / ADA / "notes.txt").write_bytes(b"other " * 1000)

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include <attachfs/pool.h>
+#include <attachfs/waiting.h>
 
 struct tally {
 	struct pool *pool;
@@ -139,6 +140,26 @@ static void test_threads_have_a_name_and_take_no_signals(void **state)
 	assert_false(sigismember(&mask, SIGTERM));
 }
 
+static void wait_in_vain(void *ctx)
+{
+	(void)ctx;
+	waiting_begin("a test");
+}
+
+static void test_a_job_that_waits_for_the_network_is_counted(void **state)
+{
+	uint64_t before = waiting_forbidden_count();
+	struct pool *pool;
+
+	(void)state;
+	waiting_begin("a test");
+	assert_int_equal(waiting_forbidden_count(), before);
+	assert_int_equal(pool_new(1, &pool), 0);
+	assert_int_equal(pool_run(pool, wait_in_vain, NULL), 0);
+	pool_free(pool);
+	assert_int_equal(waiting_forbidden_count(), before + 1);
+}
+
 static void test_a_pool_without_threads_is_refused(void **state)
 {
 	struct pool *pool = NULL;
@@ -157,6 +178,7 @@ int main(void)
 		cmocka_unit_test(test_jobs_run_side_by_side),
 		cmocka_unit_test(test_a_job_may_give_another_while_the_pool_ends),
 		cmocka_unit_test(test_threads_have_a_name_and_take_no_signals),
+		cmocka_unit_test(test_a_job_that_waits_for_the_network_is_counted),
 		cmocka_unit_test(test_a_pool_without_threads_is_refused),
 	};
 

@@ -341,11 +341,10 @@ static bool are_credentials_doubted(struct mount *m)
 /* One line of verify's or drop's progress, or its last. */
 static void add_survey_locked(struct control *k, const struct survey_counts *s, bool done)
 {
-	add_line_locked(k,
-			"{\"done\":%s,\"files\":%llu,\"bytes\":%llu,\"bad\":%llu,\"kept\":%llu}\n",
-			done ? "true" : "false", (unsigned long long)s->files,
-			(unsigned long long)s->bytes, (unsigned long long)s->bad,
-			(unsigned long long)s->kept);
+	add_line_locked(
+		k, "{\"done\":%s,\"files\":%llu,\"bytes\":%llu,\"bad\":%llu,\"kept\":%llu}\n",
+		done ? "true" : "false", (unsigned long long)s->files, (unsigned long long)s->bytes,
+		(unsigned long long)s->bad, (unsigned long long)s->kept);
 }
 
 struct surveying {
@@ -397,7 +396,7 @@ static const struct {
 	enum command command;
 	bool scoped; /* takes an inode */
 } named_commands[] = {
-	{"sync", COMMAND_SYNC, true},	  {"refresh", COMMAND_REFRESH, false},
+	{"sync", COMMAND_SYNC, true},	 {"refresh", COMMAND_REFRESH, false},
 	{"retry", COMMAND_RETRY, false}, {"verify", COMMAND_VERIFY, true},
 	{"drop", COMMAND_DROP, true},
 };
@@ -508,8 +507,8 @@ static void sync_progress_locked(struct control *k)
 			(unsigned long long)c.renames, (unsigned long long)c.deletes,
 			(unsigned long long)c.bytes, (unsigned long long)c.in_flight,
 			(unsigned long long)c.done, (unsigned long long)c.bytes_sent,
-			(unsigned long long)wire.bytes_sent,
-			(unsigned long long)c.failed, status_state(k->m));
+			(unsigned long long)wire.bytes_sent, (unsigned long long)c.failed,
+			status_state(k->m));
 }
 
 /* lock held: hand out what there is, as much as was asked for. */

@@ -57,8 +57,7 @@
  * Those that read all there is, of GNOME, KDE and others; as /proc/PID/comm has them. Not what makes
  * thumbnails: that reads what somebody looks at, and a little of each.
  */
-#define INDEXERS                                                                                   \
-	"tracker-miner-f*:tracker-extract*:localsearch*:baloo_file*:updatedb*:recollindex*"
+#define INDEXERS "tracker-miner-f*:tracker-extract*:localsearch*:baloo_file*:updatedb*:recollindex*"
 
 #define FIELD(f) .offset = offsetof(struct options, f)
 #define STRING(n, f, arg, h)                                                                       \

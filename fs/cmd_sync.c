@@ -109,6 +109,8 @@ static void draw(struct syncing *s, const json_t *o, bool last)
 	}
 	if (left > b->items)
 		b->items = left;
+	if (!b->items)
+		return; /* nothing to wait for */
 	if (cmd_number(o, NULL, "bytes") > b->bytes)
 		b->bytes = cmd_number(o, NULL, "bytes");
 	gone = bytes_gone(b, o);

@@ -20,6 +20,7 @@ from harness import (
     SLOW,
     binary,
     is_mounted,
+    lazy_unmount,
     raises_errno,
     refusal,
     refused,

@@ -2,6 +2,7 @@
 #include "indexer.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <attachfs/names.h>
@@ -34,8 +35,9 @@ static long process_of(pid_t thread)
 
 	snprintf(path, sizeof(path), "/proc/%ld/status", (long)thread);
 	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f) && sscanf(line, "Tgid: %ld", &process) != 1)
-		;
+	while (f && process == thread && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "Tgid:", 5))
+			process = strtol(line + 5, NULL, 10);
 	if (f)
 		fclose(f);
 	return process;

@@ -301,7 +301,8 @@ static void set_transport(const struct engine *engine, struct options *o, const 
 }
 
 /* A long upload is counted as it goes: somebody may be watching. */
-static int on_moved(void *ctx, curl_off_t down_all, curl_off_t down, curl_off_t up_all, curl_off_t up)
+static int on_moved(void *ctx, curl_off_t down_all, curl_off_t down, curl_off_t up_all,
+		    curl_off_t up)
 {
 	(void)down_all;
 	(void)down;

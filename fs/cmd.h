@@ -47,7 +47,8 @@ struct command {
 	const char *help;      /* one line */
 	const char *more;      /* the rest of what is to be said, or NULL */
 	struct cmd_flag flags[CMD_FLAGS];
-	unsigned least, most; /* how many arguments; with least 0, none means the working directory */
+	unsigned least,
+		most; /* how many arguments; with least 0, none means the working directory */
 	/* one of the two; the second reads its arguments itself, its name first */
 	int (*run)(const struct cmd_args *a);
 	int (*run_raw)(int argc, char **argv);
@@ -55,7 +56,8 @@ struct command {
 
 struct cmd_args {
 	const struct command *command;
-	const char *values[CMD_FLAGS]; /* as the flags: NULL = not given, "" = it takes no argument */
+	const char
+		*values[CMD_FLAGS]; /* as the flags: NULL = not given, "" = it takes no argument */
 	const char *const *words;
 	unsigned n_words;
 };
@@ -108,9 +110,9 @@ const char *cmd_why_it_waits(const char *state);
 /* ---- cmd_sync.c ---- */
 
 struct cmd_progress {
-	bool terminal;	/* draw a bar */
-	bool impatient; /* umount: silent, and give up where nothing gets on */
-	double limit_s; /* give up after so long, 0 = never */
+	bool terminal;	   /* draw a bar */
+	bool impatient;	   /* umount: silent, and give up where nothing gets on */
+	double limit_s;	   /* give up after so long, 0 = never */
 	const char *scope; /* what of the mount, for words; NULL = all */
 	/* the answer */
 	long long left, failed;

@@ -97,7 +97,8 @@ static int work(const char *mountpoint, const char *path, const char *what)
 		fprintf(stderr, "attachfs: %s of '%s': %s\n", what, path, w.error);
 	if (w.bad)
 		fprintf(stderr,
-			"attachfs: %lld files of the cache had other bytes than were stored: the log "
+			"attachfs: %lld files of the cache had other bytes than were stored: the "
+			"log "
 			"names them; what the server has is fetched again\n",
 			w.bad);
 	if (w.kept)

@@ -27,7 +27,8 @@ static int read_all(struct options *o, const char *source, int argc, char **argv
 		r = options_set_source(o, source, message, size);
 	for (int i = 2; i < argc && r == 0; i++)
 		if (!strncmp(argv[i], "-o", 2))
-			r = options_set_list(o, argv[i][2] ? argv[i] + 2 : argv[++i], message, size);
+			r = options_set_list(o, argv[i][2] ? argv[i] + 2 : argv[++i], message,
+					     size);
 	return r;
 }
 

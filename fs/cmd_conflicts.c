@@ -63,7 +63,8 @@ static int keep_theirs(const char *copy, const char *plain)
 	/* theirs may have been removed since: then ours is all there is */
 	if (access(plain, F_OK) < 0) {
 		fprintf(stderr,
-			"attachfs: '%s' is not there any more, '%s' is all that is left: keep mine, or "
+			"attachfs: '%s' is not there any more, '%s' is all that is left: keep "
+			"mine, or "
 			"remove it by hand\n",
 			plain, copy);
 		return CMD_FAILED;
@@ -74,9 +75,9 @@ static int keep_theirs(const char *copy, const char *plain)
 static int keep_both(const char *copy)
 {
 	char *name = free_name(copy);
-	int status = !name		       ? fail(copy, "given a name of its own")
+	int status = !name		      ? fail(copy, "given a name of its own")
 		     : rename(copy, name) < 0 ? fail(copy, "renamed")
-					       : CMD_OK;
+					      : CMD_OK;
 
 	if (status == CMD_OK)
 		printf("%s\n", name);

@@ -153,7 +153,8 @@ json_t *cmd_status(const char *mountpoint)
 	json_t *o = fd >= 0 ? json_loadfd(fd, 0, NULL) : NULL;
 
 	if (fd >= 0 && !o)
-		fprintf(stderr, "attachfs: %s/.attachfs/status cannot be read: the daemon has ended\n",
+		fprintf(stderr,
+			"attachfs: %s/.attachfs/status cannot be read: the daemon has ended\n",
 			mountpoint);
 	if (fd >= 0)
 		close(fd);

@@ -87,13 +87,14 @@ static void tell(struct pinning *p, bool last)
 
 static void fail(struct pinning *p, const char *path, const char *what)
 {
-	const char *remedy =
-		errno == EROFS	      ? ": the mount is read-only"
-		: errno == EOPNOTSUPP ? ": only files in an attachfs mount can be pinned"
-		: errno == EHOSTDOWN || errno == ETIMEDOUT
-			? ": it stays pinned; what is missing is fetched when it is read, or pinned "
-			  "again"
-			: "";
+	const char *remedy = errno == EROFS ? ": the mount is read-only"
+			     : errno == EOPNOTSUPP
+				     ? ": only files in an attachfs mount can be pinned"
+			     : errno == EHOSTDOWN || errno == ETIMEDOUT
+				     ? ": it stays pinned; what is missing is fetched when it is "
+				       "read, or pinned "
+				       "again"
+				     : "";
 
 	fprintf(stderr, "%sattachfs: '%s': cannot be %s: %s%s\n", p->terminal ? "\n" : "", path,
 		what, strerror(errno), remedy);

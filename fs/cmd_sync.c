@@ -22,9 +22,9 @@
 
 struct bar {
 	bool began;
-	long long items, bytes;		/* to send: most that was left at once */
+	long long items, bytes;		  /* to send: most that was left at once */
 	long long sent_first, wire_first; /* acknowledged, on the wire: before */
-	double rate;			/* bytes a second */
+	double rate;			  /* bytes a second */
 	long long rate_bytes;
 	int64_t rate_ms;
 };
@@ -109,6 +109,8 @@ static void draw(struct syncing *s, const json_t *o, bool last)
 	}
 	if (left > b->items)
 		b->items = left;
+	if (!b->items)
+		return; /* nothing to wait for */
 	if (cmd_number(o, NULL, "bytes") > b->bytes)
 		b->bytes = cmd_number(o, NULL, "bytes");
 	gone = bytes_gone(b, o);
@@ -229,8 +231,9 @@ static bool scope_of(const char *mountpoint, const char *path, char command[stat
 	if (lstat(path, &st) < 0) {
 		snprintf(below, sizeof(below), "%s/%s", mountpoint, path);
 		if (*path == '/' || lstat(below, &st) < 0) {
-			fprintf(stderr, "attachfs: '%s' does not exist: name what is there, or "
-					"leave out --path to wait for all\n",
+			fprintf(stderr,
+				"attachfs: '%s' does not exist: name what is there, or "
+				"leave out --path to wait for all\n",
 				path);
 			return false;
 		}

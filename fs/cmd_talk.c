@@ -25,9 +25,9 @@ int cmd_cut_off(const char *what, const char *mountpoint, int error)
 	/* opening it has said why */
 	if (error != -EBADF)
 		fprintf(stderr, "attachfs: %s of '%s' was cut off: %s\n", what, mountpoint,
-			cmd_is_gone(error)
-				? "the daemon has ended; mount again, nothing that was closed is lost"
-				: strerror(-error));
+			cmd_is_gone(error) ? "the daemon has ended; mount again, nothing that was "
+					     "closed is lost"
+					   : strerror(-error));
 	return CMD_FAILED;
 }
 

@@ -69,10 +69,11 @@ static int run_fusermount(const char *mountpoint, bool lazy, char *words, size_t
 
 static int busy(char *message, size_t size, const char *mountpoint)
 {
-	snprintf(message, size,
-		 "'%s' is busy: a program has files open or its working directory there  (fuser -vm "
-		 "'%s' names it; attachfs umount --lazy takes the directory away from it)",
-		 mountpoint, mountpoint);
+	snprintf(
+		message, size,
+		"'%s' is busy: a program has files open or its working directory there  (fuser -vm "
+		"'%s' names it; attachfs umount --lazy takes the directory away from it)",
+		mountpoint, mountpoint);
 	return -EBUSY;
 }
 
@@ -156,8 +157,9 @@ static pid_t daemon_of(const char *mountpoint)
 
 static void print_left(const char *mountpoint, const char *why)
 {
-	fprintf(stderr, "attachfs: not everything is on the server; what the daemon cannot send in its "
-			"last seconds is kept in the cache and sent at the next mount:\n");
+	fprintf(stderr,
+		"attachfs: not everything is on the server; what the daemon cannot send in its "
+		"last seconds is kept in the cache and sent at the next mount:\n");
 	cmd_print_items(mountpoint, "pending", stderr, why ? why : "not sent yet");
 	cmd_print_items(mountpoint, "failed", stderr, "refused");
 }
@@ -165,8 +167,8 @@ static void print_left(const char *mountpoint, const char *why)
 /* Send what waits, as long as that gets on. CMD_FAILED: said what is left. */
 static int drain(const char *mountpoint, double limit_s)
 {
-	struct cmd_progress p = {.terminal = isatty(STDERR_FILENO), .impatient = true,
-				 .limit_s = limit_s};
+	struct cmd_progress p = {
+		.terminal = isatty(STDERR_FILENO), .impatient = true, .limit_s = limit_s};
 
 	if (cmd_sync_mount(mountpoint, "sync", &p) == CMD_OK && !p.failed)
 		return CMD_OK;

@@ -23,7 +23,8 @@ static const struct command commands[] = {
 	{.name = "status",
 	 .arguments = "[PATH]",
 	 .help = "state, queue, cache and requests of a mount",
-	 .more = "Where standard output is no terminal, it is one JSON object, with --watch one a line.",
+	 .more = "Where standard output is no terminal, it is one JSON object, with --watch one a "
+		 "line.",
 	 .flags = {{"--json", NULL, "one JSON object, as in .attachfs/status"},
 		   {"--watch", NULL, "again every second, with rates, until Ctrl-C"}},
 	 .most = 1,
@@ -31,13 +32,15 @@ static const struct command commands[] = {
 	{.name = "list",
 	 .arguments = "",
 	 .help = "all mounts of this user",
-	 .more = "A state \"dead\" is a mount whose daemon was killed: mount again, or attachfs umount it.",
+	 .more = "A state \"dead\" is a mount whose daemon was killed: mount again, or attachfs "
+		 "umount it.",
 	 .flags = {{"--json", NULL, "a JSON line each"}},
 	 .run = cmd_run_list},
 	{.name = "sync",
 	 .arguments = "[PATH]",
 	 .help = "wait until everything written so far is on the server",
-	 .more = "Does not wait for settle=. Shows bytes, files and the time left on a terminal, JSON lines otherwise. "
+	 .more = "Does not wait for settle=. Shows bytes, files and the time left on a terminal, "
+		 "JSON lines otherwise. "
 		 "Fails when something is left that the server refused.",
 	 .flags = {{"--path", "PATH", "only what is at PATH or below it"},
 		   {"--timeout", "SECONDS", "give up after so long, and fail"}},
@@ -65,8 +68,10 @@ static const struct command commands[] = {
 	{.name = "conflicts",
 	 .arguments = "[PATH] | keep mine|theirs|both FILE...",
 	 .help = "copies kept because both sides changed; choose",
-	 .more = "FILE is the copy, \"name (conflict HOST TIME).ext\". mine: it takes the place of theirs, "
-		 "which keeps its identity on the server. theirs: it is removed. both: it stays, as \"name (mine).ext\".",
+	 .more = "FILE is the copy, \"name (conflict HOST TIME).ext\". mine: it takes the place of "
+		 "theirs, "
+		 "which keeps its identity on the server. theirs: it is removed. both: it stays, "
+		 "as \"name (mine).ext\".",
 	 .most = ANY_NUMBER,
 	 .run = cmd_run_conflicts},
 	{.name = "refresh",
@@ -77,7 +82,8 @@ static const struct command commands[] = {
 	{.name = "pin",
 	 .arguments = "PATH...",
 	 .help = "fetch files and keep them in the cache",
-	 .more = "Of a directory: all files that are in it now. Ends when all are here. The same as setting the "
+	 .more = "Of a directory: all files that are in it now. Ends when all are here. The same "
+		 "as setting the "
 		 "attribute user.attachfs.pin of each to 1.",
 	 .least = 1,
 	 .most = ANY_NUMBER,
@@ -96,8 +102,10 @@ static const struct command commands[] = {
 	{.name = "cache",
 	 .arguments = "[verify|drop] [PATH]",
 	 .help = "what is kept here; compare it with its checksums; make room",
-	 .more = "Alone: use by collection. verify reads everything that is kept and fails when some of it was bad, "
-		 "which is then fetched again. drop forgets what the server has and nobody has open or pinned. Both hold "
+	 .more = "Alone: use by collection. verify reads everything that is kept and fails when "
+		 "some of it was bad, "
+		 "which is then fetched again. drop forgets what the server has and nobody has "
+		 "open or pinned. Both hold "
 		 "for PATH and what is below it.",
 	 .flags = {{"--json", NULL, "JSON lines"}},
 	 .most = 2,
@@ -279,7 +287,8 @@ bool commands_complete(const char *what, const char *command, FILE *f)
 	else if (!strcmp(what, "options"))
 		for (size_t i = 0; options_describe(i, &name, &kind, &standard, &help); i++)
 			fprintf(f, "%s%s\n", name,
-				strcmp(kind, "flag") && strcmp(kind, "ignored") && strcmp(kind, "mount")
+				strcmp(kind, "flag") && strcmp(kind, "ignored") &&
+						strcmp(kind, "mount")
 					? "="
 					: "");
 	else

@@ -55,6 +55,7 @@ enum control_ino {
 	CONTROL_DO_VERIFY,
 	CONTROL_DO_DROP,
 	CONTROL_CACHE, /* not listed either: it takes a walk over the tree */
+	CONTROL_HINT,  /* in the root */
 };
 
 static const struct {
@@ -118,10 +119,17 @@ const char *control_entry(size_t index, uint64_t *ret_ino)
 	return entries[index].name;
 }
 
+/* What tells an indexer to leave a directory, and all below it, alone: empty files of these names. */
+static bool is_hint(const char *name)
+{
+	return !strcmp(name, ".trackerignore") || !strcmp(name, ".nomedia") ||
+	       !strcmp(name, ".metadata_never_index");
+}
+
 uint64_t control_lookup(uint64_t parent, const char *name)
 {
 	if (parent == NODE_ID_ROOT)
-		return strcmp(name, ".attachfs") ? 0 : CONTROL_DIR;
+		return !strcmp(name, ".attachfs") ? CONTROL_DIR : is_hint(name) ? CONTROL_HINT : 0;
 	for (size_t i = 0; parent == CONTROL_DIR && i < sizeof(entries) / sizeof(entries[0]); i++)
 		if (!strcmp(entries[i].name, name))
 			return entries[i].ino;
@@ -140,6 +148,10 @@ int control_stat(const struct mount *m, uint64_t ino, struct stat *st)
 	if (ino == CONTROL_DIR) {
 		st->st_mode = S_IFDIR | 0500;
 		st->st_nlink = 2;
+		return 0;
+	}
+	if (ino == CONTROL_HINT) {
+		st->st_mode = S_IFREG | 0444;
 		return 0;
 	}
 	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
@@ -329,11 +341,10 @@ static bool are_credentials_doubted(struct mount *m)
 /* One line of verify's or drop's progress, or its last. */
 static void add_survey_locked(struct control *k, const struct survey_counts *s, bool done)
 {
-	add_line_locked(k,
-			"{\"done\":%s,\"files\":%llu,\"bytes\":%llu,\"bad\":%llu,\"kept\":%llu}\n",
-			done ? "true" : "false", (unsigned long long)s->files,
-			(unsigned long long)s->bytes, (unsigned long long)s->bad,
-			(unsigned long long)s->kept);
+	add_line_locked(
+		k, "{\"done\":%s,\"files\":%llu,\"bytes\":%llu,\"bad\":%llu,\"kept\":%llu}\n",
+		done ? "true" : "false", (unsigned long long)s->files, (unsigned long long)s->bytes,
+		(unsigned long long)s->bad, (unsigned long long)s->kept);
 }
 
 struct surveying {
@@ -385,7 +396,7 @@ static const struct {
 	enum command command;
 	bool scoped; /* takes an inode */
 } named_commands[] = {
-	{"sync", COMMAND_SYNC, true},	  {"refresh", COMMAND_REFRESH, false},
+	{"sync", COMMAND_SYNC, true},	 {"refresh", COMMAND_REFRESH, false},
 	{"retry", COMMAND_RETRY, false}, {"verify", COMMAND_VERIFY, true},
 	{"drop", COMMAND_DROP, true},
 };
@@ -496,8 +507,8 @@ static void sync_progress_locked(struct control *k)
 			(unsigned long long)c.renames, (unsigned long long)c.deletes,
 			(unsigned long long)c.bytes, (unsigned long long)c.in_flight,
 			(unsigned long long)c.done, (unsigned long long)c.bytes_sent,
-			(unsigned long long)wire.bytes_sent,
-			(unsigned long long)c.failed, status_state(k->m));
+			(unsigned long long)wire.bytes_sent, (unsigned long long)c.failed,
+			status_state(k->m));
 }
 
 /* lock held: hand out what there is, as much as was asked for. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "mountinfo.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define LINE_BYTES 8192
@@ -42,8 +43,7 @@ bool mountinfo_next(FILE *f, struct mountinfo *m)
 		    sscanf(line, "%*s %*s %*u:%u %*s %4095s", &m->minor, m->dir) != 2)
 			continue;
 		owner = strstr(dash, ",user_id=");
-		if (!owner || sscanf(owner, ",user_id=%u", &m->owner) != 1)
-			m->owner = 0;
+		m->owner = owner ? (unsigned)strtoul(owner + strlen(",user_id="), NULL, 10) : 0;
 		unescape(m->dir);
 		return true;
 	}

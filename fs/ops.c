@@ -175,7 +175,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (is_virtual(parent))
 		c.op = virtual_lookup_link;
 	/* the state of the mount is there whether or not the server tells what else is */
-	if (is_control(parent) || (parent == NODE_ID_ROOT && !strcmp(name, ".attachfs"))) {
+	if (is_control(parent) || (parent == NODE_ID_ROOT && control_lookup(parent, name))) {
 		struct fuse_entry_param e = {.ino = control_lookup(parent, name)};
 
 		if (!e.ino || control_stat(m, e.ino, &e.attr) < 0)

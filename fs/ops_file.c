@@ -15,6 +15,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "indexer.h"
 #include "lister.h"
 #include "passthrough.h"
 #include "prefetch.h"
@@ -172,6 +173,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (is_virtual(ino)) {
 		json_open(req, m, ino, fi);
+		return;
+	}
+	if ((fi->flags & O_ACCMODE) == O_RDONLY &&
+	    indexer_would_download(m, ino, fuse_req_ctx(req)->pid)) {
+		fuse_reply_err(req, EACCES);
 		return;
 	}
 	c.data = malloc(sizeof(*fi));

@@ -195,8 +195,7 @@ static int read_section(struct options *o, const char *path, const char *name, u
 	if (!cfg.file && (errno == ENOENT || errno == ENOTDIR))
 		return -ENOENT;
 	if (!cfg.file)
-		return options_refuse(c, "%s: %s", path,
-				      strerror_r(errno, reason, sizeof(reason)));
+		return options_refuse(c, "%s: %s", path, strerror_r(errno, reason, sizeof(reason)));
 	r = config_parse(&cfg, c);
 	fclose(cfg.file);
 	return r;

@@ -111,7 +111,8 @@ void options_print_values(const struct options *o, const char *name, FILE *f)
 	}
 	for (size_t i = 0; i < sizeof(environment) / sizeof(environment[0]); i++)
 		if (getenv(environment[i]))
-			fprintf(f, "; %s = <set>, from the environment: used where no option gives "
-				   "credentials\n",
+			fprintf(f,
+				"; %s = <set>, from the environment: used where no option gives "
+				"credentials\n",
 				environment[i]);
 }

@@ -53,6 +53,12 @@
 	LOCAL_VIM ":" LOCAL_EDITORS ":" LOCAL_OFFICE ":" LOCAL_DOWNLOADS ":" LOCAL_GLIB            \
 		  ":" LOCAL_REMOVED ":" LOCAL_MACOS ":" LOCAL_SQLITE ":" LOCAL_GIT
 
+/*
+ * Those that read all there is, of GNOME, KDE and others; as /proc/PID/comm has them. Not what makes
+ * thumbnails: that reads what somebody looks at, and a little of each.
+ */
+#define INDEXERS "tracker-miner-f*:tracker-extract*:localsearch*:baloo_file*:updatedb*:recollindex*"
+
 #define FIELD(f) .offset = offsetof(struct options, f)
 #define STRING(n, f, arg, h)                                                                       \
 	{                                                                                          \
@@ -176,6 +182,13 @@ const struct row options_rows[] = {
 	 .argument = "GLOB:GLOB",
 	 .standard = LOCAL_NAMES,
 	 .help = "names that stay on this machine until renamed"},
+	{.name = "indexers",
+	 .kind = KIND_STRING,
+	 .text = "string",
+	 FIELD(indexers),
+	 .argument = "GLOB:GLOB",
+	 .standard = INDEXERS,
+	 .help = "programs for whose reading nothing is downloaded"},
 
 	PATH("cacert", cacert, "certificates to trust instead of the system's"),
 	FLAG("insecure_http", insecure_http, "allow http:// to other hosts than this one"),

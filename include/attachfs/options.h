@@ -71,6 +71,7 @@ struct options {
 
 	enum options_names names;
 	char *local_names;
+	char *indexers; /* programs, ':'-separated globs; NULL = none */
 
 	char *cacert;
 	bool insecure_http;

@@ -15,7 +15,7 @@ from harness import PERSCOM, SLOW, binary, is_mounted, refusal, run, wait_until
 from test_commands_status import on_terminal
 
 
-SLOWLY = {"port": "api", "method": "POST", "match": "/attachments", "latency_ms": 3000}
+SLOWLY = {"port": "api", "method": "POST", "match": "/attachments", "latency_ms": 1500}
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def system():
 
 def test_the_bar_tells_files_bytes_and_rate(drive):
     m = drive(settle=600, slots=2)
-    m.emulator.faults(latency_ms=150)
+    m.emulator.faults(latency_ms=120)
     for i in range(6):
         (m / f"users/Nobody/{i}.bin").write_bytes(bytes([i]) * 700_000)
     shown, status = on_terminal([binary("attachfs"), "sync", m.path], m.env(), lambda s: False)
@@ -33,6 +33,7 @@ def test_the_bar_tells_files_bytes_and_rate(drive):
     last = shown.replace("\x1b[K", "").strip().split("\r")[-1].strip()
     assert last == "[####################] 6 of 6 files, 4.0 MiB of 4.0 MiB", repr(last)
     assert re.search(r"[\d.]+ [KM]iB/s", shown), shown
+    m.emulator.heal()
 
 
 def test_lines_for_a_program_end_with_done(drive):
@@ -74,9 +75,9 @@ def test_a_limit_ends_the_waiting_with_a_failure(drive):
     m.emulator.faults(SLOWLY)
     (m / "users/Nobody/slow.txt").write_bytes(b"x" * 2000)
     begun = time.monotonic()
-    result = m.command("sync", "--timeout", "1", ok=False)
+    result = m.command("sync", "--timeout", "0.5", ok=False)
     assert result.returncode == 1 and time.monotonic() - begun < 10 * SLOW
-    assert "1 are not on the server after 1 s" in result.stderr
+    assert "1 are not on the server after 0.5 s" in result.stderr
     assert m.command("sync", "--timeout", "soon", ok=False).returncode == 2
 
 
@@ -123,7 +124,7 @@ def test_umount_gives_up_sending_at_its_limit(drive):
     m = drive(settle=600)
     m.emulator.faults(SLOWLY)
     (m / "users/Nobody/slow.txt").write_bytes(b"x" * 2000)
-    told = m.command("umount", "--timeout", "1", ok=False)
+    told = m.command("umount", "--timeout", "0.5", ok=False)
     assert "slow.txt" in told.stderr
     m._ended()
     assert m.exit_status == 0 and not is_mounted(m.path)

@@ -305,8 +305,9 @@ static void test_config_errors_tell_file_and_line(void **state)
 static void test_a_section_includes_another_where_it_says_so(void **state)
 {
 	(void)state;
-	write_config("[common]\nslots = 3\nsettle = 7\nnoatime = yes\n"
-		     "[work]\nslots = 4\nsource = perscom:https://h\ninclude = common\nsettle = 9\n");
+	write_config(
+		"[common]\nslots = 3\nsettle = 7\nnoatime = yes\n"
+		"[work]\nslots = 4\nsource = perscom:https://h\ninclude = common\nsettle = 9\n");
 	assert_int_equal(options_keep_origins(&o), 0);
 	assert_int_equal(options_read_config(&o, config, "work", message, sizeof(message)), 0);
 	assert_int_equal(o.slots, 3);
@@ -353,10 +354,12 @@ static void test_what_holds_is_shown_with_its_origin(void **state)
 	assert_non_null(strstr(text, "\nproxy = <set> "));
 	assert_null(strstr(text, "secret"));
 	assert_null(strstr(text, "pass@"));
-	assert_non_null(strstr(text, "\nsettle = 0.5                                     ; command line\n"));
+	assert_non_null(strstr(
+		text, "\nsettle = 0.5                                     ; command line\n"));
 	assert_non_null(strstr(text, "\numask = 027 "));
 	assert_non_null(strstr(text, "\nnoatime = yes "));
-	assert_non_null(strstr(text, "\nslots = 16                                       ; default\n"));
+	assert_non_null(
+		strstr(text, "\nslots = 16                                       ; default\n"));
 	free(text);
 }
 

@@ -20,6 +20,26 @@ bool content_is_torn(struct content_store *s, uint64_t id, uint64_t *ret_instead
 	return false;
 }
 
+void content_store_tell_changed(struct content_store *s,
+				const char *(*name_of)(void *ctx, const char *key), void *ctx)
+{
+	while (s->changed) {
+		struct content_changed *note = s->changed;
+		const char *key = note->key ? note->key : "";
+		const char *name = name_of ? name_of(ctx, key) : NULL;
+		char object[CONTENT_NAME_BYTES];
+
+		s->changed = note->next;
+		content_name(note->file, object);
+		log_warning("cache: '%s': its copy '%s/objects/%s' is %s: it is fetched again when "
+			    "it is read",
+			    name ? name : key, s->dir, object,
+			    note->gone ? "gone" : "of another size");
+		free(note->key);
+		free(note);
+	}
+}
+
 /* A sealed dirty content without anybody: lost+found. */
 static void set_aside_store_locked(struct content *c)
 {

@@ -259,14 +259,18 @@ static bool accept_dirty(struct load *load, struct loaded *row)
 	return !base || c->live->base;
 }
 
-static void tell_changed(const struct content_store *s, const struct loaded *row)
+/* To be told when somebody knows what a person calls it: content_store_tell_changed(). */
+static void note_changed(struct content_store *s, const struct loaded *row)
 {
-	char name[CONTENT_NAME_BYTES];
+	struct content_changed *note = calloc(1, sizeof(*note));
 
-	content_name(row->file, name);
-	log_warning(
-		"cache: '%s': its copy '%s/objects/%s' is %s: it is fetched again when it is read",
-		row->content->key, s->dir, name, row->file_size < 0 ? "gone" : "of another size");
+	if (!note)
+		return;
+	note->key = strdup(row->content->key);
+	note->file = row->file;
+	note->gone = row->file_size < 0;
+	note->next = s->changed;
+	s->changed = note;
 }
 
 /* Nothing dirty needs it: what can be compared with a hash is worth to be kept. */
@@ -288,13 +292,13 @@ static bool accept_idle(struct content *c)
 
 /* Whether to keep a clean content. One that lies below a dirty one is kept even with nothing in it:
  * its key tells what to fetch. */
-static bool accept_clean(const struct content_store *s, struct loaded *row)
+static bool accept_clean(struct content_store *s, struct loaded *row)
 {
 	struct content *c = row->content;
 	bool good = !row->suspect && file_holds_it(row);
 
 	if (!row->suspect && !good && c->complete && !row->dropped)
-		tell_changed(s, row);
+		note_changed(s, row);
 	if (!row->needed)
 		return good && !row->dropped && accept_idle(c);
 	if (good && c->complete) {

@@ -73,16 +73,17 @@ struct content_live {
 	void *user;			    /* content */
 	struct content_passing passing;	    /* content */
 
-	struct ranges doubted; /* content: to be compared with their hashes before anybody gets them */
+	struct ranges
+		doubted; /* content: to be compared with their hashes before anybody gets them */
 	/* content: what is known here; of an incomplete one more than its row has */
 	struct block_hashes hashes;
 	bool hashes_loaded; /* content: and what the row has */
 	uint32_t look;	    /* content: complete: the file's, when `doubted` was last set */
 	bool told;	    /* content: that some of it was bad */
-	bool had_hash;	    /* content: it was complete, c->hash is what it had before some of it was lost */
-	uint64_t unsaved;   /* content: clean: bytes filled since the row was put */
-	int64_t saved_ms;   /* content: when that was, or the first of them came */
-	bool keeping;	    /* store->lock: on the list of the keeper */
+	bool had_hash; /* content: it was complete, c->hash is what it had before some of it was lost */
+	uint64_t unsaved; /* content: clean: bytes filled since the row was put */
+	int64_t saved_ms; /* content: when that was, or the first of them came */
+	bool keeping;	  /* store->lock: on the list of the keeper */
 };
 
 struct content {
@@ -98,7 +99,7 @@ struct content {
 	int64_t size;				  /* content: -1 = not known */
 	/* content, and while in the table by hash store->lock too: its part of store->used */
 	uint64_t charged;
-	uint32_t refs;				  /* store->lock */
+	uint32_t refs; /* store->lock */
 	uint32_t used_s,
 		row_used_s; /* store->lock: real seconds: last use, and what the row says */
 	/* content: what its file looked like when all of it was right; 0 = never in this life */
@@ -123,6 +124,14 @@ struct content_doomed {
 struct content_torn {
 	uint64_t id, instead, file;
 	bool has_file;
+};
+
+/* Gone from the directory or of another size, as the start found; to be told. */
+struct content_changed {
+	struct content_changed *next;
+	char *key; /* NULL without memory */
+	uint64_t file;
+	bool gone;
 };
 
 /* Files of contents to come; all store->lock but the thread. */
@@ -167,6 +176,7 @@ struct content_store {
 
 	struct content_torn *torn; /* by id; constant after the start, gone with the claims */
 	size_t torn_count, torn_room;
+	struct content_changed *changed; /* of the start, until it is told */
 
 	pthread_t reaper;
 	bool reaper_runs, stop, urgent; /* lock */
@@ -178,7 +188,7 @@ struct content_store {
 
 	struct content_ahead ahead;
 	struct content_keeper keeper;
-	_Atomic uint64_t passing; /* bytes in memory that cannot be kept */
+	_Atomic uint64_t passing;	      /* bytes in memory that cannot be kept */
 	_Atomic(unsigned char *) spare_block; /* a buffer for who compares next, or NULL */
 
 	int64_t statvfs_ms; /* lock: when disk_free was asked */

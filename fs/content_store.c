@@ -443,11 +443,23 @@ static void free_contents(struct content_store *s)
 	free(s->by_hash);
 }
 
+static void forget_changed(struct content_store *s)
+{
+	while (s->changed) {
+		struct content_changed *next = s->changed->next;
+
+		free(s->changed->key);
+		free(s->changed);
+		s->changed = next;
+	}
+}
+
 static void release(struct content_store *s)
 {
 	const int fds[] = {s->objects_fd, s->lost_fd, s->lock_fd, s->dir_fd};
 
 	free_contents(s);
+	forget_changed(s);
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);

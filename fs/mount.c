@@ -247,6 +247,25 @@ static int open_remote(struct mount *m, char *message, size_t size)
 	return remote_new(o, m->engine, m->pool, &m->remote, message, size);
 }
 
+/* The name of the file whose bytes have that key. Nobody else has the tree yet: no lock. */
+static const char *shown_of_key(void *ctx, const char *key)
+{
+	char rid[NODE_KEY_MAX], of_node[NODE_KEY_MAX];
+	struct tree *t = ctx;
+
+	/* "<id>/<version>", and either may have a '/' */
+	for (const char *slash = strchr(key, '/'); slash; slash = strchr(slash + 1, '/')) {
+		const struct node *n;
+
+		if (snprintf(rid, sizeof(rid), "%.*s", (int)(slash - key), key) >= (int)sizeof(rid))
+			return NULL;
+		n = tree_by_rid_locked(t, 0, rid);
+		if (n && node_key(n, of_node) && !strcmp(of_node, key))
+			return n->shown;
+	}
+	return NULL;
+}
+
 static int open_tree(struct mount *m, char *message, size_t size)
 {
 	const struct options *o = m->options;
@@ -271,6 +290,8 @@ static int open_tree(struct mount *m, char *message, size_t size)
 	crash_point("start.tree");
 	if (!r)
 		content_store_claimed(m->store);
+	if (!r)
+		content_store_tell_changed(m->store, shown_of_key, m->tree);
 	crash_point("start.claimed");
 	return r;
 }

@@ -82,6 +82,13 @@ void content_store_close(struct content_store *s);
 void content_store_claimed(struct content_store *s);
 
 /*
+ * Once, before anything is read: clean contents that the start found gone or cut go into the log, by the
+ * name that @name_of gives for a key (NULL: the key itself).
+ */
+void content_store_tell_changed(struct content_store *s,
+				const char *(*name_of)(void *ctx, const char *key), void *ctx);
+
+/*
  * Whether a power failure took that dirty content. *@ret_instead: what its node had before, where
  * that is whole (content_get() has it, and it is wanted again), 0 = nothing here. Until
  * content_store_claimed().

@@ -150,7 +150,7 @@ def test_damage_while_the_daemon_is_down_is_mended_and_told(drive, way):
     m.emulator.reset()
     assert (m / FILE).read_bytes() == data
     assert len(m.emulator.blob_requests()) >= 1
-    found = lines_about(m, path.name)
+    found = lines_about(m, "file.bin", path.name)
     assert len(found) == 1, found
     # mended for good
     m.remount()

@@ -7,7 +7,7 @@ the daemon again, and what has changed is never read from old pages, whoever has
 import os
 import threading
 
-from harness import random_bytes, wait_until
+from harness import numbered, random_bytes, wait_until
 
 NAME = "users/Ada Byron/file.bin"
 
@@ -75,3 +75,21 @@ def test_many_readers_of_changing_bytes_never_see_a_mix(drive):
     for r in readers:
         r.join()
     assert not wrong
+
+
+def test_a_listed_directory_is_looked_at_without_a_lookup_for_each_file(drive):
+    """
+    What reading the directory tells (READDIRPLUS) is all that stat() wants. ls -l asks for the ACL of each file
+    besides, which the kernel has no memory of.
+    """
+    m = drive(tree={"users": {"Ada": numbered(500)}, "events": {}}, poll=0)
+    folder = m / "users/Ada"
+    for entry in os.scandir(folder):
+        entry.stat()  # where sizes have to be asked for, they are now known
+    m.remount()
+    assert len(os.listdir(m / "users")) == 1
+    m.emulator.reset()
+    before = m.requests_taken()
+    assert sum(entry.stat().st_size for entry in os.scandir(folder)) == 500 * 1500
+    assert m.requests_taken() - before < 60, "500 and more, had each been looked up"
+    assert m.emulator.blob_requests() == []

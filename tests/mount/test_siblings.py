@@ -13,9 +13,9 @@ from harness import added, numbered, random_bytes, run, wait_until
 AHEAD = 64
 
 
-def looked_at(drive, users):
+def looked_at(drive, users, poll=0):
     """A mount whose sizes are known, and of which nothing was read yet."""
-    m = drive(tree={"users": users, "events": {}}, poll=0)
+    m = drive(tree={"users": users, "events": {}}, poll=poll)
     for folder, _, names in os.walk(m / "users"):
         for name in names:
             os.stat(os.path.join(folder, name))
@@ -137,3 +137,15 @@ def test_grep_that_stops_at_the_first_match_of_each(drive):
     assert len(r.stdout.splitlines()) == 100
     assert set(by_path(m).values()) == {1}
     assert at_a_time(m.emulator.downloads()) > 8
+
+
+def test_nothing_is_fetched_ahead_while_the_server_throttles(drive):
+    m = looked_at(drive, {"Ada": numbered(100)}, poll=1)
+    if m.system.blob["port"] == m.system.api["port"]:
+        pytest.skip("the bytes come from the server that throttles")
+    m.allow_errors("429|throttl|rate limit")
+    m.same_at_end = False  # which would take calls
+    m.emulator.faults({**m.system.api, "status": 429, "headers": {"Retry-After": "120"}})
+    wait_until(lambda: m.status()["state"] == "throttled", "a poll to be refused")
+    cat(*sorted((m / "users/Ada").iterdir())[:20])
+    assert quiet(m) == 20

@@ -795,10 +795,28 @@ static void test_reading_filling_touching_and_sharing_in_parallel(void **state)
 	assert_true(used() <= limit);
 }
 
+/* ---- fetched ahead ---- */
+
+static void test_a_small_part_of_what_clean_contents_may_take_is_fetched_ahead(void **state)
+{
+	struct content *clean, *dirty;
+
+	(void)state;
+	assert_int_equal(content_store_ahead(store), 0); /* the disk was not looked at yet */
+	clean = clean_with("1/a", bytes, SIZE);
+	assert_int_equal(content_store_ahead(store), limit / 16);
+	dirty = sealed_with(bytes, SIZE);
+	assert_int_equal(content_store_ahead(store), (limit - SIZE) / 16);
+	content_unref(clean);
+	content_drop(dirty);
+	content_unref(dirty);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		TEST(test_a_small_part_of_what_clean_contents_may_take_is_fetched_ahead),
 		TEST(test_a_bad_block_is_lost_and_no_other),
 		TEST(test_two_versions_are_never_mixed),
 		TEST(test_the_tail_of_a_file_that_was_cut_is_lost),

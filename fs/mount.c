@@ -132,6 +132,28 @@ static int make_dirs(const char *path)
 	return 0;
 }
 
+/*
+ * Where others can write to cache_dir=, somebody may have been there before us: nothing is made in what
+ * is not ours alone. The content store looks again, at what it has opened.
+ */
+static int check_private(const char *dir, char *message, size_t size)
+{
+	struct stat st;
+
+	if (lstat(dir, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		snprintf(message, size, "%s: Not a directory", dir);
+	else if (st.st_uid != geteuid())
+		snprintf(message, size, "%s: belongs to user %u", dir, st.st_uid);
+	else if (st.st_mode & 077)
+		snprintf(message, size, "%s: open to others (mode %03o), chmod 700 it", dir,
+			 st.st_mode & 0777);
+	else
+		return 0;
+	return -EPERM;
+}
+
 static int open_state(struct mount *m, char *message, size_t size)
 {
 	char *dir = state_dir(m->options);
@@ -147,7 +169,8 @@ static int open_state(struct mount *m, char *message, size_t size)
 		free(dir);
 		return r;
 	}
-	if (asprintf(&m->ledger_path, "%s/ledger.db", dir) < 0) {
+	r = check_private(dir, message, size);
+	if (!r && asprintf(&m->ledger_path, "%s/ledger.db", dir) < 0) {
 		m->ledger_path = NULL;
 		r = -ENOMEM;
 	}

@@ -4,7 +4,7 @@ Answers made to do harm: names and ids that climb, links to other schemes and ho
 end, deeper, longer or of other types than agreed, lengths that lie. Expected: right bytes or a telling
 errno, bounded memory, nothing touched but the cache, and a daemon that is well afterwards.
 
-ATTACHFS_TEST_LONG=1 has the large numbers: 100,000 equal names.
+ATTACHFS_TEST_LONG=1 has the large numbers: 100,000 equal names, millions of values.
 """
 
 import errno
@@ -18,6 +18,7 @@ from harness import SYSTEMS, raises_errno, wait_until
 
 LONG = bool(os.environ.get("ATTACHFS_TEST_LONG"))
 ADA = "users/Ada Byron"
+MANY = 3_000_000 if LONG else 400_000
 TROUBLE = r"."  # every error line is what such a server should cause; crashes are another pattern
 REFUSED = (
     errno.EIO,
@@ -105,9 +106,9 @@ ANSWERS = {
     "deep": text("[" * 1_000_000),
     "deep objects": text('{"data":' * 500_000),
     "deep and closed": text("[" * 300_000 + "]" * 300_000),
-    "many": text('{"data":[' + "{}," * 2_000_000 + "{}]}"),
-    "many numbers": text("[" + "0," * 3_000_000 + "0]"),
-    "many keys": text("{" + ",".join(f'"{i}":{i}' for i in range(300_000)) + "}"),
+    "many": text('{"data":[' + "{}," * MANY + "{}]}"),
+    "many numbers": text("[" + "0," * MANY + "0]"),
+    "many keys": text("{" + ",".join(f'"{i}":{i}' for i in range(MANY // 4)) + "}"),
     "a long number": text('{"data":' + "9" * 1_000_000 + "}"),
     "a long text": text('{"data":"' + "x" * 8_000_000 + '"}'),
     "without an end": {"append": 10_000_000_000},

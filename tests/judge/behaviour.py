@@ -11,6 +11,7 @@ As root, the cases about rights run as nobody; the mount needs allow_other for t
 
 import ctypes
 import errno
+import faulthandler
 import fcntl
 import json
 import mmap
@@ -136,6 +137,7 @@ def in_child(f):
     r, w = os.pipe()
     pid = os.fork()
     if not pid:
+        faulthandler.disable()  # a signal is what some are to die of
         try:
             said = json.dumps(f())
         except BaseException as e:

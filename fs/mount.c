@@ -277,7 +277,7 @@ static bool knows_anything(struct mount *m)
 	return knows;
 }
 
-int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+static int try_mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
 {
 	struct mount *m = calloc(1, sizeof(*m));
 	int r;
@@ -312,6 +312,17 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 	}
 	*ret_mount = m;
 	return 0;
+}
+
+int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+{
+	int r = try_mount_new(o, ret_mount, message, size);
+	char *dir = r == -EUCLEAN ? state_dir(o) : NULL;
+
+	if (dir && ledger_set_aside(dir) == 0)
+		r = try_mount_new(o, ret_mount, message, size);
+	free(dir);
+	return r;
 }
 
 /* ---- kernel ---- */

@@ -119,6 +119,24 @@ int auth_read_file(const char *path, char **ret_secret, char *message, size_t si
 	return r;
 }
 
+/* Ours without its secrets: what the command starts has no business with them. NULL: no memory. */
+static char **environment_of_command(void)
+{
+	size_t n = 0, kept = 0;
+	char **copy;
+
+	while (environ && environ[n])
+		n++;
+	copy = malloc((n + 1) * sizeof(*copy));
+	for (size_t i = 0; copy && i < n; i++)
+		if (strncmp(environ[i], "ATTACHFS_TOKEN=", 15) != 0 &&
+		    strncmp(environ[i], "ATTACHFS_PASSWORD=", 18) != 0)
+			copy[kept++] = environ[i];
+	if (copy)
+		copy[kept] = NULL;
+	return copy;
+}
+
 /*
  * /bin/sh -c in a process group of its own, stdin from /dev/null, stdout to @out, no other
  * descriptor but stderr.
@@ -129,8 +147,11 @@ static int spawn_shell(const char *command, int out, pid_t *ret_pid)
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none, usual;
+	char **env = environment_of_command();
 	int r;
 
+	if (!env)
+		return -ENOMEM;
 	sigemptyset(&none);
 	sigemptyset(&usual);
 	sigaddset(&usual, SIGPIPE);
@@ -149,7 +170,8 @@ static int spawn_shell(const char *command, int out, pid_t *ret_pid)
 	posix_spawnattr_setsigdefault(&attr, &usual);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
 						POSIX_SPAWN_SETSIGDEF);
-	r = -posix_spawn(ret_pid, "/bin/sh", &actions, &attr, argv, environ);
+	r = -posix_spawn(ret_pid, "/bin/sh", &actions, &attr, argv, env);
+	free(env);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);
 	return r;

@@ -8,15 +8,49 @@
 #include "json.h"
 
 #include <ctype.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * A list of empty objects takes 80 times the memory of its text, what servers answer 8 to 12 times: an
+ * answer that takes more than this is refused, as if there were no memory for it.
+ */
+#define PARSED_PER_BYTE 24
+#define PARSED_LEAST	((size_t)4 << 20)
+#define PARSED_MOST	((size_t)2 << 30)
+
+static _Thread_local size_t parse_left = SIZE_MAX; /* of what is being parsed */
+
+static void *parse_alloc(size_t size)
+{
+	if (parse_left != SIZE_MAX) {
+		if (size + sizeof(max_align_t) > parse_left)
+			return NULL;
+		parse_left -= size + sizeof(max_align_t);
+	}
+	return malloc(size);
+}
+
+static void parse_init(void)
+{
+	json_set_alloc_funcs(parse_alloc, free);
+}
+
 json_t *json_parse(const void *data, size_t len, char *message, size_t size)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	json_error_t error;
-	json_t *root = json_loadb(data, len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+	json_t *root;
 
+	pthread_once(&once, parse_init);
+	parse_left = PARSED_LEAST + (len < PARSED_MOST / PARSED_PER_BYTE ? len * PARSED_PER_BYTE
+									 : PARSED_MOST);
+	root = json_loadb(data, len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+	parse_left = SIZE_MAX;
 	if (!root && message && size > 0)
 		snprintf(message, size, "%s at byte %d", error.text, error.position);
 	return root;

@@ -22,9 +22,9 @@
 #define JSON_NAME_MAX 4096
 
 /*
- * Parse a whole answer. NUL in strings is let in (servers store it); nesting is bounded by jansson.
- * NULL: not JSON, and
- * @message (may be NULL) says where.
+ * Parse a whole answer. NUL in strings is let in (servers store it); nesting is bounded by jansson,
+ * memory by 24 times the length of the answer and 2 GiB (and 4 MiB for a short one). NULL: not JSON or
+ * more than that, and @message (may be NULL) says where.
  */
 json_t *json_parse(const void *data, size_t len, char *message, size_t size);
 

@@ -62,6 +62,9 @@ int ledger_errno(sqlite3 *db, int result)
 		return -EBUSY;
 	case SQLITE_READONLY:
 		return -EROFS;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EUCLEAN;
 	case SQLITE_TOOBIG:
 		return -EFBIG;
 	case SQLITE_PERM:

@@ -319,7 +319,7 @@ static int quick_check(struct ledger *l, char *message, size_t size)
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->reader));
 	if (strcmp(text, "ok") != 0)
-		return fail(-EIO, message, size, "%s: damaged: %s", l->path, text);
+		return fail(-EUCLEAN, message, size, "%s: damaged: %s", l->path, text);
 	return 0;
 }
 

@@ -194,6 +194,28 @@ static int make_dirs(const char *path)
 	return 0;
 }
 
+/*
+ * Where others can write to cache_dir=, somebody may have been there before us: nothing is made in what
+ * is not ours alone. The content store looks again, at what it has opened.
+ */
+static int check_private(const char *dir, char *message, size_t size)
+{
+	struct stat st;
+
+	if (lstat(dir, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		snprintf(message, size, "%s: Not a directory", dir);
+	else if (st.st_uid != geteuid())
+		snprintf(message, size, "%s: belongs to user %u", dir, st.st_uid);
+	else if (st.st_mode & 077)
+		snprintf(message, size, "%s: open to others (mode %03o), chmod 700 it", dir,
+			 st.st_mode & 0777);
+	else
+		return 0;
+	return -EPERM;
+}
+
 static int open_state(struct mount *m, char *message, size_t size)
 {
 	char *dir = state_dir(m->options);
@@ -209,7 +231,8 @@ static int open_state(struct mount *m, char *message, size_t size)
 		free(dir);
 		return r;
 	}
-	if (asprintf(&m->ledger_path, "%s/ledger.db", dir) < 0) {
+	r = check_private(dir, message, size);
+	if (!r && asprintf(&m->ledger_path, "%s/ledger.db", dir) < 0) {
 		m->ledger_path = NULL;
 		r = -ENOMEM;
 	}
@@ -351,7 +374,7 @@ static bool knows_anything(struct mount *m)
 	return knows;
 }
 
-int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+static int try_mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
 {
 	struct mount *m = calloc(1, sizeof(*m));
 	int r;
@@ -388,6 +411,17 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 	}
 	*ret_mount = m;
 	return 0;
+}
+
+int mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+{
+	int r = try_mount_new(o, ret_mount, message, size);
+	char *dir = r == -EUCLEAN ? state_dir(o) : NULL;
+
+	if (dir && ledger_set_aside(dir) == 0)
+		r = try_mount_new(o, ret_mount, message, size);
+	free(dir);
+	return r;
 }
 
 /* ---- kernel ---- */

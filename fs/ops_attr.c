@@ -390,9 +390,34 @@ static void add_name(char **list, size_t *len, const char *prefix, const char *n
 	*len += (size_t)snprintf(bigger + *len, more, "%s%s", prefix, name) + 1;
 }
 
+/*
+ * Programs that carry a file's attributes to its copy do not see ours: they say nothing about the
+ * copy, and one that is put back onto a mount would fail for not being allowed to set them.
+ */
+static bool carries_attributes(fuse_req_t req)
+{
+	static const char *const names[] = {"rsync", "borg", "restic", "rdiff-backup", "tar",
+					    "cp",    "mv",   "unison", "rclone",       "kopia"};
+	char path[32], name[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)fuse_req_ctx(req)->pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fgets(name, sizeof(name), f))
+		name[strcspn(name, "\n")] = '\0';
+	fclose(f);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct mount *m = mount_of_request(req);
+	bool ours = !carries_attributes(req);
 	struct node *n = NULL;
 	char *list = NULL, value[4096];
 	size_t len = 0;
@@ -401,7 +426,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	n = attributed_locked(m, ino);
 	for (const struct xattr *x = n && !is_virtual(ino) ? n->xattrs : NULL; x; x = x->next)
 		add_name(&list, &len, "", x->name);
-	for (size_t i = 0; n && i < sizeof(own_names) / sizeof(own_names[0]); i++)
+	for (size_t i = 0; n && ours && i < sizeof(own_names) / sizeof(own_names[0]); i++)
 		if (own_value(m->tree, n, own_names[i], value, sizeof(value)))
 			add_name(&list, &len, OURS, own_names[i]);
 	tree_unlock(m->tree);

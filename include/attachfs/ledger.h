@@ -128,12 +128,19 @@ struct ledger_content {
 };
 
 /*
- * Open or create @path (0600), and beside it "@path-lock", "-wal" and "-shm". 0; -EIO with words in
- * @message when it is no ledger or damaged (the caller sets it aside, with its "-wal"); -EBUSY:
- * open already; -ENOSPC; -EPROTONOSUPPORT: made by a newer version. Damage that only reading finds
- * is reported as -EIO by the readers.
+ * Open or create @path (0600), and beside it "@path-lock", "-wal" and "-shm". 0; with words in @message:
+ * -EIO when it is another program's database; -EUCLEAN: damaged (ledger_set_aside()); -EBUSY: open
+ * already; -ENOSPC; -EPROTONOSUPPORT: made by a newer version. Damage that only reading finds is reported
+ * as -EUCLEAN by the readers.
  */
 int ledger_open(const char *path, struct ledger **ret_ledger, char *message, size_t size);
+
+/*
+ * Moves the damaged ledger.db in the directory @dir, which nobody has open, to lost+found there, and with
+ * it the files in objects that hold what was not sent yet, under the names they were to have, as far as
+ * the rows can be read. Says so in the log. 0 or -errno: then the ledger is where it was.
+ */
+int ledger_set_aside(const char *dir);
 
 /* Commits, syncs, closes. NULL is fine. */
 void ledger_close(struct ledger *l);

@@ -106,10 +106,6 @@ class History:
         off, size = self.place(len(self.want))
         with mmap.mmap(self.fd(), len(self.want), mmap.MAP_SHARED, mmap.PROT_READ) as m:
             self.same(m[off : off + size], bytes(self.want[off : off + size]), off)
-            last = len(self.want) % PAGE
-            if last:  # behind the end: zeros
-                address = len(self.want)
-                del address
         return off, size
 
     def map_write(self):

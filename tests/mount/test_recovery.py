@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -397,6 +398,54 @@ def test_a_lost_ledger_costs_only_what_was_not_sent(drive):
     (m / "users/Nobody/new.txt").write_bytes(b"x" * 2000)
     m.forget_cache()
     assert (m / "users/Nobody/new.txt").read_bytes() == b"x" * 2000
+
+
+def damage_header(path):
+    with open(path, "r+b") as f:
+        f.write(b"garbage " * 2)
+
+
+def damage_middle(path):
+    """All pages but the first."""
+    size = path.stat().st_size
+    with open(path, "r+b") as f:
+        f.seek(4096)
+        f.write(b"\xa5" * (size - 4096))
+
+
+def damage_rows(path):
+    """One page, that of many files: the others can be read."""
+    data = path.read_bytes()
+    at = max(data.find(b"file-0%d" % i) for i in range(100, 300, 50)) // 4096 * 4096
+    assert at > 4096
+    with open(path, "r+b") as f:
+        f.seek(at)
+        f.write(b"\xa5" * 64)
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_middle, damage_rows])
+def test_a_damaged_ledger_is_set_aside_and_what_was_not_sent_is_found(drive, damage):
+    files = {f"file-{i:04d}.txt": b"x" * 1100 for i in range(300)}
+    m = drive(tree={"users": {"Ada Byron": {"a.txt": b"a" * 2000}, "Nobody": files}, "events": {}}, poll=0)
+    m.allow_errors("damaged")
+    m.tree()
+    unsent = random_bytes(30_000, "unsent")
+    (m / "users/Ada Byron/not sent.txt").write_bytes(unsent)
+    m.kill9()
+    (ledger,) = m.cache.glob("*/ledger.db")
+    database = sqlite3.connect(ledger)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    damage(ledger)
+    m.start()
+    assert (m / "users/Ada Byron/a.txt").read_bytes() == b"a" * 2000
+    assert len(m.names("users/Nobody")) == 300
+    lost = ledger.parent / "lost+found"
+    assert "damaged" in m.log()
+    assert (lost / "ledger.db").exists()
+    assert unsent in [p.read_bytes() for p in lost.iterdir()]
+    if damage is damage_rows:
+        assert (lost / "not sent.txt").read_bytes() == unsent
 
 
 def is_waiting_in_kernel(pid: int, name: str) -> bool:

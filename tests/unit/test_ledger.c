@@ -366,7 +366,7 @@ static void test_what_is_no_ledger_is_refused_and_left_alone(void **state)
 	for (int i = 0; i < 5000; i++)
 		fputs("this is no database ", f);
 	fclose(f);
-	assert_int_equal(ledger_open(path, &l, message, sizeof message), -EIO);
+	assert_int_equal(ledger_open(path, &l, message, sizeof message), -EUCLEAN);
 	assert_true(strlen(message) > 0);
 	unlink(path);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);

@@ -34,6 +34,12 @@ struct refresh {
 	_Atomic int error;
 };
 
+/* One watch's part in a refresh. */
+struct refreshing {
+	struct refreshing *next;
+	struct refresh *refresh;
+};
+
 enum watch_kind { WATCH_ROOT, WATCH_COLLECTION, WATCH_RECORD };
 
 struct watch {
@@ -52,9 +58,10 @@ struct watch {
 	bool cursor_read;  /* `cursor` is what the ledger has, or newer */
 	char *cursor;	   /* what the tree is as new as */
 	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
-	int64_t next_poll_ms;
-	int64_t used_ms; /* somebody last looked there */
-	struct refresh *refresh;
+	int64_t asked_ms; /* when the last poll or listing was over */
+	int64_t used_ms;  /* somebody last looked there */
+	/* who waits for the listing under way, and for the one that begins after it */
+	struct refreshing *refreshes, *refreshes_next;
 };
 
 struct probe {
@@ -182,23 +189,39 @@ static struct node *watched_locked(const struct watch *w)
 
 /* ---- listing ---- */
 
-static void set_next_poll_locked(struct watch *w)
+/*
+ * How long after one poll the next is due. In a mount that nobody uses they are rare; whoever comes
+ * back to it makes one due.
+ */
+static int64_t poll_ms(const struct lister *l, int64_t now)
 {
-	double poll_s = w->lister->m->options->poll_s;
+	double poll_s = l->m->options->poll_s, idle_s = l->m->options->poll_idle_s;
+	double unused_s = (double)(now - atomic_load(&l->m->used_ms)) / 1000;
 
-	w->next_poll_ms = poll_s > 0 ? clock_mono_ms() + (int64_t)(poll_s * 1000) : INT64_MAX;
+	if (poll_s <= 0)
+		return INT64_MAX;
+	return (int64_t)(1000 * (idle_s > poll_s && unused_s >= idle_s ? idle_s : poll_s));
 }
 
 static void refresh_part_done(struct refresh *f, int error)
 {
-	if (!f)
-		return;
 	if (error)
 		f->error = error;
 	if (atomic_fetch_sub(&f->left, 1) > 1)
 		return;
 	f->done(f->ctx, f->error);
 	free(f);
+}
+
+static void refreshes_done(struct refreshing *r, int error)
+{
+	while (r) {
+		struct refreshing *next = r->next;
+
+		refresh_part_done(r->refresh, error);
+		free(r);
+		r = next;
+	}
 }
 
 /* The node of its collection; 0 = gone. */
@@ -251,7 +274,7 @@ static void listing_over(struct watch *w, int error, const char *message)
 {
 	struct mount *m = w->lister->m;
 	struct node *target;
-	struct refresh *refresh;
+	struct refreshing *refreshes, *late;
 	bool again, vanished = error == -ENOENT && w->kind == WATCH_RECORD;
 
 	tree_lock(m->tree);
@@ -270,13 +293,16 @@ static void listing_over(struct watch *w, int error, const char *message)
 	w->listing = again;
 	if (error && target && !target->listed)
 		w->validated = false; /* nothing to show: the next look tries again */
-	set_next_poll_locked(w);
-	refresh = w->refresh;
-	w->refresh = NULL;
+	w->asked_ms = clock_mono_ms();
+	refreshes = w->refreshes;
+	late = again ? NULL : w->refreshes_next;
+	w->refreshes = again ? w->refreshes_next : NULL;
+	w->refreshes_next = NULL;
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
 	/* that a record is gone is what was to be found out */
-	refresh_part_done(refresh, vanished ? 0 : error);
+	refreshes_done(refreshes, vanished ? 0 : error);
+	refreshes_done(late, vanished ? 0 : error);
 	if (again)
 		start_listing(w, TRANSFER_REFRESH);
 }
@@ -390,8 +416,7 @@ void lister_made_locked(struct lister *l, struct node *record)
 	if (!w)
 		return;
 	w->validated = true;
-	w->used_ms = clock_mono_ms();
-	set_next_poll_locked(w);
+	w->used_ms = w->asked_ms = clock_mono_ms();
 }
 
 /* ---- polling ---- */
@@ -414,7 +439,7 @@ static void on_polled(void *ctx, int error, bool changed, const char *cursor)
 		else
 			w->listing = list = true;
 	}
-	set_next_poll_locked(w);
+	w->asked_ms = clock_mono_ms();
 	tree_unlock(m->tree);
 	if (list)
 		start_listing(w, TRANSFER_REFRESH);
@@ -469,7 +494,7 @@ enum due { DUE_NOT, DUE_POLL, DUE_LIST };
 static enum due due_locked(struct watch *w, int64_t now)
 {
 	if (!watched_locked(w) || !w->validated || w->listing || w->polling ||
-	    now < w->next_poll_ms)
+	    now - w->asked_ms < poll_ms(w->lister, now))
 		return DUE_NOT;
 	if (w->kind == WATCH_COLLECTION) {
 		w->polling = w->lister->m->remote->ops->poll != NULL;
@@ -523,14 +548,26 @@ static void watch_all_locked(struct lister *l)
 	}
 }
 
+/*
+ * A listing under way may show what was there before the refresh was asked for: one more follows
+ * it. True: its listing is to be started.
+ */
 static bool refreshes_locked(struct watch *w, struct refresh *f)
 {
-	if (w->listing || !watched_locked(w))
+	struct refreshing *r = watched_locked(w) ? malloc(sizeof(*r)) : NULL;
+	struct refreshing **list = w->listing ? &w->refreshes_next : &w->refreshes;
+	bool start = r && !w->listing;
+
+	if (!r)
 		return false;
-	w->listing = true;
-	w->refresh = f;
+	*r = (struct refreshing){.next = *list, .refresh = f};
+	*list = r;
 	f->left++;
-	return true;
+	if (start)
+		w->listing = true;
+	else
+		w->again = true;
+	return start;
 }
 
 void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx)

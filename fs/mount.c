@@ -227,6 +227,7 @@ static int open_workers(struct mount *m)
 		r = sync_new(m, &m->sync);
 	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
+	m->tree->events = m->events;
 	atomic_store(&m->ticking, !r);
 	return r;
 }
@@ -265,6 +266,7 @@ int mount_new(const struct options *o, struct mount **ret_mount, char *message, 
 	m->options = o;
 	m->timeout_kernel_s = KERNEL_TIMEOUT_S;
 	m->started_ns = clock_real_ns();
+	mount_used(m);
 	raise_limits();
 	r = pool_new(POOL_THREADS, &m->pool);
 	if (!r)

@@ -26,6 +26,11 @@ struct mount *mount_of_request(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
+void mount_used(struct mount *m)
+{
+	atomic_store(&m->used_ms, clock_mono_ms());
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	conn->max_background = BACKGROUND;
@@ -182,6 +187,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 			fuse_reply_entry(req, &e);
 		return;
 	}
+	mount_used(m);
 	call_run(m->calls, &c);
 }
 
@@ -242,6 +248,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		r = virtual_stat_locked(m, ino, &st);
 		tree_unlock(m->tree);
 	} else {
+		if (ino != NODE_ID_ROOT)
+			mount_used(m);
 		call_run(m->calls, &c);
 		return;
 	}

@@ -51,9 +51,10 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	pthread_mutex_init(&d->lock, NULL);
+	if (!is_control(ino))
+		mount_used(m);
 	fi->fh = (uintptr_t)d;
 	fi->cache_readdir = 0;
-	(void)ino;
 	mount_opened_add(m, &d->opened, dir_left);
 	if (fuse_reply_open(req, fi) < 0)
 		dir_left(m, &d->opened);

@@ -169,6 +169,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		control_open(req, m, ino, fi);
 		return;
 	}
+	mount_used(m);
 	if (is_virtual(ino)) {
 		json_open(req, m, ino, fi);
 		return;

@@ -188,20 +188,11 @@ char *status_metrics(struct mount *m)
 
 /* ---- items ---- */
 
-static json_t *path_of(const struct tree *t, const struct node *n)
+static json_t *path_of(struct tree *t, const struct node *n)
 {
-	const struct node *dir =
-		n->parent ? n->parent : tree_find_locked((struct tree *)t, n->known.record);
-	char path[1024];
+	char path[NODE_PATH_MAX];
 
-	if (dir && dir->parent && tree_is_flat(t, dir->parent))
-		snprintf(path, sizeof(path), "%s/%s", dir->parent->shown, n->shown);
-	else if (dir && dir->parent && dir->parent != t->root)
-		snprintf(path, sizeof(path), "%s/%s/%s", dir->parent->shown, dir->shown, n->shown);
-	else if (dir && dir != t->root)
-		snprintf(path, sizeof(path), "%s/%s", dir->shown, n->shown);
-	else
-		snprintf(path, sizeof(path), "%s", n->shown);
+	node_path(t, n, path);
 	return text(path);
 }
 

@@ -65,6 +65,14 @@ void sync_back_off_locked(struct sync *s, struct node *n)
 		n->tries++;
 }
 
+static void tell(struct sync *s, const char *event, const struct node *n, const char *detail)
+{
+	char path[NODE_PATH_MAX];
+
+	node_path(s->m->tree, n, path);
+	events_add(s->m->events, event, path, detail);
+}
+
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message)
 {
 	n->error = error ? error : -EIO;
@@ -72,7 +80,7 @@ void sync_park_locked(struct sync *s, struct node *n, int error, const char *mes
 	log_warning("sync: '%s' waits for you: %s%s%s  (attachfs retry, after mending it)",
 		    n->shown, strerror(-n->error), message && *message ? ": " : "",
 		    message ? message : "");
-	events_add(s->m->events, "failed", n->shown, message);
+	tell(s, "failed", n, message);
 }
 
 /* ---- local steps of a plan ---- */
@@ -377,7 +385,7 @@ static void apply_done(struct batch *b, size_t i, struct node *n)
 		created(b, i, n);
 	else
 		updated(b, i, n);
-	events_add(s->m->events, b->kind == PLAN_UPDATE ? "updated" : "uploaded", n->shown, NULL);
+	tell(s, b->kind == PLAN_UPDATE ? "updated" : "uploaded", n, NULL);
 }
 
 /* The server has no such file any more. */

@@ -25,6 +25,7 @@
 #include <attachfs/ledger.h>
 #include <attachfs/remote.h>
 
+struct events;
 struct notifier;
 struct watch;
 
@@ -177,6 +178,7 @@ struct tree {
 	struct ledger *ledger;
 	struct content_store *store;
 	struct notifier *notifier;
+	struct events *events; /* set before the first listing; NULL = nobody is told */
 	const struct remote_caps *caps;
 	bool filename_policy;
 	uint32_t uid, gid; /* default owner */
@@ -222,6 +224,13 @@ void tree_lock(struct tree *t);
 void tree_unlock(struct tree *t);
 
 /* All below: tree->lock held. */
+
+/*
+ * Where it is, below the mountpoint; of what is unlinked, where the server has it. A record is at
+ * most two steps down, so that it fits.
+ */
+#define NODE_PATH_MAX 1024
+void node_path(struct tree *t, const struct node *n, char out[static NODE_PATH_MAX]);
 
 /* By the id, or by that of its twin. */
 struct node *tree_find_locked(struct tree *t, uint64_t id);

@@ -9,6 +9,7 @@
  */
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,7 +76,8 @@ static struct node *new_collection(struct tree *t, struct known *k)
 /* The server calls it so now; or options ask for it again. */
 static int show_collection(struct tree *t, struct node *n, const char *name)
 {
-	char shown[NAMES_MAX + 1];
+	char shown[NAMES_MAX + 1], from[NAMES_MAX + 1] = "";
+	int r;
 
 	if (n->parent && (!name || !strcmp(n->known.name, name)))
 		return 0;
@@ -84,9 +86,17 @@ static int show_collection(struct tree *t, struct node *n, const char *name)
 	tree_shown_for_locked(t, t->root, n, &n->known, shown);
 	if (n->parent && !strcmp(n->shown, shown))
 		return 0;
-	if (n->parent)
+	if (n->parent) {
 		notifier_entry(t->notifier, t->root->id, n->shown);
-	return tree_move_locked(t, n, t->root, shown);
+		snprintf(from, sizeof(from), "%s", n->shown);
+	}
+	r = tree_move_locked(t, n, t->root, shown);
+	if (r < 0)
+		return r;
+	notifier_entry(t->notifier, t->root->id, shown);
+	if (*from)
+		tree_news_locked(t, "renamed", n, from);
+	return 0;
 }
 
 /* @name NULL: as known, or the id. */
@@ -110,9 +120,12 @@ static int put_collection(struct tree *t, const char *id, const char *name, uint
 		return r;
 	n->seen_seq = mark;
 	tree_put_locked(t, n);
+	if (there)
+		return 0;
 	notifier_entry(t->notifier, t->root->id, n->shown);
-	if (!there)
-		notifier_entry(t->notifier, t->root->id, id); /* it resolves now */
+	notifier_entry(t->notifier, t->root->id, id); /* it resolves now */
+	if (t->root->listed)
+		tree_news_locked(t, "appeared", n, NULL);
 	return 0;
 }
 
@@ -172,6 +185,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 		return;
 	}
 	notifier_entry(t->notifier, t->root->id, node_collection_id(top));
+	tree_news_locked(t, "disappeared", top, NULL);
 	tree_vanish_locked(t, top);
 }
 

@@ -253,6 +253,7 @@ bool tree_follow_successor_locked(struct tree *t, uint64_t mark, struct node *n)
 	tree_swap_known_locked(t, n, s);
 	n->seen_seq = mark;
 	tree_follow_content_locked(t, n);
+	tree_news_locked(t, "changed", n, NULL);
 	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	tree_changed_locked(t, n);
 	tree_vanish_locked(t, s);

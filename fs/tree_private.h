@@ -10,6 +10,14 @@ void tree_hash_rid_locked(struct tree *t, struct node *n);
 void tree_unhash_rid_locked(struct tree *t, struct node *n);
 void tree_forget_tombstones(struct tree *t);
 
+/* tree_news.c */
+
+/*
+ * Another client has done something to @n: "appeared", "changed", "renamed", "moved" (@detail: the
+ * path it had), "disappeared" (told before it goes).
+ */
+void tree_news_locked(struct tree *t, const char *event, const struct node *n, const char *detail);
+
 /* tree_remote.c */
 
 /* A node for a file that a listing shows for the first time. Takes over @k. 0, -ENOMEM. */

@@ -178,9 +178,28 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	n->seen_seq = mark;
 	take_times(n);
 	tree_put_locked(t, n);
-	if (may_be_missed(collection))
+	if (may_be_missed(collection)) {
 		notify_record(t, collection, shown);
+		tree_news_locked(t, "appeared", n, NULL);
+	}
 	return 0;
+}
+
+/* Renamed or moved on the server: it is shown there, if it was shown where it was. */
+static int follow_place(struct tree *t, struct node *n, struct node *dir)
+{
+	char shown[NAMES_MAX + 1], from[NODE_PATH_MAX];
+	struct node *old_dir = n->parent;
+	int r;
+
+	node_path(t, n, from);
+	tree_shown_for_locked(t, dir, n, &n->known, shown);
+	notifier_entry(t->notifier, old_dir->id, n->shown);
+	notifier_entry(t->notifier, dir->id, shown);
+	r = tree_move_locked(t, n, dir, shown);
+	if (!r)
+		tree_news_locked(t, dir == old_dir ? "renamed" : "moved", n, from);
+	return r;
 }
 
 static int old_record(struct tree *t, uint64_t mark, struct node *collection, struct node *n,
@@ -198,14 +217,8 @@ static int old_record(struct tree *t, uint64_t mark, struct node *collection, st
 		return 0;
 	}
 	tree_set_known_locked(t, n, k);
-	if (followed) {
-		char shown[NAMES_MAX + 1];
-
-		tree_shown_for_locked(t, collection, n, &n->known, shown);
-		notifier_entry(t->notifier, collection->id, n->shown);
-		notifier_entry(t->notifier, collection->id, shown);
-		r = tree_move_locked(t, n, collection, shown);
-	}
+	if (followed)
+		r = follow_place(t, n, collection);
 	tree_changed_locked(t, n);
 	return r;
 }
@@ -276,8 +289,10 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 	n->size = n->known.size;
 	take_times(n);
 	tree_put_locked(t, n);
-	if (may_be_missed(dir))
+	if (may_be_missed(dir)) {
 		notifier_entry(t->notifier, dir->id, shown);
+		tree_news_locked(t, "appeared", n, NULL);
+	}
 	return 0;
 }
 
@@ -305,17 +320,6 @@ void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_
 		return;
 	n->mtime_ns = n->ctime_ns = now_ns;
 	notifier_inode(t->notifier, n->id, 0);
-}
-
-static int follow_place(struct tree *t, struct node *n, struct node *dir)
-{
-	char shown[NAMES_MAX + 1];
-	struct node *old_dir = n->parent;
-
-	tree_shown_for_locked(t, dir, n, &n->known, shown);
-	notifier_entry(t->notifier, old_dir->id, n->shown);
-	notifier_entry(t->notifier, dir->id, shown);
-	return tree_move_locked(t, n, dir, shown);
 }
 
 static bool same_text(const char *a, const char *b)
@@ -399,6 +403,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	tree_set_known_locked(t, n, k);
 	if (follow)
 		tree_follow_content_locked(t, n);
+	if (version)
+		tree_news_locked(t, "changed", n, NULL);
 	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	if (follows)
 		r = follow_place(t, n, dir);
@@ -493,6 +499,7 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 		tree_part_locked(t, n);
 		return;
 	}
+	tree_news_locked(t, "disappeared", n, NULL);
 	tree_vanish_locked(t, n);
 }
 
@@ -543,6 +550,7 @@ void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record)
 			    record->shown);
 		return;
 	}
+	tree_news_locked(t, "disappeared", record, NULL);
 	while (record->child_first)
 		tree_vanish_locked(t, record->child_first);
 	tree_vanish_locked(t, record);

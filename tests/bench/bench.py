@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """
 scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
-beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py). Results go to standard output, progress to standard error; the
+beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py); scripts/bench scale measures many attachments (scale.py). Results go to standard output, progress to standard error; the
 exit status is 1 when a result of ours did not check out.
 """
 
@@ -14,6 +14,7 @@ from common import into_readme  # first: it says where the harness is
 
 import everyday
 import reads
+import scale
 import writes
 
 
@@ -21,7 +22,7 @@ BESIDE = {"writes": writes, "reads": reads}
 
 
 def main() -> int:
-    known = [*everyday.WORKLOADS, *BESIDE]
+    known = [*everyday.WORKLOADS, *BESIDE, "scale"]
     told = "; ".join(f"of {n}: {', '.join(m.WORKLOADS)}" for n, m in BESIDE.items())
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
@@ -32,11 +33,17 @@ def main() -> int:
     group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
     group.add_argument("--no-peers", action="store_true", help="without rclone and davfs2")
     group.add_argument("--only", default="", metavar="A,B", help=told)
+    parser.add_argument(
+        "--sizes",
+        default=",".join(map(str, scale.SIZES)),
+        metavar="N,N",
+        help="scale: how many attachments; default: %(default)s, a million takes minutes",
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.workloads) - set(known)
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    jobs = [name for name in arguments.workloads if name not in BESIDE]
+    jobs = [name for name in arguments.workloads if name in everyday.WORKLOADS]
     # what was started and mounted is ended and unmounted on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = 0
@@ -60,6 +67,11 @@ def main() -> int:
         print(bench.text(), end="")
         if arguments.readme and not failed:
             into_readme(f"scripts/bench {name}", bench.text())
+    if "scale" in arguments.workloads:
+        text = scale.measure([int(n) for n in arguments.sizes.split(",")])
+        print(text, end="")
+        if arguments.readme:
+            into_readme("scripts/bench scale", text)
     if failed:
         print(f"\n{failed} results failed", file=sys.stderr)
     return 1 if failed else 0

@@ -427,6 +427,8 @@ class Soak:
                 p.start()
             self.work()
             self.end_programs()
+            if self.mount.process.poll() is not None:
+                raise AssertionError(self.mount.said())
             files = self.compare()
             told = f"{files} files; {self.is_flat()}; "
             self.mount.umount()

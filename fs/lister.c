@@ -13,6 +13,7 @@
 #include "lister.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,7 +157,7 @@ static struct node *target_of(struct lister *l, struct node *dir)
 static struct watch *watch_of(struct lister *l, struct node *target)
 {
 	const struct node *top = node_collection(target);
-	struct watch *w = target->watch;
+	struct watch *w = target->more->watch;
 
 	if (w)
 		return w;
@@ -175,7 +176,7 @@ static struct watch *watch_of(struct lister *l, struct node *target)
 		return NULL;
 	}
 	w->next = l->watches;
-	target->watch = l->watches = w;
+	node_more(target)->watch = l->watches = w;
 	return w;
 }
 
@@ -303,6 +304,9 @@ static void listing_over(struct watch *w, int error, const char *message)
 	/* that a record is gone is what was to be found out */
 	refreshes_done(refreshes, vanished ? 0 : error);
 	refreshes_done(late, vanished ? 0 : error);
+	/* a page may be some hundred MiB as JSON, and what it was made of lies between what it left */
+	if (w->kind == WATCH_COLLECTION)
+		malloc_trim(0);
 	if (again)
 		start_listing(w, TRANSFER_REFRESH);
 }
@@ -397,7 +401,7 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 void lister_again_locked(struct lister *l, struct node *collection)
 {
 	struct node *target = l ? target_of(l, collection) : NULL;
-	struct watch *w = target ? target->watch : NULL;
+	struct watch *w = target ? target->more->watch : NULL;
 
 	if (!w || !w->validated)
 		return; /* whoever looks first lists it */
@@ -541,7 +545,7 @@ static void watch_all_locked(struct lister *l)
 
 	if (target)
 		watch_of(l, target);
-	for (struct node *n = l->m->tree->root->child_first; n; n = n->sibling_next) {
+	for (struct node *n = l->m->tree->root->more->child_first; n; n = n->sibling_next) {
 		target = target_of(l, n);
 		if (target && (!l->all_collections || n->listed))
 			watch_of(l, target);
@@ -644,7 +648,7 @@ void lister_learned_size(struct mount *m, uint64_t node, const char *version, in
 	n = tree_find_locked(m->tree, node);
 	if (is_version(n, version) && n->known.size != size) {
 		n->known.size = size;
-		if (!n->dirty && (!n->view || !content_is_dirty(n->view)))
+		if (!n->dirty && (!n->more->view || !content_is_dirty(n->more->view)))
 			n->size = size;
 		tree_put_locked(m->tree, n);
 	}
@@ -702,7 +706,7 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 		*ret_error = -EIO;
 		return true;
 	}
-	for (struct node *s = n->parent ? n->parent->child_first : NULL; s; s = s->sibling_next)
+	for (struct node *s = n->parent ? n->parent->more->child_first : NULL; s; s = s->sibling_next)
 		if (s != n && needs_probe(s))
 			add_probe_locked(l, s, node_collection_id(top), false);
 	if (needs_probe(n))

@@ -40,7 +40,7 @@ static inline bool is_control(uint64_t ino)
 struct handle {
 	struct opened opened;
 	struct node *node; /* alive: the node counts its handles */
-	uint64_t version;  /* of the node's content when opened: another one now = stale */
+	uint32_t version;  /* of the node's content when opened: another one now = stale */
 	int flags;
 	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
 	bool flushed;

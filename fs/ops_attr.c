@@ -63,7 +63,7 @@ static void set_times_locked(struct mount *m, struct node *n, const struct setat
 	if (n->kind == NODE_FILE && m->remote->caps.set_mtime && n->known.rid)
 		n->mtime_dirty = n->known.mtime_ns !=
 				 n->mtime_ns - n->mtime_ns % m->remote->caps.mtime_resolution_ns;
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 }
 
 static void set_attr_locked(struct mount *m, struct node *n, const struct setattr *s)
@@ -308,7 +308,7 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	else if (!strcmp(name, "state") && n->kind == NODE_FILE)
 		text = state_of(n, c);
 	else if (!strcmp(name, "error") && n->error)
-		text = n->message && *n->message ? n->message : strerror(-n->error);
+		text = n->more->message && *n->more->message ? n->more->message : strerror(-n->error);
 	else if (!strcmp(name, "url") && k->url)
 		log_redact(k->url, value, size); /* signed links are secrets */
 	else if (!strcmp(name, "xxh128") && c && content_hash(c, hash))
@@ -402,7 +402,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 	tree_lock(m->tree);
 	n = attributed_locked(m, ino);
-	for (const struct xattr *x = n && !is_virtual(ino) ? n->xattrs : NULL; x; x = x->next)
+	for (const struct xattr *x = n && !is_virtual(ino) ? n->more->xattrs : NULL; x; x = x->next)
 		add_name(&list, &len, "", x->name);
 	for (size_t i = 0; n && i < sizeof(own_names) / sizeof(own_names[0]); i++)
 		if (own_value(m->tree, n, own_names[i], value, sizeof(value)))

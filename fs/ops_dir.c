@@ -75,7 +75,7 @@ static struct node *find_pending_locked(const struct tree *t, uint64_t dir)
 	while (n && (n->local || node_being_written(n) ||
 		     (n->parent ? n->parent->id : n->known.record) != dir ||
 		     (n->gone ? !n->known.rid && !n->busy && !n->unknown : !node_differs(t, n))))
-		n = n->sync_next;
+		n = n->more->sync_next;
 	return n;
 }
 
@@ -117,12 +117,12 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 /* tree->lock and the handle's held. */
 static int snapshot(struct dir_handle *d, const struct node *dir)
 {
-	uint64_t *ids = malloc((dir->n_children + 1) * sizeof(*ids));
+	uint64_t *ids = malloc((dir->more->n_children + 1) * sizeof(*ids));
 	size_t n = 0;
 
 	if (!ids)
 		return -ENOMEM;
-	for (const struct node *c = dir->child_first; c; c = c->sibling_next)
+	for (const struct node *c = dir->more->child_first; c; c = c->sibling_next)
 		ids[n++] = c->id;
 	free(d->ids);
 	d->ids = ids;
@@ -233,7 +233,7 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 /* False: @c was parked, tree->lock released. */
 static bool need_all_seen(struct call *c, const struct node *dir)
 {
-	for (struct node *n = dir->child_first; n && dir->kind == NODE_ROOT; n = n->sibling_next) {
+	for (struct node *n = dir->more->child_first; n && dir->kind == NODE_ROOT; n = n->sibling_next) {
 		if (need_seen_locked(c, n))
 			continue;
 		tree_unlock(c->m->tree);

@@ -360,7 +360,7 @@ static void reader_timed_out(struct call *c, struct node *n)
 	struct content *feed;
 
 	tree_lock(m->tree);
-	feed = n->feed ? content_ref(n->feed) : NULL;
+	feed = n->more->feed ? content_ref(n->more->feed) : NULL;
 	tree_unlock(m->tree);
 	if (feed)
 		reader_failed(m->reader, feed, -ETIMEDOUT,
@@ -386,8 +386,8 @@ static void read_run(struct call *c)
 		r = -ESTALE;
 	if (!r)
 		h->node->cached_version = h->version;
-	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
-	feed = view && h->node->feed ? content_ref(h->node->feed) : NULL;
+	view = !r && h->node->more->view ? content_ref(h->node->more->view) : NULL;
+	feed = view && h->node->more->feed ? content_ref(h->node->more->feed) : NULL;
 	tree_unlock(m->tree);
 	if (!r && !view)
 		reply_reach(c, NULL, &s);
@@ -592,8 +592,8 @@ static bool lacks_base(struct mount *m, const struct handle *h, struct content_e
 	int64_t size;
 
 	tree_lock(m->tree);
-	if (!h->node->gone && h->node->view && node_being_written(h->node))
-		view = content_ref(h->node->view);
+	if (!h->node->gone && h->node->more->view && node_being_written(h->node))
+		view = content_ref(h->node->more->view);
 	tree_unlock(m->tree);
 	if (!view)
 		return false;
@@ -729,7 +729,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 	tree_lock(m->tree);
 	view = handle_of(fi->fh)->passed;
 	if (!view)
-		view = handle_of(fi->fh)->node->view;
+		view = handle_of(fi->fh)->node->more->view;
 	if (is_stale(handle_of(fi->fh)) && !handle_of(fi->fh)->passed) {
 		view = NULL;
 		at = -ESTALE;

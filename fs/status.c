@@ -221,8 +221,8 @@ static void print_item(void *ctx, const struct node *n, const char *what)
 		json_object_set_new(o, "in_flight", json_true());
 	if (n->error)
 		json_object_set_new(o, "error", json_string(strerror(-n->error)));
-	if (n->message)
-		json_object_set_new(o, "message", text(n->message));
+	if (n->more->message)
+		json_object_set_new(o, "message", text(n->more->message));
 	print_json(i->f, o);
 }
 
@@ -248,9 +248,9 @@ char *status_conflicts(struct mount *m)
 	if (!f)
 		return NULL;
 	tree_lock(m->tree);
-	for (const struct node *top = m->tree->root->child_first; top; top = top->sibling_next)
-		for (const struct node *dir = top->child_first; dir; dir = dir->sibling_next)
-			for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+	for (const struct node *top = m->tree->root->more->child_first; top; top = top->sibling_next)
+		for (const struct node *dir = top->more->child_first; dir; dir = dir->sibling_next)
+			for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 				if (strstr(n->shown, " (conflict "))
 					print_json(f,
 						   json_pack("{s:o}", "path", path_of(m->tree, n)));

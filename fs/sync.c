@@ -111,7 +111,7 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 		struct node *n = v->nodes[p->entries[i].item];
 
 		mark_busy(s, n);
-		n->look = s->last_look;
+		node_more(n)->look = s->last_look;
 	}
 }
 
@@ -303,7 +303,7 @@ static const char *what_differs(const struct node *n)
 		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
 	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
 		return "upload";
-	return n->fields ? "record fields" : "rename";
+	return n->more->fields ? "record fields" : "rename";
 }
 
 /* ---- life ---- */
@@ -356,7 +356,7 @@ static bool is_held_locked(const struct sync *s)
 	if (!s->held_at || s->held_at != t->changes)
 		return false;
 	while (n && !n->error)
-		n = n->sync_next;
+		n = n->more->sync_next;
 	return n;
 }
 
@@ -377,10 +377,10 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
 	for (const struct node *n = s->m->tree->sync_first; n && !may && !is_held_locked(s);
-	     n = n->sync_next)
+	     n = n->more->sync_next)
 		may = what_differs(n) && !n->error && !node_being_written(n) &&
-		      (n->retry_at_ms <= now ||
-		       (n->unknown && n->looked && n->retry_at_ms < end_ms));
+		      (n->more->retry_at_ms <= now ||
+		       (n->unknown && n->looked && n->more->retry_at_ms < end_ms));
 	tree_unlock(s->m->tree);
 	return may;
 }
@@ -398,7 +398,7 @@ static void tell_left(struct sync *s, const struct sync_counts *c)
 		    (unsigned long long)c->renames, (unsigned long long)c->deletes,
 		    (unsigned long long)c->failed);
 	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
 		const char *what = what_differs(n);
 		const struct node *dir =
 			n->parent ? n->parent : tree_find_locked(s->m->tree, n->known.record);
@@ -409,8 +409,8 @@ static void tell_left(struct sync *s, const struct sync_counts *c)
 			more++;
 		else
 			log_warning("sync: kept: %s '%s/%s'%s%s", what, dir ? dir->shown : "",
-				    n->shown, n->message && *n->message ? ": " : "",
-				    n->message ? n->message : "");
+				    n->shown, n->more->message ? ": " : "",
+				    n->more->message ? n->more->message : "");
 	}
 	tree_unlock(s->m->tree);
 	if (more)
@@ -427,9 +427,9 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 	tree_lock(s->m->tree);
 	s->draining = true;
 	s->held_at = 0;
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+	for (struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
 		if (!n->unknown || !n->looked)
-			n->retry_at_ms = 0; /* one more try for all */
+			node_more(n)->retry_at_ms = 0; /* one more try for all */
 	tree_unlock(s->m->tree);
 	for (;;) {
 		struct timespec pause = {.tv_nsec = 20 * 1000000};
@@ -473,14 +473,14 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 
 	tree_lock(s->m->tree);
 	s->held_at = 0;
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+	for (struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
 		if (node && n->id != node)
 			continue;
 		if (n->error)
 			count++;
 		n->error = 0;
-		n->retry_at_ms = 0;
-		n->tries = 0;
+		node_more(n)->retry_at_ms = 0;
+		node_more(n)->tries = 0;
 		tree_put_locked(s->m->tree, n);
 	}
 	tree_unlock(s->m->tree);
@@ -513,7 +513,7 @@ void sync_get_counts(struct sync *s, struct sync_counts *ret_counts)
 	struct sync_counts c = {0};
 
 	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
 		count_node(n, &c);
 	c.in_flight = s->in_flight;
 	c.done = s->done;
@@ -539,8 +539,8 @@ bool sync_passed(struct sync *s, uint64_t mark, struct sync_counts *ret_counts)
 
 	tree_lock(s->m->tree);
 	held = is_held_locked(s);
-	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->sync_next)
-		passed = n->error || n->change > mark || !what_differs(n) ||
+	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->more->sync_next)
+		passed = n->error || n->more->change > mark || !what_differs(n) ||
 			 (held && !node_being_written(n));
 	tree_unlock(s->m->tree);
 	sync_get_counts(s, ret_counts);
@@ -556,7 +556,7 @@ void sync_each(struct sync *s, bool parked,
 	       void (*each)(void *ctx, const struct node *n, const char *what), void *ctx)
 {
 	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
 		if (what_differs(n) && (n->error != 0) == parked)
 			each(ctx, n, what_differs(n));
 	tree_unlock(s->m->tree);
@@ -568,8 +568,8 @@ void sync_each(struct sync *s, bool parked,
  */
 static const struct node *find_left(struct sync *s, const struct node *n)
 {
-	for (const struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
-		if (g->gone && g->after == n->id && g->known.rid)
+	for (const struct node *g = s->m->tree->sync_first; g; g = g->more->sync_next)
+		if (g->gone && g->more->after == n->id && g->known.rid)
 			return g;
 	return NULL;
 }
@@ -582,7 +582,7 @@ bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
 	*ret_error = differs ? n->error : left ? left->error : 0;
 	if ((!differs && !left) || *ret_error)
 		return true;
-	n->sealed_ms = n->name_ms = 0;
+	node_more(n)->sealed_ms = node_more(n)->name_ms = 0;
 	sync_wake(s);
 	return false;
 }

@@ -172,6 +172,31 @@ struct node *tree_find_collection_locked(struct tree *t, const char *id)
 
 /* ---- life ---- */
 
+static const struct node_more nothing_more;
+
+struct node_more *node_more(struct node *n)
+{
+	struct node_more *more = n->more == &nothing_more ? calloc(1, sizeof(*more)) : NULL;
+
+	if (n->more != &nothing_more)
+		return (struct node_more *)n->more;
+	if (!more) {
+		/* as safe as any other kill: what was promised is in the ledger */
+		log_error("tree: out of memory");
+		abort();
+	}
+	n->more = more;
+	return more;
+}
+
+void node_less(struct node *n)
+{
+	if (n->more == &nothing_more || memcmp(n->more, &nothing_more, sizeof(nothing_more)))
+		return;
+	free((struct node_more *)n->more);
+	n->more = &nothing_more;
+}
+
 static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 {
 	struct node *n = calloc(1, sizeof(*n)), **slot;
@@ -181,6 +206,7 @@ static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 	memcpy(n,
 	       &(struct node){.id = id,
 			      .kind = kind,
+			      .more = &nothing_more,
 			      .size = kind == NODE_FILE ? -1 : 0,
 			      .uid = t->uid,
 			      .gid = t->gid,
@@ -200,14 +226,14 @@ static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 static void link_child(struct tree *t, struct node *dir, struct node *n)
 {
 	n->parent = dir;
-	n->sibling_prev = dir->child_last;
+	n->sibling_prev = dir->more->child_last;
 	n->sibling_next = NULL;
-	if (dir->child_last)
-		dir->child_last->sibling_next = n;
+	if (dir->more->child_last)
+		dir->more->child_last->sibling_next = n;
 	else
-		dir->child_first = n;
-	dir->child_last = n;
-	dir->n_children++;
+		node_more(dir)->child_first = n;
+	node_more(dir)->child_last = n;
+	node_more(dir)->n_children++;
 	hash_name(t, n);
 }
 
@@ -219,12 +245,12 @@ static void unlink_child(struct tree *t, struct node *n)
 	if (n->sibling_prev)
 		n->sibling_prev->sibling_next = n->sibling_next;
 	else
-		dir->child_first = n->sibling_next;
+		node_more(dir)->child_first = n->sibling_next;
 	if (n->sibling_next)
 		n->sibling_next->sibling_prev = n->sibling_prev;
 	else
-		dir->child_last = n->sibling_prev;
-	dir->n_children--;
+		node_more(dir)->child_last = n->sibling_prev;
+	node_more(dir)->n_children--;
 	n->parent = NULL;
 	n->sibling_prev = n->sibling_next = NULL;
 }
@@ -265,33 +291,24 @@ int tree_move_locked(struct tree *t, struct node *n, struct node *dir, const cha
 	return 0;
 }
 
-void known_clear(struct known *k)
-{
-	free(k->rid);
-	free(k->name);
-	free(k->filename);
-	free(k->version);
-	free(k->url);
-	free(k->media_type);
-	*k = (struct known){.size = -1};
-}
-
 static void free_node(struct node *n)
 {
 	struct xattr *next;
 
-	for (struct xattr *x = n->xattrs; x; x = next) {
+	for (struct xattr *x = n->more->xattrs; x; x = next) {
 		next = x->next;
 		free(x->name);
 		free(x);
 	}
-	content_unref(n->view);
-	content_unref(n->feed);
+	content_unref(n->more->view);
+	content_unref(n->more->feed);
 	known_clear(&n->known);
-	free(n->token);
-	free(n->message);
-	free(n->fields);
-	free(n->known_fields);
+	free(n->more->token);
+	free(n->more->message);
+	free(n->more->fields);
+	free(n->more->known_fields);
+	if (n->more != &nothing_more)
+		free((struct node_more *)n->more);
 	free(n->shown);
 	free(n);
 }
@@ -399,14 +416,14 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rfiller = k->filler,
 		.has_rhash = k->has_hash,
 		.flight = n->flight,
-		.flight_since_ns = n->flight_since_ns,
-		.token = n->token,
-		.after = n->after,
+		.flight_since_ns = n->more->flight_since_ns,
+		.token = n->more->token,
+		.after = n->more->after,
 		.error = n->error,
-		.message = n->message,
+		.message = n->more->message,
 		.listed_ns = n->listed_ns,
-		.fields = n->fields,
-		.rfields = n->known_fields,
+		.fields = n->more->fields,
+		.rfields = n->more->known_fields,
 	};
 	memcpy(row->rhash, k->hash, sizeof(row->rhash));
 }
@@ -465,21 +482,23 @@ struct load {
 
 static bool load_strings(struct node *n, const struct ledger_node *row)
 {
-	struct known *k = &n->known;
-
 	/* a collection's row once had its name only, which is its id */
 	bool bare = n->kind == NODE_COLLECTION && !row->rid;
+	struct known k = {
+		.rid = (char *)(bare ? row->shown : row->rid),
+		.name = (char *)(bare ? row->shown : row->rname),
+		.filename = (char *)row->rfilename,
+		.version = (char *)row->rversion,
+		.url = (char *)row->rurl,
+		.media_type = (char *)row->rmedia,
+	};
 
 	return node_set_string(&n->shown, row->shown ? row->shown : "") &&
-	       node_set_string(&k->rid, bare ? n->shown : row->rid) &&
-	       node_set_string(&k->name, bare ? n->shown : row->rname) &&
-	       node_set_string(&k->filename, row->rfilename) &&
-	       node_set_string(&k->version, row->rversion) && node_set_string(&k->url, row->rurl) &&
-	       node_set_string(&k->media_type, row->rmedia) &&
-	       node_set_string(&n->token, row->token) &&
-	       node_set_string(&n->message, row->message) &&
-	       node_set_string(&n->fields, row->fields) &&
-	       node_set_string(&n->known_fields, row->rfields);
+	       known_copy_text(&n->known, &k) &&
+	       (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
+	       (!row->message || node_set_string(&node_more(n)->message, row->message)) &&
+	       (!row->fields || node_set_string(&node_more(n)->fields, row->fields)) &&
+	       (!row->rfields || node_set_string(&node_more(n)->known_fields, row->rfields));
 }
 
 static void load_numbers(const struct tree *t, struct node *n, const struct ledger_node *row)
@@ -509,8 +528,10 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	k->filler = row->rfiller;
 	k->has_hash = row->has_rhash;
 	memcpy(k->hash, row->rhash, sizeof(k->hash));
-	n->flight_since_ns = row->flight_since_ns;
-	n->after = row->after;
+	if (row->flight_since_ns)
+		node_more(n)->flight_since_ns = row->flight_since_ns;
+	if (row->after)
+		node_more(n)->after = row->after;
 	n->error = row->error;
 	n->listed_ns = row->listed_ns;
 	n->listed = row->listed_ns != INT64_MIN;
@@ -570,7 +591,7 @@ static struct node *find_replaced(const struct load *load, const struct node *n)
 	for (size_t i = 0; i < load->n; i++) {
 		struct node *g = load->nodes[i];
 
-		if (g->gone && g->after == n->id && g->known.rid && !g->known.filler)
+		if (g->gone && g->more->after == n->id && g->known.rid && !g->known.filler)
 			return g;
 	}
 	return NULL;
@@ -602,7 +623,7 @@ static void undo_replacing(struct load *load, struct node *n, struct node *dir)
 		return;
 	node_set_string(&g->shown, n->shown);
 	g->gone = false;
-	g->after = 0;
+	node_more(g)->after = 0;
 	link_child(t, dir, g);
 	show_known(t, g);
 	tree_changed_locked(t, g);
@@ -713,7 +734,7 @@ int tree_load(struct tree *t)
 		drop_forgotten(&load);
 	}
 	/* what there was is shown where the server cannot be asked */
-	t->root->listed = t->root->child_first != NULL;
+	t->root->listed = t->root->more->child_first != NULL;
 	tree_unlock(t);
 	free(load.parents);
 	free(load.nodes);
@@ -728,7 +749,7 @@ bool node_differs(const struct tree *t, const struct node *n)
 
 	if (n->kind == NODE_RECORD)
 		return n->parent && k->rid &&
-		       (n->fields || n->flight == LEDGER_FLIGHT_UPDATE ||
+		       (n->more->fields || n->flight == LEDGER_FLIGHT_UPDATE ||
 			!node_name_matches(t, n));
 	if (n->kind != NODE_FILE || !n->in_ledger)
 		return false;
@@ -750,11 +771,11 @@ static void sync_join(struct tree *t, struct node *n)
 	if (n->in_sync_list)
 		return;
 	n->in_sync_list = true;
-	n->change = ++t->changes; /* kept over the several calls that one change may take */
-	n->sync_prev = t->sync_last;
-	n->sync_next = NULL;
+	node_more(n)->change = ++t->changes; /* kept over the several calls that one change may take */
+	node_more(n)->sync_prev = t->sync_last;
+	node_more(n)->sync_next = NULL;
 	if (t->sync_last)
-		t->sync_last->sync_next = n;
+		node_more(t->sync_last)->sync_next = n;
 	else
 		t->sync_first = n;
 	t->sync_last = n;
@@ -766,15 +787,16 @@ static void sync_leave(struct tree *t, struct node *n)
 	if (!n->in_sync_list)
 		return;
 	n->in_sync_list = false;
-	if (n->sync_prev)
-		n->sync_prev->sync_next = n->sync_next;
+	if (n->more->sync_prev)
+		node_more(n->more->sync_prev)->sync_next = n->more->sync_next;
 	else
-		t->sync_first = n->sync_next;
-	if (n->sync_next)
-		n->sync_next->sync_prev = n->sync_prev;
+		t->sync_first = n->more->sync_next;
+	if (n->more->sync_next)
+		node_more(n->more->sync_next)->sync_prev = n->more->sync_prev;
 	else
-		t->sync_last = n->sync_prev;
-	n->sync_prev = n->sync_next = NULL;
+		t->sync_last = n->more->sync_prev;
+	node_more(n)->sync_prev = node_more(n)->sync_next = NULL;
+	node_less(n);
 	t->n_sync--;
 }
 

@@ -40,7 +40,7 @@ bool tree_is_flat(const struct tree *t, const struct node *collection)
 
 struct node *tree_seen(const struct tree *t, struct node *n)
 {
-	return tree_is_flat(t, n) && n->child_first ? n->child_first : n;
+	return tree_is_flat(t, n) && n->more->child_first ? n->more->child_first : n;
 }
 
 uint64_t tree_above(const struct tree *t, const struct node *dir)
@@ -81,7 +81,7 @@ static int show_collection(struct tree *t, struct node *n, const char *name)
 
 	if (n->parent && (!name || !strcmp(n->known.name, name)))
 		return 0;
-	if (name && !node_set_string(&n->known.name, name))
+	if (name && !known_set_text(&n->known, &n->known.name, name))
 		return -ENOMEM;
 	tree_shown_for_locked(t, t->root, n, &n->known, shown);
 	if (n->parent && !strcmp(n->shown, shown))
@@ -150,7 +150,7 @@ int tree_set_collections(struct tree *t, const char *collections)
 	tree_lock(t);
 	for (char *id = strtok_r(list, ":", &save); id && !r; id = strtok_r(NULL, ":", &save))
 		r = put_collection(t, id, NULL, mark);
-	for (struct node *n = t->root->child_first; n && !r; n = next) {
+	for (struct node *n = t->root->more->child_first; n && !r; n = next) {
 		next = n->sibling_next;
 		if (n->seen_seq != mark)
 			hide_collection(t, n);
@@ -174,11 +174,11 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
-	for (struct node *record = top->child_first; record; record = next) {
+	for (struct node *record = top->more->child_first; record; record = next) {
 		next = record->sibling_next;
 		tree_end_record_locked(t, mark, record);
 	}
-	if (top->child_first) {
+	if (top->more->child_first) {
 		log_warning("tree: collection '%s' is gone from the server but holds unsent "
 			    "files: kept",
 			    top->shown);
@@ -204,7 +204,7 @@ int tree_collections_listed(struct tree *t, const struct remote_collection *list
 		if (all || (top && top->parent))
 			r = put_collection(t, list[i].id, list[i].name, mark);
 	}
-	for (struct node *top = t->root->child_first; top && all && !r; top = next) {
+	for (struct node *top = t->root->more->child_first; top && all && !r; top = next) {
 		next = top->sibling_next;
 		if (!is_named(list, n, node_collection_id(top)))
 			end_collection(t, mark, top);
@@ -245,7 +245,7 @@ struct node *tree_new_record_locked(struct tree *t, struct node *collection, con
 
 static bool is_needed(struct tree *t, const struct node *record)
 {
-	for (const struct node *n = t->sync_first; n; n = n->sync_next)
+	for (const struct node *n = t->sync_first; n; n = n->more->sync_next)
 		if (n->known.record == record->id || node_flight_record(n) == record->id)
 			return true;
 	return false;

@@ -200,7 +200,7 @@ static bool same_text(const char *a, const char *b)
 static struct node *find_successor(struct tree *t, uint64_t mark, const struct node *n)
 {
 	struct node *dir = tree_find_locked(t, n->known.record);
-	struct node *s = n->namesake ? tree_find_locked(t, n->namesake) : NULL;
+	struct node *s = n->more->namesake ? tree_find_locked(t, n->more->namesake) : NULL;
 	char base[NAMES_MAX + 1];
 
 	/* renamed here: whatever came to its old place has the plain name */

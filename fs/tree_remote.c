@@ -248,7 +248,7 @@ static int apply_record(struct tree *t, uint64_t mark, struct node *collection,
  */
 static bool may_be_ours(const struct tree *t, const struct node *dir, const struct known *k)
 {
-	for (const struct node *n = t->sync_first; n; n = n->sync_next) {
+	for (const struct node *n = t->sync_first; n; n = n->more->sync_next) {
 		const char *sent = node_flight_name(n);
 
 		if (n->flight != LEDGER_FLIGHT_CREATE || node_flight_record(n) != dir->id)
@@ -268,7 +268,7 @@ static void note_namesake(struct tree *t, const struct node *dir, const struct n
 	node_known_shown(t, &n->known, base);
 	holder = strcmp(base, n->shown) ? tree_child_locked(t, dir, base) : NULL;
 	if (holder && holder->kind == NODE_FILE)
-		holder->namesake = n->id;
+		node_more(holder)->namesake = n->id;
 }
 
 int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct known *k)
@@ -303,8 +303,10 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 void tree_follow_content_locked(struct tree *t, struct node *n)
 {
 	n->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
-	content_unref(n->view);
-	n->view = NULL;
+	if (n->more->view) {
+		content_unref(n->more->view);
+		node_more(n)->view = NULL;
+	}
 	n->size = n->known.size;
 	notifier_inode(t->notifier, n->id, 1);
 }
@@ -379,9 +381,7 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (!unsure && !version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
 		if (k->url && !same_text(was->url, k->url))
-			node_set_string(
-				&was->url,
-				k->url); /* expiring links change with every listing (P-5) */
+			known_set_text(was, &was->url, k->url); /* expiring links change with every listing (P-5) */
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
@@ -506,10 +506,10 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 /* Of the children by id: what becomes of one may end another. */
 static void end_children(struct tree *t, uint64_t mark, struct node *dir)
 {
-	uint64_t *ids = calloc(dir->n_children + 1, sizeof(*ids));
+	uint64_t *ids = calloc(dir->more->n_children + 1, sizeof(*ids));
 	size_t count = 0;
 
-	for (const struct node *n = dir->child_first; n && ids; n = n->sibling_next)
+	for (const struct node *n = dir->more->child_first; n && ids; n = n->sibling_next)
 		ids[count++] = n->id;
 	for (size_t i = 0; i < count; i++) {
 		struct node *n = tree_find_locked(t, ids[i]);
@@ -531,9 +531,9 @@ static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 
 static bool holds_unsent(const struct node *dir)
 {
-	if (dir->fields)
+	if (dir->more->fields)
 		return true;
-	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 		if (!n->known.rid || node_is_changed_here(n) || n->busy)
 			return true;
 	return false;
@@ -551,8 +551,8 @@ void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record)
 		return;
 	}
 	tree_news_locked(t, "disappeared", record, NULL);
-	while (record->child_first)
-		tree_vanish_locked(t, record->child_first);
+	while (record->more->child_first)
+		tree_vanish_locked(t, record->more->child_first);
 	tree_vanish_locked(t, record);
 }
 
@@ -560,7 +560,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
-	for (struct node *dir = top->child_first; dir; dir = next) {
+	for (struct node *dir = top->more->child_first; dir; dir = next) {
 		next = dir->sibling_next;
 		/* emptied, maybe: as nobody can make a record here, it must not go with its files */
 		if (t->caps->hides_empty_records && dir->seen_seq)
@@ -586,7 +586,7 @@ static void end_elsewhere(struct tree *t, uint64_t mark, const struct node *top,
 	for (struct node *n = t->sync_first; n; n = next) {
 		const struct node *record = tree_find_locked(t, n->known.record);
 
-		next = n->sync_next;
+		next = n->more->sync_next;
 		if (n->kind != NODE_FILE || !n->known.rid || !record || n->parent == record ||
 		    (dir ? record != dir : record->parent != top))
 			continue;

@@ -416,7 +416,7 @@ void lister_made_locked(struct lister *l, struct node *record)
 	struct watch *w = watch_of(l, record);
 
 	record->listed = true;
-	record->listed_ns = clock_real_ns();
+	node_more(record)->listed_ns = clock_real_ns();
 	if (!w)
 		return;
 	w->validated = true;

@@ -10,6 +10,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/names.h>
 
+#include "small.h"
 #include "tree.h"
 #include "tree_private.h"
 
@@ -94,14 +95,15 @@ static char *find_text(char *const *texts, size_t n, const char *text)
  */
 bool known_copy_text(struct known *k, const struct known *from)
 {
-	char *texts[KNOWN_TEXTS], *to;
+	char *texts[KNOWN_TEXTS] = {0}, *to;
 	size_t size = 0;
 
-	texts_of(from, texts);
+	if (from->rid)
+		texts_of(from, texts);
 	for (size_t i = 0; i < KNOWN_TEXTS; i++)
 		if (texts[i] && !find_text(texts, i, texts[i]))
 			size += strlen(texts[i]) + 1;
-	to = size ? malloc(size) : NULL;
+	to = size ? small_alloc(size) : NULL;
 	if (size && !to)
 		return false;
 	for (size_t i = 0; i < KNOWN_TEXTS; i++) {
@@ -125,10 +127,20 @@ bool known_copy_text(struct known *k, const struct known *from)
 static void free_texts(const struct known *k)
 {
 	char *texts[KNOWN_TEXTS];
+	size_t size = 0;
 
 	texts_of(k, texts);
-	for (size_t i = 0; i < (k->packed ? 1 : KNOWN_TEXTS); i++)
-		free(texts[i]);
+	for (size_t i = 0; i < KNOWN_TEXTS; i++) {
+		size_t end = texts[i] && k->packed
+				     ? (size_t)(texts[i] - texts[0]) + strlen(texts[i]) + 1
+				     : 0;
+
+		size = end > size ? end : size;
+		if (!k->packed)
+			free(texts[i]);
+	}
+	if (k->packed)
+		small_free(texts[0], size);
 }
 
 void known_clear(struct known *k)

@@ -262,7 +262,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	if (!ghost)
 		return;
 	tree_unlink_locked(t, ghost);
-	node_set_string(&ghost->shown, n->shown);
+	node_set_shown(ghost, n->shown);
 	ghost->gone = ghost->in_ledger = true;
 	node_more(ghost)->after = n->id;
 	ghost->size = n->known.size;

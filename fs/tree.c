@@ -2,8 +2,8 @@
 
 /*
  * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list
- * of children per directory. The hashes grow together when nodes outnumber buckets, so a lookup
- * stays a step or two with a million files.
+ * of children per directory. The hashes grow together when there are two nodes for each bucket,
+ * so a lookup stays a step or two with a million files.
  */
 
 #include "tree.h"
@@ -18,6 +18,7 @@
 #include <attachfs/names.h>
 
 #include "notifier.h"
+#include "small.h"
 #include "tree_private.h"
 
 #define FIRST_BUCKETS 1024
@@ -199,7 +200,7 @@ void node_less(struct node *n)
 
 static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 {
-	struct node *n = calloc(1, sizeof(*n)), **slot;
+	struct node *n = small_alloc(sizeof(*n)), **slot;
 
 	if (!n)
 		return NULL;
@@ -213,8 +214,7 @@ static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 			      .known.size = -1},
 	       sizeof(*n));
 	n->atime_ns = n->mtime_ns = n->ctime_ns = clock_real_ns();
-	n->listed_ns = INT64_MIN;
-	if (t->n_nodes >= t->buckets)
+	if (t->n_nodes >= 2 * t->buckets)
 		grow(t);
 	slot = &t->by_id[id_bucket(t, id)];
 	n->by_id_next = *slot;
@@ -258,11 +258,11 @@ static void unlink_child(struct tree *t, struct node *n)
 struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir,
 				  const char *shown)
 {
-	char *name = strdup(shown);
+	char *name = small_text(shown);
 	struct node *n = name ? alloc_node(t, kind, t->next_id) : NULL;
 
 	if (!n) {
-		free(name);
+		small_free_text(name);
 		return NULL;
 	}
 	t->next_id++;
@@ -279,13 +279,13 @@ void tree_unlink_locked(struct tree *t, struct node *n)
 
 int tree_move_locked(struct tree *t, struct node *n, struct node *dir, const char *shown)
 {
-	char *name = strdup(shown);
+	char *name = small_text(shown);
 
 	if (!name)
 		return -ENOMEM;
 	if (n->parent)
 		unlink_child(t, n);
-	free(n->shown);
+	small_free_text(n->shown);
 	n->shown = name;
 	link_child(t, dir, n);
 	return 0;
@@ -309,8 +309,8 @@ static void free_node(struct node *n)
 	free(n->more->known_fields);
 	if (n->more != &nothing_more)
 		free((struct node_more *)n->more);
-	free(n->shown);
-	free(n);
+	small_free_text(n->shown);
+	small_free(n, sizeof(*n));
 }
 
 void tree_release_locked(struct tree *t, struct node *n)
@@ -421,7 +421,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.after = n->more->after,
 		.error = n->error,
 		.message = n->more->message,
-		.listed_ns = n->listed_ns,
+		.listed_ns = n->listed && n->kind != NODE_FILE ? n->more->listed_ns : INT64_MIN,
 		.fields = n->more->fields,
 		.rfields = n->more->known_fields,
 	};
@@ -473,6 +473,17 @@ bool node_set_string(char **slot, const char *value)
 	return true;
 }
 
+bool node_set_shown(struct node *n, const char *shown)
+{
+	char *copy = small_text(shown);
+
+	if (!copy)
+		return false;
+	small_free_text(n->shown);
+	n->shown = copy;
+	return true;
+}
+
 struct load {
 	struct tree *tree;
 	uint64_t *parents; /* of the nodes in the order they came */
@@ -493,7 +504,7 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 		.media_type = (char *)row->rmedia,
 	};
 
-	return node_set_string(&n->shown, row->shown ? row->shown : "") &&
+	return node_set_shown(n, row->shown ? row->shown : "") &&
 	       known_copy_text(&n->known, &k) &&
 	       (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
 	       (!row->message || node_set_string(&node_more(n)->message, row->message)) &&
@@ -533,7 +544,8 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	if (row->after)
 		node_more(n)->after = row->after;
 	n->error = row->error;
-	n->listed_ns = row->listed_ns;
+	if (row->listed_ns != INT64_MIN)
+		node_more(n)->listed_ns = row->listed_ns;
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
 	n->unknown = row->flight == LEDGER_FLIGHT_CREATE ||
@@ -621,7 +633,7 @@ static void undo_replacing(struct load *load, struct node *n, struct node *dir)
 	tree_put_locked(t, n);
 	if (!g || !dir || tree_child_locked(t, dir, n->shown))
 		return;
-	node_set_string(&g->shown, n->shown);
+	node_set_shown(g, n->shown);
 	g->gone = false;
 	node_more(g)->after = 0;
 	link_child(t, dir, g);

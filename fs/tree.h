@@ -124,6 +124,7 @@ struct node_more {
 	/* directories: children in the order they came */
 	struct node *child_first, *child_last;
 	uint64_t n_children;
+	int64_t listed_ns; /* when `listed` was last found out */
 	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
 };
 
@@ -181,7 +182,6 @@ struct node {
 	 * dropped, so that those of now are of this one
 	 */
 	uint32_t cached_version;
-	int64_t listed_ns;
 };
 
 struct tombstone;
@@ -361,6 +361,8 @@ bool node_being_written(const struct node *n);
 int64_t node_size_locked(const struct node *n);
 void node_stat_locked(const struct tree *t, const struct node *n, struct stat *st);
 bool node_set_string(char **slot, const char *value);
+/* What an unlinked node is called. False without memory. */
+bool node_set_shown(struct node *n, const char *shown);
 
 /*
  * What a call in flight was, kept in one string so that a later daemon can look for what became of

@@ -525,7 +525,7 @@ static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 {
 	end_children(t, mark, dir);
 	dir->listed = true;
-	dir->listed_ns = clock_real_ns();
+	node_more(dir)->listed_ns = clock_real_ns();
 	tree_put_locked(t, dir);
 }
 
@@ -569,7 +569,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 			tree_end_record_locked(t, mark, dir);
 	}
 	top->listed = true;
-	top->listed_ns = clock_real_ns();
+	node_more(top)->listed_ns = clock_real_ns();
 	tree_put_locked(t, top);
 }
 

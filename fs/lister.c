@@ -55,7 +55,7 @@ struct watch {
 	bool listing, polling;
 	bool again;	  /* something changed while a listing was under way: list once more */
 	int64_t began_ms; /* of the first listing of this mount */
-	uint64_t mark;
+	uint64_t mark; /* of the listing under way */
 	bool cursor_read;  /* `cursor` is what the ledger has, or newer */
 	char *cursor;	   /* what the tree is as new as */
 	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
@@ -243,9 +243,11 @@ static bool on_page(void *ctx, struct remote_record *records, size_t n_records,
 	struct watch *w = ctx;
 
 	uint64_t top = page_collection(w);
+	int r = tree_listing_page(w->lister->m->tree, w->mark, top, records,
+				  w->kind == WATCH_RECORD ? 0 : n_records, files, n_files);
 
-	return tree_listing_page(w->lister->m->tree, w->mark, top, records,
-				 w->kind == WATCH_RECORD ? 0 : n_records, files, n_files) == 0;
+	calls_wake(w->lister->m->calls, CALL_WAIT_PAGE, w->node, 0);
+	return r == 0;
 }
 
 static void start_listing(struct watch *w, enum transfer_class class);
@@ -301,6 +303,7 @@ static void listing_over(struct watch *w, int error, const char *message)
 	w->refreshes_next = NULL;
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
+	calls_wake(m->calls, CALL_WAIT_PAGE, w->node, error);
 	/* that a record is gone is what was to be found out */
 	refreshes_done(refreshes, vanished ? 0 : error);
 	refreshes_done(late, vanished ? 0 : error);
@@ -343,7 +346,11 @@ static void start_listing(struct watch *w, enum transfer_class class)
 	struct remote_sink sink = {on_page, on_listed, w};
 	int r = -EIO;
 
-	w->mark = tree_listing_begin(w->lister->m->tree);
+	uint64_t mark = tree_listing_begin(w->lister->m->tree);
+
+	tree_lock(w->lister->m->tree);
+	w->mark = mark;
+	tree_unlock(w->lister->m->tree);
 	switch (w->kind) {
 	case WATCH_ROOT:
 		r = ops->list_collections(remote, class, on_collections, w);
@@ -359,7 +366,9 @@ static void start_listing(struct watch *w, enum transfer_class class)
 		listing_over(w, r, NULL);
 }
 
-bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error)
+/* @wait: what to park for where nothing is known yet. */
+static bool need_locked(struct lister *l, struct call *c, struct node *dir, enum call_wait wait,
+			int *ret_error)
 {
 	struct node *target = target_of(l, dir);
 	struct watch *w;
@@ -394,8 +403,35 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 	if (target->listed)
 		call_park_soft(c, CALL_WAIT_LISTING, target->id, LISTER_PATIENCE_MS - waited_ms);
 	else
-		call_park(c, CALL_WAIT_LISTING, target->id);
+		call_park(c, wait, target->id);
 	return false;
+}
+
+bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error)
+{
+	return need_locked(l, c, dir, CALL_WAIT_LISTING, ret_error);
+}
+
+bool lister_need_some_locked(struct lister *l, struct call *c, struct node *dir, uint64_t *ret_mark,
+			     int *ret_error)
+{
+	const struct node *target = target_of(l, dir);
+	const struct watch *w = target ? target->more->watch : NULL;
+
+	*ret_mark = 0;
+	*ret_error = 0;
+	/* begun, and nothing else to show */
+	if (w && w->listing && !w->wanted && !w->validated && !target->listed && !c->error &&
+	    w->mark) {
+		*ret_mark = w->mark;
+		return true;
+	}
+	return need_locked(l, c, dir, CALL_WAIT_PAGE, ret_error);
+}
+
+void lister_await_more_locked(struct lister *l, struct call *c, struct node *dir)
+{
+	call_park(c, CALL_WAIT_PAGE, target_of(l, dir)->id);
 }
 
 void lister_again_locked(struct lister *l, struct node *collection)

@@ -104,8 +104,15 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup)
 
 struct node *need_dir_locked(struct call *c, uint64_t ino)
 {
+	return need_some_locked(c, ino, NULL);
+}
+
+struct node *need_some_locked(struct call *c, uint64_t ino, uint64_t *ret_mark)
+{
 	struct mount *m = c->m;
 	struct node *dir = tree_find_locked(m->tree, ino);
+	/* what stands for a flat collection is not there before all is */
+	bool some = ret_mark && dir && dir->kind != NODE_ROOT && !tree_is_flat(m->tree, dir);
 	int error = dir ? 0 : -ENOENT;
 
 	if (dir && dir->kind == NODE_FILE)
@@ -114,7 +121,12 @@ struct node *need_dir_locked(struct call *c, uint64_t ino)
 		error = -ENOENT;
 	if (!error && dir->kind != NODE_ROOT && !node_collection(dir))
 		error = -ENOENT;
-	if (!error && !lister_need_locked(m->lister, c, dir, &error) && !error) {
+	if (ret_mark)
+		*ret_mark = 0;
+	if (!error &&
+	    !(some ? lister_need_some_locked(m->lister, c, dir, ret_mark, &error)
+		   : lister_need_locked(m->lister, c, dir, &error)) &&
+	    !error) {
 		tree_unlock(m->tree);
 		lister_kick(m->lister);
 		return NULL;

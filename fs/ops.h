@@ -69,6 +69,8 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup);
  * return when it answers a node; else the lock is released and @c is parked or answered.
  */
 struct node *need_dir_locked(struct call *c, uint64_t ino);
+/* The same, or as much of it as has come: see lister_need_some_locked(). */
+struct node *need_some_locked(struct call *c, uint64_t ino, uint64_t *ret_mark);
 /*
  * Before tree_seen(@n) is shown: its listing, where its only record stands in its place. False: @c
  * was parked. tree->lock held.

@@ -23,8 +23,8 @@
 struct events {
 	pthread_mutex_t lock;
 	struct calls *calls;
-	uint64_t first;			   /* lock: offset of text[0], where a line begins */
-	size_t len;			   /* lock */
+	uint64_t first;			  /* lock: offset of text[0], where a line begins */
+	size_t len;			  /* lock */
 	char text[2 * EVENTS_KEPT_BYTES]; /* lock */
 };
 

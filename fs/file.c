@@ -63,8 +63,11 @@ int file_writable_locked(struct mount *m, struct node *n, struct content **ret_c
 
 	if (r < 0)
 		return r;
-	if (!n->more->view || !content_is_dirty(n->more->view) || content_is_sealed(n->more->view)) {
-		size = n->more->view ? content_is_dirty(n->more->view) ? content_size(n->more->view) : n->size : 0;
+	if (!n->more->view || !content_is_dirty(n->more->view) ||
+	    content_is_sealed(n->more->view)) {
+		size = n->more->view ? content_is_dirty(n->more->view) ? content_size(n->more->view)
+								       : n->size
+				     : 0;
 		if (size < 0)
 			return -EIO; /* open() waited for it */
 		c = content_new_dirty(m->store, n->more->view, (uint64_t)size);
@@ -149,8 +152,8 @@ int file_commit(struct mount *m, struct node *n)
 		tree_unlock(m->tree);
 		return 0;
 	}
-	if (n->more->view && content_is_dirty(n->more->view) && content_id(n->more->view) > n->more->committed &&
-	    !is_wanted(n, n->more->view))
+	if (n->more->view && content_is_dirty(n->more->view) &&
+	    content_id(n->more->view) > n->more->committed && !is_wanted(n, n->more->view))
 		c = content_ref(n->more->view);
 	else
 		changed = want_empty_locked(m, n);

@@ -53,14 +53,14 @@ struct watch {
 	bool validated; /* tree->lock, as all below: listed, or tried, in this mount */
 	bool wanted;	/* to be started by lister_kick() */
 	bool listing, polling;
-	bool again;	  /* something changed while a listing was under way: list once more */
-	int64_t began_ms; /* of the first listing of this mount */
-	uint64_t mark; /* of the listing under way */
+	bool again;	   /* something changed while a listing was under way: list once more */
+	int64_t began_ms;  /* of the first listing of this mount */
+	uint64_t mark;	   /* of the listing under way */
 	bool cursor_read;  /* `cursor` is what the ledger has, or newer */
 	char *cursor;	   /* what the tree is as new as */
 	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
-	int64_t asked_ms; /* when the last poll or listing was over */
-	int64_t used_ms;  /* somebody last looked there */
+	int64_t asked_ms;  /* when the last poll or listing was over */
+	int64_t used_ms;   /* somebody last looked there */
 	/* who waits for the listing under way, and for the one that begins after it */
 	struct refreshing *refreshes, *refreshes_next;
 };
@@ -742,7 +742,8 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 		*ret_error = -EIO;
 		return true;
 	}
-	for (struct node *s = n->parent ? n->parent->more->child_first : NULL; s; s = s->sibling_next)
+	for (struct node *s = n->parent ? n->parent->more->child_first : NULL; s;
+	     s = s->sibling_next)
 		if (s != n && needs_probe(s))
 			add_probe_locked(l, s, node_collection_id(top), false);
 	if (needs_probe(n))

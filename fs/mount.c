@@ -249,7 +249,8 @@ static bool knows_anything(struct mount *m)
 	bool knows = false;
 
 	tree_lock(m->tree);
-	for (const struct node *n = m->tree->root->more->child_first; n && !knows; n = n->sibling_next)
+	for (const struct node *n = m->tree->root->more->child_first; n && !knows;
+	     n = n->sibling_next)
 		knows = n->listed;
 	tree_unlock(m->tree);
 	return knows;

@@ -406,12 +406,14 @@ void node_drop_content_locked(struct tree *t, struct node *n)
 
 bool node_being_written(const struct node *n)
 {
-	return n->more->view && content_is_dirty(n->more->view) && !content_is_sealed(n->more->view);
+	return n->more->view && content_is_dirty(n->more->view) &&
+	       !content_is_sealed(n->more->view);
 }
 
 int64_t node_size_locked(const struct node *n)
 {
-	return n->more->view && content_is_dirty(n->more->view) ? content_size(n->more->view) : n->size;
+	return n->more->view && content_is_dirty(n->more->view) ? content_size(n->more->view)
+								: n->size;
 }
 
 static struct timespec to_timespec(int64_t ns)

@@ -308,7 +308,8 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	else if (!strcmp(name, "state") && n->kind == NODE_FILE)
 		text = state_of(n, c);
 	else if (!strcmp(name, "error") && n->error)
-		text = n->more->message && *n->more->message ? n->more->message : strerror(-n->error);
+		text = n->more->message && *n->more->message ? n->more->message
+							     : strerror(-n->error);
 	else if (!strcmp(name, "url") && k->url)
 		log_redact(k->url, value, size); /* signed links are secrets */
 	else if (!strcmp(name, "xxh128") && c && content_hash(c, hash))

@@ -296,7 +296,8 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 /* False: @c was parked, tree->lock released. */
 static bool need_all_seen(struct call *c, const struct node *dir)
 {
-	for (struct node *n = dir->more->child_first; n && dir->kind == NODE_ROOT; n = n->sibling_next) {
+	for (struct node *n = dir->more->child_first; n && dir->kind == NODE_ROOT;
+	     n = n->sibling_next) {
 		if (need_seen_locked(c, n))
 			continue;
 		tree_unlock(c->m->tree);

@@ -692,9 +692,9 @@ void json_take_file_unlock(struct call *c, struct node *n, struct node *dir)
 static bool was_name(const struct node *record, const char *sent)
 {
 	json_t *fields = parse(sent, strlen(sent)), *value;
-	json_t *known = record->more->known_fields
-				? parse(record->more->known_fields, strlen(record->more->known_fields))
-				: NULL;
+	json_t *known = record->more->known_fields ? parse(record->more->known_fields,
+							   strlen(record->more->known_fields))
+						   : NULL;
 	const char *key;
 	bool was = false;
 

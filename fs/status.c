@@ -248,7 +248,8 @@ char *status_conflicts(struct mount *m)
 	if (!f)
 		return NULL;
 	tree_lock(m->tree);
-	for (const struct node *top = m->tree->root->more->child_first; top; top = top->sibling_next)
+	for (const struct node *top = m->tree->root->more->child_first; top;
+	     top = top->sibling_next)
 		for (const struct node *dir = top->more->child_first; dir; dir = dir->sibling_next)
 			for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 				if (strstr(n->shown, " (conflict "))

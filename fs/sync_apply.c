@@ -60,7 +60,8 @@ void sync_back_off_locked(struct sync *s, struct node *n)
 {
 	s->random = s->random * 1664525u + 1013904223u;
 	/* the low bits of such numbers are the worst */
-	node_more(n)->retry_at_ms = clock_mono_ms() + sync_back_off_ms(n->more->tries, s->random >> 8);
+	node_more(n)->retry_at_ms =
+		clock_mono_ms() + sync_back_off_ms(n->more->tries, s->random >> 8);
 	if (n->more->tries < UINT_MAX)
 		node_more(n)->tries++;
 }
@@ -270,7 +271,8 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	ghost->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
 	crash_point("ghost.row");
-	node_more(ghost)->change = n->more->change; /* still the same change, for those that wait for it */
+	node_more(ghost)->change =
+		n->more->change; /* still the same change, for those that wait for it */
 }
 
 static void created(struct batch *b, size_t i, struct node *n)

@@ -84,7 +84,8 @@ static const char *raw_name(const struct remote_file *f)
 
 static bool is_young(const struct node *n, const struct remote_file *f, int64_t slack_ns)
 {
-	return f->ctime_ns == REMOTE_TIME_NONE || f->ctime_ns >= n->more->flight_since_ns - slack_ns ||
+	return f->ctime_ns == REMOTE_TIME_NONE ||
+	       f->ctime_ns >= n->more->flight_since_ns - slack_ns ||
 	       n->mtime_ns / CLOCK_NS_PER_S == f->ctime_ns / CLOCK_NS_PER_S;
 }
 

@@ -504,8 +504,7 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 		.media_type = (char *)row->rmedia,
 	};
 
-	return node_set_shown(n, row->shown ? row->shown : "") &&
-	       known_copy_text(&n->known, &k) &&
+	return node_set_shown(n, row->shown ? row->shown : "") && known_copy_text(&n->known, &k) &&
 	       (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
 	       (!row->message || node_set_string(&node_more(n)->message, row->message)) &&
 	       (!row->fields || node_set_string(&node_more(n)->fields, row->fields)) &&
@@ -783,7 +782,8 @@ static void sync_join(struct tree *t, struct node *n)
 	if (n->in_sync_list)
 		return;
 	n->in_sync_list = true;
-	node_more(n)->change = ++t->changes; /* kept over the several calls that one change may take */
+	node_more(n)->change =
+		++t->changes; /* kept over the several calls that one change may take */
 	node_more(n)->sync_prev = t->sync_last;
 	node_more(n)->sync_next = NULL;
 	if (t->sync_last)

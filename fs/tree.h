@@ -49,7 +49,7 @@ enum node_kind {
  * what the remote's ops call it; its name is the server's, or the id where the server tells none.
  */
 struct known {
-	char *rid; /* the strings: known_set_text() */
+	char *rid;	 /* the strings: known_set_text() */
 	uint64_t record; /* node id of the directory it is in there */
 	char *name;	 /* the server's own fields */
 	char *filename;
@@ -96,8 +96,8 @@ struct node_more {
 	int64_t flight_since_ns;
 	char *token; /* of the last create or replace sent: see node_set_flight() */
 	uint64_t after;
-	char *message;	 /* parked */
-	uint64_t look;	 /* busy and unknown: the number of the listing that will tell */
+	char *message; /* parked */
+	uint64_t look; /* busy and unknown: the number of the listing that will tell */
 	unsigned tries;
 	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */
 	int64_t sealed_ms;		    /* when its content was last committed */
@@ -124,7 +124,7 @@ struct node_more {
 	/* directories: children in the order they came */
 	struct node *child_first, *child_last;
 	uint64_t n_children;
-	int64_t listed_ns; /* when `listed` was last found out */
+	int64_t listed_ns;   /* when `listed` was last found out */
 	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
 };
 

@@ -277,7 +277,9 @@ class Soak:
             log="info",
         )
         # the faults are told of
-        self.mount.allow_errors(r": list |answered with status|timed out|could not be reached")
+        self.mount.allow_errors(
+            r": list |read attachment|answered with status|timed out|could not be reached"
+        )
         self.other = Other(self.emulator, self.random)
         self.stop = base / "stop"
         self.folders = [system.real_path(r) for r in RECORDS]
@@ -386,7 +388,11 @@ class Soak:
         self.check(not extra, f"came back: {sorted(extra)}")
         other = [p for p in expected if p in own and expected[p] != own[p]]
         self.check(not other, f"other bytes: {other}")
-        strange = [p for p in server if not re.match(r"(p\d+|foreign)-\d+\.txt$|stays\.txt$", p.rpartition("/")[2])]
+        strange = [
+            p
+            for p in server
+            if not re.match(r"(p\d+|foreign)-\d+\.txt$|stays\.txt$", p.rpartition("/")[2])
+        ]
         strange = [p for p in strange if not p.startswith("events/")]
         self.check(not strange, f"made by nobody: {strange}")
         return len(server)
@@ -415,7 +421,8 @@ class Soak:
         with sqlite3.connect(path) as db:
             rows = db.execute("SELECT count(*) FROM node").fetchone()[0]
         self.check(
-            size <= LEDGER_BYTES + LEDGER_BYTES_EACH * rows, f"the ledger has {size} bytes, {rows} rows"
+            size <= LEDGER_BYTES + LEDGER_BYTES_EACH * rows,
+            f"the ledger has {size} bytes, {rows} rows",
         )
         return f"ledger {size >> 10} KiB for {rows} nodes"
 
@@ -462,7 +469,9 @@ def main() -> int:
     by_name = {s.name: s for s in SYSTEMS}
     chosen = arguments.systems.split(",")
     if set(chosen) - set(by_name):
-        parser.error(f"no system {', '.join(set(chosen) - set(by_name))}; there are {', '.join(by_name)}")
+        parser.error(
+            f"no system {', '.join(set(chosen) - set(by_name))}; there are {', '.join(by_name)}"
+        )
     seconds = 60 * (60 * arguments.hours if arguments.hours else arguments.minutes or 5)
     print(f"seed {arguments.seed}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -95,7 +95,12 @@ def change_all(m) -> None:
     e.change(
         added("appeared.txt", text="appeared\n"),
         {"op": "replace", "id": ids["changes.txt"], "text": "new and longer\n"},
-        {"op": "rename", "id": ids["renamed.txt"], "name": "new-name.txt", "filename": "new-name.txt"},
+        {
+            "op": "rename",
+            "id": ids["renamed.txt"],
+            "name": "new-name.txt",
+            "filename": "new-name.txt",
+        },
         {"op": "move", "id": ids["moved.txt"], "collection": "users", "record": "Grace Hopper"},
         {"op": "delete", "id": ids["deleted.txt"]},
     )
@@ -119,7 +124,12 @@ def test_a_shell_that_is_there_sees_every_kind_of_change(drive, shell):
     assert sh("cat renamed.txt; cat moved.txt; cat deleted.txt").count("No such file") == 3
     assert sh("cat ../Grace*/moved.txt") == "moved\n"
     # it has not lost its place
-    assert sh("pwd -P") == f"{m / ADA}\n" and sh("ls ..").split() == ["Ada", "Byron", "Grace", "Hopper"]
+    assert sh("pwd -P") == f"{m / ADA}\n" and sh("ls ..").split() == [
+        "Ada",
+        "Byron",
+        "Grace",
+        "Hopper",
+    ]
 
 
 def test_a_shell_keeps_its_place_while_nothing_happens(drive, shell):
@@ -149,7 +159,9 @@ def test_an_open_handle_keeps_its_version(drive, system):
     with open(m / ADA / "a.bin", "rb") as whole, open(m / ADA / "a.bin", "rb") as part:
         assert whole.read(1000) == random_bytes(300_000)[:1000]
         whole.seek(0)
-        m.emulator.change({"op": "replace", "id": m.emulator.file(f"{ADA}/a.bin")["id"], "size": 5000})
+        m.emulator.change(
+            {"op": "replace", "id": m.emulator.file(f"{ADA}/a.bin")["id"], "size": 5000}
+        )
         m.command("refresh")
         wait_until(lambda: os.stat(m / ADA / "a.bin").st_size == 5000, "the new one")
         for f in (whole, part):

@@ -6,6 +6,9 @@
 
 #include "tree.h"
 
+/* A node of that id that nothing but its id leads to; NULL without memory. Into @dir, where its name is free. */
+struct node *tree_alloc_node_locked(struct tree *t, enum node_kind kind, uint64_t id);
+void tree_link_child_locked(struct tree *t, struct node *dir, struct node *n);
 void tree_hash_rid_locked(struct tree *t, struct node *n);
 void tree_unhash_rid_locked(struct tree *t, struct node *n);
 void tree_forget_tombstones(struct tree *t);

@@ -238,7 +238,7 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 
 void file_close_locked(struct mount *m, struct node *n)
 {
-	if (n->n_open)
+	if (n->more->n_open)
 		return;
 	if (n->more->feed) {
 		reader_close(m->reader, n->more->feed);

@@ -434,8 +434,8 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 
 	memset(st, 0, sizeof(*st));
 	st->st_ino = n->id;
-	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR & ~t->umask)
-			  : S_IFREG | (n->mode ? n->mode : MODE_FILE & ~t->umask);
+	st->st_mode = dir ? S_IFDIR | (n->more->mode ? n->more->mode : MODE_DIR & ~t->umask)
+			  : S_IFREG | (n->more->mode ? n->more->mode : MODE_FILE & ~t->umask);
 	/*
 	 * a mode of 0 was set by somebody: told from "never set" by the bit above the permissions
 	 */

@@ -71,15 +71,15 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 	int64_t now = clock_real_ns();
 
 	if (s->to_set & FUSE_SET_ATTR_MODE)
-		n->mode = (s->attr.st_mode & 07777u) | NODE_MODE_SET;
+		node_more(n)->mode = (s->attr.st_mode & 07777u) | NODE_MODE_SET;
 	if (s->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
 		if (s->to_set & FUSE_SET_ATTR_UID)
 			n->uid = s->attr.st_uid;
 		if (s->to_set & FUSE_SET_ATTR_GID)
 			n->gid = s->attr.st_gid;
 		n->owner_set = true;
-		if (n->kind == NODE_FILE && n->mode)
-			n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
+		if (n->kind == NODE_FILE && n->more->mode)
+			node_more(n)->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
 	}
 	n->ctime_ns = now;
 	set_times_locked(m, n, s, now);
@@ -99,7 +99,7 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, struct handl
 		if (by_handle)
 			by_handle->flushed = false;
 		r = size || by_handle ? 0 : file_empty_locked(m, n);
-		if (!r && by_handle && by_handle->version != n->version)
+		if (!r && by_handle && by_handle->version != n->more->version)
 			r = -ESTALE;
 		if (!r)
 			r = file_writable_locked(m, n, &c);
@@ -112,8 +112,8 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, struct handl
 		return r;
 	tree_lock(m->tree);
 	n->mtime_ns = n->ctime_ns = clock_real_ns();
-	if (n->mode)
-		n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
+	if (n->more->mode)
+		node_more(n)->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
 	tree_unlock(m->tree);
 	return by_handle ? 0 : file_commit(m, n);
 }
@@ -191,7 +191,7 @@ static void finish_setattr(struct call *c, struct node *n)
 	if (!r && (s->to_set & ~FUSE_SET_ATTR_SIZE))
 		set_attr_locked(m, n, s);
 	node_stat_locked(m->tree, n, &st);
-	n->n_open--;
+	node_more(n)->n_open--;
 	file_close_locked(m, n);
 	waits = !r && waits_for_server_locked(m, n, s->to_set);
 	tree_unlock(m->tree);
@@ -233,7 +233,7 @@ static void setattr_run(struct call *c)
 	if (!error && (s->to_set & FUSE_SET_ATTR_SIZE))
 		error = may_write_locked(m, n);
 	if (!error)
-		n->n_open++; /* held until the answer */
+		node_more(n)->n_open++; /* held until the answer */
 	tree_unlock(m->tree);
 	if (error)
 		call_fail(c, error);

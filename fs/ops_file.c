@@ -79,16 +79,16 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 		return NULL;
 	mount_opened_add_locked(m, &h->opened, handle_left);
 	h->node = n;
-	h->version = n->version;
+	h->version = n->more->version;
 	h->flags = flags;
-	n->n_open++;
+	node_more(n)->n_open++;
 	return h;
 }
 
 void handle_free_locked(struct mount *m, struct handle *h)
 {
 	mount_opened_remove_locked(m, &h->opened);
-	h->node->n_open--;
+	node_more(h->node)->n_open--;
 	file_close_locked(m, h->node);
 	free(h);
 }
@@ -103,7 +103,7 @@ void handle_drop(struct mount *m, struct handle *h)
 /* Replaced on the server since it was opened: no mix of two versions. tree->lock held. */
 static bool is_stale(const struct handle *h)
 {
-	return h->version != h->node->version;
+	return h->version != h->node->more->version;
 }
 
 static void open_run(struct call *c)
@@ -140,7 +140,7 @@ static void open_run(struct call *c)
 	}
 	if (!error) {
 		fi->fh = (uintptr_t)h;
-		fi->keep_cache = n->cached_version == n->version;
+		fi->keep_cache = n->more->cached_version == n->more->version;
 		fi->noflush = !may_write(h); /* its close has nothing to wait for */
 		if (c->flags & O_TRUNC)
 			n->mtime_ns = n->ctime_ns = clock_real_ns();
@@ -385,7 +385,7 @@ static void read_run(struct call *c)
 	if (!r && is_stale(h))
 		r = -ESTALE;
 	if (!r)
-		h->node->cached_version = h->version;
+		node_more(h->node)->cached_version = h->version;
 	view = !r && h->node->more->view ? content_ref(h->node->more->view) : NULL;
 	feed = view && h->node->more->feed ? content_ref(h->node->more->feed) : NULL;
 	tree_unlock(m->tree);
@@ -538,8 +538,8 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	}
 	tree_lock(m->tree);
 	n->mtime_ns = n->ctime_ns = clock_real_ns();
-	if (n->mode)
-		n->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
+	if (n->more->mode)
+		node_more(n)->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
 	tree_unlock(m->tree);
 	fuse_reply_write(req, (size_t)done);
 }

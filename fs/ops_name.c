@@ -76,7 +76,7 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 
 	if (!n)
 		return NULL;
-	n->mode = (a->mode & 07777u) | NODE_MODE_SET;
+	node_more(n)->mode = (a->mode & 07777u) | NODE_MODE_SET;
 	n->uid = a->uid;
 	n->gid = a->gid;
 	n->owner_set = true;

@@ -138,7 +138,7 @@ int passthrough_admit_locked(struct mount *m, struct node *n, uint64_t ino, int 
 	const struct passthrough_case k = {
 		.reads = only_reads(flags),
 		.passed = n->more->n_passed,
-		.same = n->more->passed_version == n->version,
+		.same = n->more->passed_version == n->more->version,
 		/* whether it can be passed through is asked when its content is known */
 	};
 
@@ -156,7 +156,7 @@ static bool is_whole_locked(const struct mount *m, const struct handle *h)
 	const struct node *n = h->node;
 
 	return !atomic_load(&m->passthrough_refused) && n->more->view && !n->more->committed &&
-	       h->version == n->version && !content_is_dirty(n->more->view) &&
+	       h->version == n->more->version && !content_is_dirty(n->more->view) &&
 	       content_is_complete(n->more->view);
 }
 
@@ -170,7 +170,7 @@ static enum passthrough_way way_locked(const struct mount *m, const struct handl
 		.passed = n->more->n_passed,
 		/* it was when the handle was admitted, and what it opened is what it was */
 		.same = true,
-		.others = n->n_open - 1,
+		.others = n->more->n_open - 1,
 		.whole = is_whole_locked(m, h),
 	};
 
@@ -203,7 +203,7 @@ static void try_to_pass(struct mount *m, struct handle *h, struct content *view,
 	if (!id)
 		return;
 	tree_lock(m->tree);
-	if (n->n_open == 1 && n->more->view == view && h->version == n->version) {
+	if (n->more->n_open == 1 && n->more->view == view && h->version == n->more->version) {
 		pass_locked(h, view, id);
 		set_backing(fi, id);
 		id = 0;

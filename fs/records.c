@@ -184,7 +184,7 @@ static void made_locked(struct ask *a, const char *rid)
 	n = tree_new_record_locked(t, top, shown, rid);
 	if (!n)
 		return;
-	n->mode = (a->mode & 07777u) | NODE_MODE_SET;
+	node_more(n)->mode = (a->mode & 07777u) | NODE_MODE_SET;
 	n->uid = a->uid;
 	n->gid = a->gid;
 	n->owner_set = true;

@@ -139,7 +139,7 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	ghost->flight = doubt;
 	node_doubt_flight(n); /* what each remembers of its last call is about the other one now */
 	node_doubt_flight(ghost);
-	n->known_seq = ghost->known_seq =
+	node_more(n)->known_seq = node_more(ghost)->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	node_more(ghost)->after = n->id;
 	/* its content is that of the identity: forgetting the ghost must not drop it */
@@ -208,7 +208,7 @@ static void take_known(struct tree *t, struct node *n, struct remote_change *c, 
 
 	known_take(&k, &c->file, record);
 	tree_set_known_locked(t, n, &k);
-	n->known_seq = ++t->seq;
+	node_more(n)->known_seq = ++t->seq;
 }
 
 /* The record a file is in on the server now. */
@@ -268,7 +268,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	node_more(ghost)->after = n->id;
 	ghost->size = n->known.size;
 	tree_swap_known_locked(t, n, ghost);
-	ghost->known_seq = ++t->seq;
+	node_more(ghost)->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
 	crash_point("ghost.row");
 	node_more(ghost)->change =
@@ -338,7 +338,7 @@ void sync_removed_locked(struct tree *t, struct node *n)
 	if (n->known.rid)
 		tree_bury_locked(t, n->known.rid);
 	tree_set_known_locked(t, n, NULL);
-	n->known_seq = t->seq;
+	node_more(n)->known_seq = t->seq;
 }
 
 static void updated_record(struct batch *b, struct node *n, const struct remote_change *c)
@@ -349,7 +349,7 @@ static void updated_record(struct batch *b, struct node *n, const struct remote_
 		known_set_text(&n->known, &n->known.name, c->name);
 	if (c->fields_json)
 		json_arrived_locked(b->sync->m, n, c->fields_json);
-	n->known_seq = ++t->seq;
+	node_more(n)->known_seq = ++t->seq;
 }
 
 /* Its outcome is not known: look before anything else is sent for it. */
@@ -412,7 +412,7 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 	}
 	if (n->known.rid)
 		tree_bury_locked(t, n->known.rid);
-	n->known_seq = t->seq;
+	node_more(n)->known_seq = t->seq;
 	if (n->gone) {
 		tree_set_known_locked(t, n, NULL);
 		return;

@@ -200,7 +200,7 @@ static void take_created(struct look *l, struct node *n, struct remote_file *f, 
 	known_take(&k, f, l->record);
 	k.filler = !sure;
 	tree_set_known_locked(t, n, &k);
-	n->known_seq = ++t->seq;
+	node_more(n)->known_seq = ++t->seq;
 	if (sure && !n->gone && n->content == sent.content) {
 		n->dirty = false;
 		n->size = n->known.size;

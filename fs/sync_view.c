@@ -298,7 +298,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.busy = n->busy || waits,
 		.parked = n->error != 0,
 		.unknown = n->unknown,
-		.open = n->n_open > 0,
+		.open = n->more->n_open > 0,
 		.content_settled = content_settled(s, v, n),
 		.name_settled = name_settled(s, v, n, known),
 		.after = n->more->after,

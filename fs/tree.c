@@ -317,7 +317,7 @@ void tree_release_locked(struct tree *t, struct node *n)
 {
 	struct node **slot;
 
-	if (n->parent || n == t->root || n->nlookup || n->n_open || n->in_sync_list || n->busy ||
+	if (n->parent || n == t->root || n->nlookup || n->more->n_open || n->in_sync_list || n->busy ||
 	    n->size_asked)
 		return;
 	/* a collection that is not shown, a record of which something is still to be removed */
@@ -394,7 +394,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.local = n->local,
 		.dirty = n->dirty,
 		.mtime_dirty = n->mtime_dirty,
-		.mode = n->mode,
+		.mode = n->more->mode,
 		.uid = n->uid,
 		.gid = n->gid,
 		.owner_set = n->owner_set,

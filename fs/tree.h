@@ -84,13 +84,16 @@ struct xattr {
 struct node_more {
 	struct xattr *xattrs;
 
-	/* wanted: the newest view that a close committed in this mount; ids of views count up */
+	uint32_t mode; /* wanted: permission bits, 0 = the mount's default */
+	/* the newest view that a close committed in this mount; ids of views count up */
 	uint64_t committed;
 	/*
 	 * a file: the last one that a listing showed under the same name of the server's, which had
 	 * to take another one here; 0 = none
 	 */
 	uint64_t namesake;
+
+	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
 
 	/* between, see flight */
 	int64_t flight_since_ns;
@@ -106,6 +109,14 @@ struct node_more {
 	struct node *sync_prev, *sync_next; /* tree->sync list */
 
 	/* kernel and handles */
+	unsigned n_open;
+	/* bumped when the server's content replaces ours: older handles are stale */
+	uint32_t version;
+	/*
+	 * `version` that was last read: whoever read it was opened with the kernel's older pages
+	 * dropped, so that those of now are of this one
+	 */
+	uint32_t cached_version;
 	/* see fs/passthrough.h: handles the kernel reads itself, of which version, content and file */
 	unsigned n_passed;
 	int32_t backing_id;
@@ -163,25 +174,15 @@ struct node {
 	int error;	    /* parked */
 
 	/* wanted */
-	uint32_t mode; /* permission bits, 0 = the mount's default */
 	uint32_t uid, gid;
-	unsigned n_open;
 	int64_t atime_ns, mtime_ns, ctime_ns;
 	int64_t size;	  /* -1 = not known; while `view` is dirty, ask it */
 	uint64_t content; /* id of the committed content, 0 = none (or empty, if dirty) */
 
 	struct known known;
-	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
-	uint64_t seen_seq;  /* the listing it was last seen in */
+	uint64_t seen_seq; /* the listing it was last seen in */
 
 	uint64_t nlookup;
-	/* bumped when the server's content replaces ours: older handles are stale */
-	uint32_t version;
-	/*
-	 * `version` that was last read: whoever read it was opened with the kernel's older pages
-	 * dropped, so that those of now are of this one
-	 */
-	uint32_t cached_version;
 };
 
 struct tombstone;

@@ -154,7 +154,7 @@ void tree_keep_overwritten_locked(struct tree *t, struct node *n, const struct k
 	if (kept) {
 		kept->content = content;
 		kept->size = n->size;
-		kept->mode = n->mode;
+		node_more(kept)->mode = n->more->mode;
 		kept->atime_ns = kept->mtime_ns = kept->ctime_ns = n->mtime_ns;
 		kept->dirty = kept->in_ledger = true;
 		tree_changed_locked(t, kept);

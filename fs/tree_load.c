@@ -47,7 +47,8 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	n->local = row->local;
 	n->dirty = row->dirty;
 	n->mtime_dirty = row->mtime_dirty;
-	n->mode = row->mode;
+	if (row->mode)
+		node_more(n)->mode = row->mode;
 	n->owner_set = row->owner_set;
 	if (row->owner_set) {
 		n->uid = row->uid;

@@ -87,7 +87,7 @@ uint64_t tree_listing_begin(struct tree *t)
 /* Whether our own calls know better than a listing begun at @mark. */
 static bool is_newer(const struct node *n, uint64_t mark)
 {
-	return n->busy || n->flight != LEDGER_FLIGHT_NONE || n->known_seq > mark;
+	return n->busy || n->flight != LEDGER_FLIGHT_NONE || n->more->known_seq > mark;
 }
 
 /*
@@ -302,7 +302,8 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
  */
 void tree_follow_content_locked(struct tree *t, struct node *n)
 {
-	n->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
+	node_more(n)
+		->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
 	if (n->more->view) {
 		content_unref(n->more->view);
 		node_more(n)->view = NULL;
@@ -337,9 +338,8 @@ static bool is_foreign(const struct node *n, uint64_t mark, const struct known *
 {
 	struct flight sent;
 
-	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->known_seq > mark ||
-	    !n->known.version ||
-	    same_text(n->known.version, k->version))
+	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->more->known_seq > mark ||
+	    !n->known.version || same_text(n->known.version, k->version))
 		return false;
 	node_get_flight(n, &sent);
 	return k->size >= 0 && sent.size >= 0 && k->size != sent.size &&
@@ -350,8 +350,9 @@ static bool is_foreign(const struct node *n, uint64_t mark, const struct known *
 static int come_back(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
 		     struct known *k)
 {
-	log_warning("conflict: '%s' was deleted here and changed on the server: the server's is kept",
-		    n->shown);
+	log_warning(
+		"conflict: '%s' was deleted here and changed on the server: the server's is kept",
+		n->shown);
 	tree_set_known_locked(t, n, NULL);
 	n->flight = LEDGER_FLIGHT_NONE;
 	n->error = 0;
@@ -381,7 +382,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (!unsure && !version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
 		if (k->url && !same_text(was->url, k->url))
-			known_set_text(was, &was->url, k->url); /* expiring links change with every listing (P-5) */
+			known_set_text(was, &was->url,
+				       k->url); /* expiring links change with every listing (P-5) */
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
@@ -477,7 +479,7 @@ void tree_vanish_locked(struct tree *t, struct node *n)
 	tree_set_known_locked(t, n, NULL);
 	n->gone = true;
 	n->dirty = n->mtime_dirty = false;
-	n->version++;
+	node_more(n)->version++;
 	if (n->in_ledger)
 		ledger_drop_node(t->ledger, n->id);
 	n->in_ledger = false;

@@ -125,6 +125,7 @@ def measure_tree(size: int, floor: int) -> dict:
         m.umount(timeout=300)
         m.options["poll"] = 1
         row["restart"] = seconds(lambda: m.start(look=False))
+        row["restart cpu"] = cpu_seconds(m.process.pid)
         one = d.users / "users 0001"
         d.emulator.faults({"port": "api", "match": "/v2/", "count": -1, "hang": True})
         # without the server, after a moment, what the ledger knows
@@ -175,6 +176,7 @@ TREE = (
     ("refresh, s", lambda r: f"{r['refresh']:.2f}"),
     ("of that our CPU, s", lambda r: f"{r['refresh cpu']:.2f}"),
     ("start from the ledger, s", lambda r: f"{r['restart']:.2f}"),
+    ("... our CPU, s", lambda r: f"{r['restart cpu']:.2f}"),
     ("... its first ls, server hanging, s", lambda r: f"{r['restart look']:.2f}"),
     ("... bytes held for each", lambda r: f"{r['restart bytes']:.0f}"),
     ("ledger, bytes for each", lambda r: f"{r['ledger']:.0f}"),

@@ -71,8 +71,13 @@ class Program:
         self.state = state
         self.folders = folders
         self.files: dict = {}  # path below the root -> sha256
+        self.touched: list = []
+        self.log = open(f"{state}.log", "w", buffering=1)  # for who looks into a failure
         self.count = 0
         self.done = {"writes": 0, "reads": 0, "renames": 0, "removes": 0, "lists": 0, "failed": 0}
+
+    def note(self, *words) -> None:
+        print(f"{time.time():.3f}", *words, file=self.log)
 
     def fresh(self) -> str:
         self.count += 1
@@ -88,6 +93,7 @@ class Program:
         """In place, or as editors do it."""
         self.count += 1
         data = text_of(self.name, self.count, self.size())
+        self.note("write", path, len(data), "by another name" if swap else "in place")
         self.touched = [path]
         if swap:
             temporary = f"{path}.{self.count}.new"
@@ -102,6 +108,7 @@ class Program:
     def rename(self) -> None:
         old, new = self.some(), self.fresh()
         self.touched = [old, new]
+        self.note("rename", old, new)
         os.rename(self.root / old, self.root / new)
         self.files[new] = self.files.pop(old)
         self.done["renames"] += 1
@@ -109,6 +116,7 @@ class Program:
     def remove(self) -> None:
         path = self.some()
         self.touched = [path]
+        self.note("remove", path)
         os.unlink(self.root / path)
         del self.files[path]
         self.done["removes"] += 1
@@ -130,7 +138,7 @@ class Program:
 
     def step(self) -> None:
         what = self.random.random()
-        self.touched: list = []
+        self.touched = []
         if len(self.files) < 3 or (what < 0.25 and len(self.files) < FILES_EACH):
             self.write(self.fresh(), self.random.random() < 0.3)
         elif what < 0.45:
@@ -146,20 +154,25 @@ class Program:
 
     def forget(self, path: str) -> None:
         """A call failed under it: nobody knows what is there, so it goes."""
+        self.note("forget", path)
         self.files.pop(path, None)
         while not self.state.with_name("stop-now").exists():
             try:
-                if is_mounted(self.root):
-                    os.unlink(self.root / path)
-                    return
+                # not of the directory below, while there is no mount
+                device = os.stat(self.root).st_dev
+                if device == self.device:
+                    raise OSError
+                os.unlink(self.root / path)
+                return
             except FileNotFoundError:
-                if is_mounted(self.root):
+                if os.stat(self.root).st_dev == device:
                     return
             except OSError:
                 pass
             time.sleep(0.1)
 
     def run(self, stop: Path) -> None:
+        self.device = self.state.parent.stat().st_dev
         while not stop.exists():
             try:
                 if not is_mounted(self.root):
@@ -258,7 +271,7 @@ def mean(values: list) -> float:
 
 
 class Soak:
-    def __init__(self, base: Path, system, seconds: float, programs: int, seed: int):
+    def __init__(self, base: Path, system, seconds: float, programs: int, seed: int, log: str):
         self.base = base
         self.system = system
         self.seconds = seconds
@@ -274,11 +287,11 @@ class Soak:
             poll=2,
             timeout=10,
             cache_size="16M",
-            log="info",
+            log=log,
         )
         # the faults are told of
         self.mount.allow_errors(
-            r": list |read attachment|answered with status|timed out|could not be reached"
+            r"\blist \w+|read attachment|answered with status|timed out|could not be reached"
         )
         self.other = Other(self.emulator, self.random)
         self.stop = base / "stop"
@@ -360,7 +373,7 @@ class Soak:
 
     def remembered(self) -> dict:
         found = {}
-        for path in self.base.glob("program-*"):
+        for path in self.base.glob("program-*[0-9]"):
             for line in path.read_text().splitlines():
                 digest, _, name = line.partition(" ")
                 found[self.system.logical_path(name)] = digest
@@ -465,6 +478,7 @@ def main() -> int:
     parser.add_argument("--systems", default=",".join(s.name for s in SYSTEMS), metavar="A,B")
     parser.add_argument("--programs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--log", default="info", help="the daemon's, kept when something failed")
     arguments = parser.parse_args()
     by_name = {s.name: s for s in SYSTEMS}
     chosen = arguments.systems.split(",")
@@ -479,7 +493,12 @@ def main() -> int:
     for name in chosen:
         base = Path(tempfile.mkdtemp(prefix="attachfs-soak-"))
         good = Soak(
-            base, by_name[name], seconds / len(chosen), arguments.programs, arguments.seed
+            base,
+            by_name[name],
+            seconds / len(chosen),
+            arguments.programs,
+            arguments.seed,
+            arguments.log,
         ).run()
         failed += not good
         if good:

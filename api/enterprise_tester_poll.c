@@ -174,7 +174,7 @@ static bool judge_page(struct polling *poll, const json_t *root, char cursor[CUR
 	/* What was not compared before may have changed before. */
 	changed |= poll->hashes[poll->number] != hash;
 	poll->hashes[poll->number] = hash;
-	int n = snprintf(cursor, CURSOR_SIZE, "2;%lu;%lld;", (poll->number + 1) % pages,
+	int n = snprintf(cursor, CURSOR_SIZE, "2;%zu;%lld;", (poll->number + 1) % pages,
 			 (long long)total);
 	for (size_t i = 0; i < pages; i++)
 		n += snprintf(cursor + n, CURSOR_SIZE - (size_t)n, "%" PRIx64 ",", poll->hashes[i]);

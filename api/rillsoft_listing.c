@@ -172,8 +172,12 @@ static void send_run(struct rillsoft_slot *s)
 	call_set_idempotent(call, true);
 	call_set_max_body(call, LISTING_MAX);
 	call_set_scope(call, "Read documents");
-	s->error = call_start(call, on_listing, s);
-	if (s->error < 0 && pool_run(ris->base.pool, on_not_started, s) < 0)
+	int r = call_start(call, on_listing, s);
+	/* Once it is started, the slot may be at its next request already. */
+	if (r == 0)
+		return;
+	s->error = r;
+	if (pool_run(ris->base.pool, on_not_started, s) < 0)
 		on_not_started(s);
 }
 

@@ -511,7 +511,9 @@ static void end_children(struct tree *t, uint64_t mark, struct node *dir)
 	uint64_t *ids = calloc(dir->more->n_children + 1, sizeof(*ids));
 	size_t count = 0;
 
-	for (const struct node *n = dir->more->child_first; n && ids; n = n->sibling_next)
+	if (!ids)
+		return; /* the next listing ends them */
+	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 		ids[count++] = n->id;
 	for (size_t i = 0; i < count; i++) {
 		struct node *n = tree_find_locked(t, ids[i]);

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: MIT
 """
 scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
-beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py); scripts/bench scale measures many attachments (scale.py). Results go to standard output, progress to standard error; the
-exit status is 1 when a result of ours did not check out.
+beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py), scripts/bench
+scale measures many attachments (scale.py). --save keeps the results of a commit, --compare shows those of
+two (saved.py). Results go to standard output, progress to standard error; the exit status is 1 when a
+result of ours did not check out.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from common import into_readme  # first: it says where the harness is
 
 import everyday
 import reads
+import saved
 import scale
 import writes
 
@@ -28,6 +31,8 @@ def main() -> int:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
     parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
     parser.add_argument("--latency-ms", type=int, help="default: 20; of writes and reads: 0 and 20")
+    parser.add_argument("--save", action="store_true", help="keep the results of this commit")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="commits, or files kept")
     group = parser.add_argument_group("writes, reads")
     group.add_argument("--runs", type=int, default=5, help="rounds of all contenders; default: 5")
     group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
@@ -40,17 +45,21 @@ def main() -> int:
         help="scale: how many attachments; default: %(default)s, a million takes minutes",
     )
     arguments = parser.parse_args()
+    if arguments.compare:
+        print(saved.compare(*arguments.compare), end="")
+        return 0
     unknown = set(arguments.workloads) - set(known)
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     jobs = [name for name in arguments.workloads if name in everyday.WORKLOADS]
     # what was started and mounted is ended and unmounted on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    failed = 0
+    failed, kept = 0, {}
     if jobs or not arguments.workloads:
         latency = 20 if arguments.latency_ms is None else arguments.latency_ms
         failed = everyday.measure(jobs, latency)
         print(everyday.table(latency), end="")
+        kept["everyday"] = everyday.kept(latency)
         if arguments.readme and not failed:
             into_readme("scripts/bench", everyday.table(latency))
     for name, module in BESIDE.items():
@@ -65,6 +74,7 @@ def main() -> int:
         )
         failed += bench.measure()
         print(bench.text(), end="")
+        kept[name] = bench.kept()
         if arguments.readme and not failed:
             into_readme(f"scripts/bench {name}", bench.text())
     if "scale" in arguments.workloads:
@@ -72,6 +82,8 @@ def main() -> int:
         print(text, end="")
         if arguments.readme:
             into_readme("scripts/bench scale", text)
+    if arguments.save:
+        print(f"kept in {saved.save(kept)}", file=sys.stderr)
     if failed:
         print(f"\n{failed} results failed", file=sys.stderr)
     return 1 if failed else 0

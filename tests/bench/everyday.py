@@ -188,6 +188,15 @@ def table(latency: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept(latency: int) -> list:
+    """For JSON, as the results of the comparisons."""
+    return [
+        {"workload": what, "latency_ms": latency, "contender": "attachfs", "seconds": seconds}
+        | {"requests": n["api"], "downloads": n["blob"]}
+        for what, seconds, n in ROWS
+    ]
+
+
 def measure(names: list, latency: int) -> int:
     """Fills the table; how many workloads failed."""
     base = Path(tempfile.mkdtemp(prefix="attachfs-bench-"))

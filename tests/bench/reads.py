@@ -13,23 +13,19 @@ directly. What is to be read is listed, with sizes, before the clock starts. All
 that take long do so once. In the first round each one's bytes are compared afterwards.
 """
 
-import contextlib
 import os
-import statistics
 import subprocess
-import sys
-import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from common import digest, machine
-from contenders import BIG_BYTES, FILE_BYTES, SLOTS, Stopped, remove
+from common import digest
+from contenders import BIG_BYTES, FILE_BYTES, SLOTS, Stopped
 from harness import binary, random_bytes
 from readers import Mirror, ReadAttachfs, ReadCurl, ReadDavfs, Reader, ReadExt4, Reading
 from readers import ReadRclone, ReadRcloneTuned
-from writes import SLOW_S, TMPFS, filesystem, seconds
+from rounds import Rounds, seconds
 
 FILES = 1000
 RANDOM_READS = 200
@@ -67,38 +63,20 @@ def scattered(name: str, url: str, base: Path) -> list:
     return [[*lines, f'range = "{p}-{p + HEAD_BYTES - 1}"'] for p in places]
 
 
-@dataclass
-class Bench:
-    latencies: list
-    runs: int
-    limit: float
-    peers: bool
-    only: list
-    big_bytes: int = BIG_BYTES
-    results: dict = field(default_factory=dict)  # (workload, latency, contender) -> [Result]
-    failed: int = 0
+class Bench(Rounds):
+    WORKLOADS = WORKLOADS
+    PEERS = PEERS
+    LEGEND = (
+        "Seconds, the rate as a\nmultiple of curl's (of ext4's, where the bytes are here already) [requests;"
+        " MB received;\nseconds of processor time that the mount's process took]."
+    )
+    big_bytes = BIG_BYTES
 
-    def measure(self) -> int:
-        """How many results failed."""
-        unknown = set(self.only) - set(WORKLOADS)
-        if unknown:
-            raise SystemExit(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    def make_sources(self) -> None:
+        """What a workload reads is made when it is known that it is wanted."""
         if os.geteuid() != 0:
             raise SystemExit("only root drops the page cache: run it as root")
-        with contextlib.ExitStack() as stack:
-            for name, where in (("base", os.environ.get("TMPDIR", "/var/tmp")), ("shm", TMPFS)):
-                made = Path(tempfile.mkdtemp(prefix="attachfs-bench-", dir=where))
-                made.chmod(0o755)
-                stack.callback(remove, made)
-                setattr(self, name, made)
-            self.disk = filesystem(self.base)
-            self.digests: dict = {}
-            self.work = self.workloads()
-            for name, work in self.work.items():
-                for latency in self.latencies_of(work):
-                    print(f"{name}, {latency} ms", file=sys.stderr)
-                    self.rounds(name, work, latency)
-        return self.failed
+        self.digests: dict = {}
 
     def latencies_of(self, work: Reading) -> list:
         """What is here already is not asked for."""
@@ -194,72 +172,38 @@ class Bench:
         who = [ReadExt4, Mirror, ReadAttachfs] if work.warm else [ReadCurl, ReadAttachfs]
         return who + list(PEERS) if self.peers else who
 
-    def rounds(self, name: str, work: Reading, latency: int) -> None:
-        out = {c for c in PEERS if self.was_stopped(name, latency, c)}
-        for i in range(self.runs):
-            who = [c for c in self.contenders(work) if c not in out]
-            for kind in who[i % len(who) :] + who[: i % len(who)]:
-                began = time.monotonic()
-                result = self.once(kind, work, latency, i)
-                if result:
-                    self.results.setdefault((name, latency, kind.name), []).append(result)
-                slow = not result or not result.seconds or result.seconds > SLOW_S
-                if kind in PEERS and slow:
-                    out.add(kind)
-                print(
-                    f"  {kind.name}: {told(result)}  ({time.monotonic() - began:.1f} s in all)",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-    def was_stopped(self, name: str, latency: int, kind: type) -> bool:
-        """Without latency already: with it, it need not be tried."""
-        less = [ms for ms in self.latencies if ms < latency]
-        return any(
-            not r.seconds for ms in less for r in self.results.get((name, ms, kind.name), [])
-        )
-
-    def once(self, kind: type, work: Reading, latency: int, number: int) -> Optional[Result]:
-        c: Reader = kind(self, work, latency)
+    def measured(self, c: Reader, work: Reading, number: int) -> Result:
         result = Result(number)
+        start = time.monotonic()
         try:
-            c.start()
-            start = time.monotonic()
-            try:
-                c.do(self.limit)
-                result.seconds = time.monotonic() - start
-            except Stopped:
-                c.stopped = True
-            result.cpu = c.cpu()
-            result.requests, result.bytes = c.counts()
-            if result.seconds and not number:
-                c.check()
-        except (AssertionError, OSError, subprocess.SubprocessError, ValueError) as e:
-            print(f"  {kind.name} FAILED: {type(e).__name__}: {e!s:.500}", file=sys.stderr)
-            # what the peers get wrong is no failure of ours
-            self.failed += kind not in PEERS
-            return None
-        finally:
-            c.stop()
+            c.do(self.limit)
+            result.seconds = time.monotonic() - start
+        except Stopped:
+            c.stopped = True
+        result.cpu = c.cpu()
+        result.requests, result.bytes = c.counts()
+        if result.seconds and not number:
+            c.check()
         return result
+
+    def took(self, result: Result) -> Optional[float]:
+        return result.seconds
+
+    def told(self, result: Result, work: Reading) -> str:
+        if result.seconds is None:
+            return "stopped at the limit"
+        cpu = "" if result.cpu is None else f", {result.cpu:.2f} s of processor time"
+        return f"{seconds(result.seconds)} [{result.requests}; {result.bytes}]{cpu}"
 
     # what came out
 
-    def median(self, key: tuple, what: str = "seconds") -> Optional[float]:
-        values = [getattr(r, what) for r in self.results.get(key, [])]
-        values = [v for v in values if v is not None]
-        return statistics.median(values) if values else None
-
-    def ratio(self, cell: tuple, one: str, other: str) -> Optional[float]:
-        """The rate of one to that of the other: the median over the rounds."""
-        ones = {r.round: r.seconds for r in self.results.get((*cell, one), [])}
-        others = {r.round: r.seconds for r in self.results.get((*cell, other), [])}
-        ratios = [others[i] / ones[i] for i in ones if ones[i] and others.get(i)]
-        return statistics.median(ratios) if ratios else None
+    def rate(self, cell: tuple, one: str, other: str) -> Optional[float]:
+        """The rate of one to that of the other."""
+        return self.ratio(cell, other, "seconds", one, "seconds")
 
     def best_peer(self, cell: tuple, but: tuple = ()) -> Optional[type]:
-        found = [p for p in PEERS if p not in but and self.median((*cell, p.name))]
-        return min(found, key=lambda p: self.median((*cell, p.name))) if found else None
+        found = [p for p in PEERS if p not in but and self.median((*cell, p.name), "seconds")]
+        return min(found, key=lambda p: self.median((*cell, p.name), "seconds")) if found else None
 
     def cells(self) -> list:
         """(workload, latency) of what was measured."""
@@ -275,12 +219,12 @@ class Bench:
 
     def cell(self, cell: tuple, who: str) -> str:
         key = (*cell, who)
-        time_s = self.median(key)
+        time_s = self.median(key, "seconds")
         if time_s is None:
             stopped = any(self.was_stopped(*cell, c) for c in PEERS if c.name == who)
             return f"> {self.limit:.0f}" if stopped or self.results.get(key) else ""
         text = seconds(time_s)
-        rate = self.ratio(cell, who, self.limit_of(cell))
+        rate = self.rate(cell, who, self.limit_of(cell))
         if rate and who != self.limit_of(cell):
             text += f", {rate:.2f} x"
         counted = []
@@ -314,7 +258,7 @@ class Bench:
         return found
 
     def goal_rate(self, cell: tuple, other: str, least: float, what: str) -> list:
-        rate = self.ratio(cell, "attachfs", other)
+        rate = self.rate(cell, "attachfs", other)
         if not rate:
             return []
         return [(f">= {least} x the rate of {what}", f"{rate:.2f} x", rate >= least)]
@@ -331,7 +275,7 @@ class Bench:
         return found + (self.goal_rate(cell, peer.name, 0.9, "rclone's best") if peer else [])
 
     def goal_first(self, cell: tuple) -> list:
-        mine, curl = self.median((*cell, "attachfs")), self.median((*cell, "curl"))
+        mine, curl = (self.median((*cell, who), "seconds") for who in ("attachfs", "curl"))
         if not mine or not curl:
             return []
         late = (mine - curl) * 1000
@@ -340,29 +284,6 @@ class Bench:
     def goal_random(self, cell: tuple) -> list:
         key = (*cell, "attachfs")
         asked = self.median(key, "requests")
-        if not self.median(key):
+        if not self.median(key, "seconds"):
             return []
         return [(f"<= {RANDOM_READS} requests", f"{asked:.0f}", asked <= RANDOM_READS)]
-
-    def text(self) -> str:
-        lines = [
-            f"{machine()}, caches on {self.disk}, medians of {self.runs} rounds. Seconds, the rate as a",
-            "multiple of curl's (of ext4's, where the bytes are here already) [requests; MB received;",
-            "seconds of processor time that the mount's process took].",
-            "",
-            *self.table(),
-            "",
-            "| goal | asked | measured | reached |",
-            "|---|---|---|---|",
-            *(f"| {w} | {a} | {m} | {'yes' if ok else 'no'} |" for w, a, m, ok in self.goals()),
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def told(result: Optional[Result]) -> str:
-    if result is None:
-        return "failed"
-    if result.seconds is None:
-        return "stopped at the limit"
-    cpu = "" if result.cpu is None else f", {result.cpu:.2f} s of processor time"
-    return f"{seconds(result.seconds)} [{result.requests}; {result.bytes}]{cpu}"

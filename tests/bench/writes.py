@@ -16,25 +16,18 @@ too slow without. Everything is removed at the end and not between runs:
 ext4 without a journal is slow to create files where others were just removed.
 """
 
-import contextlib
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Optional
 
-from common import digest, machine
+from common import digest
 from contenders import BIG_BYTES, FILE_BYTES, Attachfs, Curl, Davfs, Ext4, Nothing
-from contenders import Rclone, RcloneTuned, Stopped, Workload, remove, run_limited
+from contenders import Rclone, RcloneTuned, Stopped, Workload, run_limited
 from harness import binary, random_bytes
+from rounds import Rounds, seconds
 
 FILES = 1000
-SLOW_S = 5  # who takes longer does it once
-TMPFS = "/dev/shm"
 
 
 @dataclass
@@ -56,35 +49,13 @@ PEERS = (Rclone, RcloneTuned, Davfs)
 WORKLOADS = ("cp", "rsync", "large", "renames", "deletes", "close", "fsync")
 
 
-@dataclass
-class Bench:
-    latencies: list
-    runs: int
-    limit: float
-    peers: bool
-    only: list
-    results: dict = field(default_factory=dict)  # (workload, latency, contender) -> [Result]
-    failed: int = 0
-
-    def measure(self) -> int:
-        """How many results failed."""
-        unknown = set(self.only) - set(WORKLOADS)
-        if unknown:
-            raise SystemExit(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
-        with contextlib.ExitStack() as stack:
-            for name, where in (("base", os.environ.get("TMPDIR", "/var/tmp")), ("shm", TMPFS)):
-                made = Path(tempfile.mkdtemp(prefix="attachfs-bench-", dir=where))
-                made.chmod(0o755)
-                stack.callback(remove, made)
-                setattr(self, name, made)
-            self.disk = filesystem(self.base)
-            self.make_sources()
-            self.work = self.workloads()
-            for name, work in self.work.items():
-                for latency in self.latencies if work.server else self.latencies[:1]:
-                    print(f"{name}, {latency} ms", file=sys.stderr)
-                    self.rounds(name, work, latency)
-        return self.failed
+class Bench(Rounds):
+    WORKLOADS = WORKLOADS
+    PEERS = PEERS
+    LEGEND = (
+        "Seconds until the\nprogram returned / until all was on the server [requests; MB sent]; `nothing` is"
+        " a FUSE\nfilesystem that keeps nothing."
+    )
 
     def make_sources(self) -> None:
         self.source = self.base / "source"
@@ -163,72 +134,39 @@ class Bench:
             who += [p for p in PEERS if p is not Davfs or os.geteuid() == 0]
         return who
 
-    def rounds(self, name: str, work: Workload, latency: int) -> None:
-        out = {c for c in PEERS if self.was_stopped(name, latency, c)}
-        for i in range(self.runs):
-            who = [c for c in self.contenders(work) if c not in out]
-            for kind in who[i % len(who) :] + who[: i % len(who)]:
-                began = time.monotonic()
-                result = self.once(kind, work, latency, i)
-                if result:
-                    self.results.setdefault((name, latency, kind.name), []).append(result)
-                took = max(result.application or 0, result.server or 0) if result else None
-                if took is None or result.stopped or took > SLOW_S:
-                    out.add(kind)
-                print(
-                    f"  {kind.name}: {told(result, work)}"
-                    f"  ({time.monotonic() - began:.1f} s in all)",
-                    file=sys.stderr,
-                    flush=True,
-                )
+    def latencies_of(self, work: Workload) -> list:
+        return self.latencies if work.server else self.latencies[:1]
 
-    def was_stopped(self, name: str, latency: int, kind: type) -> bool:
-        """Without latency already: with it, it need not be tried."""
-        less = [ms for ms in self.latencies if ms < latency]
-        before = [r for ms in less for r in self.results.get((name, ms, kind.name), [])]
-        return any(r.stopped for r in before)
-
-    def once(self, kind: type, work: Workload, latency: int, number: int) -> Optional[Result]:
-        c = kind(self, work, latency)
+    def measured(self, c, work: Workload, number: int) -> Result:
         result = Result(number)
+        os.sync()
+        start = time.monotonic()
         try:
-            c.start()
-            os.sync()
-            start = time.monotonic()
-            try:
-                c.do(self.limit)
-                result.application = time.monotonic() - start
-                if work.server and c.networked:
-                    c.settle(start + self.limit)
-                    result.server = time.monotonic() - start
-            except Stopped:
-                result.stopped = c.stopped = True
-            if work.server:
-                result.requests, result.bytes = c.counts()
-            if not result.stopped:
-                c.check()
-        except (AssertionError, OSError, subprocess.SubprocessError, ValueError) as e:
-            print(f"  {kind.name} FAILED: {type(e).__name__}: {e!s:.500}", file=sys.stderr)
-            # what the peers get wrong is no failure of ours
-            self.failed += kind not in PEERS
-            return None
-        finally:
-            c.stop()
+            c.do(self.limit)
+            result.application = time.monotonic() - start
+            if work.server and c.networked:
+                c.settle(start + self.limit)
+                result.server = time.monotonic() - start
+        except Stopped:
+            result.stopped = c.stopped = True
+        if work.server:
+            result.requests, result.bytes = c.counts()
+        if not result.stopped:
+            c.check()
         return result
 
+    def took(self, result: Result) -> Optional[float]:
+        return None if result.stopped else max(result.application, result.server or 0)
+
+    def told(self, result: Result, work: Workload) -> str:
+        if result.stopped:
+            return "stopped at the limit"
+        text = seconds(result.application)
+        if result.server:
+            text += f" / {seconds(result.server)} [{result.requests}; {result.bytes}]"
+        return text
+
     # what came out
-
-    def median(self, key: tuple, what: str) -> Optional[float]:
-        values = [getattr(r, what) for r in self.results.get(key, [])]
-        values = [v for v in values if v is not None]
-        return statistics.median(values) if values else None
-
-    def ratio(self, cell: tuple, who: str, what: str, other: str, others: str) -> Optional[float]:
-        """One's time to another's: the median over the rounds."""
-        mine = {r.round: getattr(r, what) for r in self.results.get((*cell, who), [])}
-        theirs = {r.round: getattr(r, others) for r in self.results.get((*cell, other), [])}
-        ratios = [mine[i] / theirs[i] for i in mine if mine[i] and theirs.get(i)]
-        return statistics.median(ratios) if ratios else None
 
     def cell(self, name: str, work: Workload, latency: int, who: str) -> str:
         key = (name, latency, who)
@@ -253,7 +191,7 @@ class Bench:
         names = [c.name for c in (Ext4, Nothing, Curl, Attachfs, *(PEERS if self.peers else ()))]
         lines = ["| workload | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for name, work in self.done():
-            for latency in self.latencies if work.server else self.latencies[:1]:
+            for latency in self.latencies_of(work):
                 cells = [self.cell(name, work, latency, who) for who in names]
                 where = f", {latency} ms" if work.server else ""
                 lines.append(f"| {work.title}{where} | " + " | ".join(cells) + " |")
@@ -266,7 +204,7 @@ class Bench:
         """What is asked, what came out, and whether it is reached."""
         found = []
         for name, work in self.done():
-            for latency in self.latencies if work.server else self.latencies[:1]:
+            for latency in self.latencies_of(work):
                 where = f"{work.title}, {latency} ms" if work.server else work.title
                 goals = (
                     self.goal_program(name, latency),
@@ -312,44 +250,3 @@ class Bench:
             return min(known), False
         tried = any(self.cell(name, self.work[name], latency, c.name) for c in PEERS)
         return (self.limit, True) if tried else None
-
-    def text(self) -> str:
-        lines = [
-            f"{machine()}, caches on {self.disk}, medians of {self.runs} rounds. Seconds until the",
-            "program returned / until all was on the server [requests; MB sent]; `nothing` is a FUSE",
-            "filesystem that keeps nothing.",
-            "",
-            *self.table(),
-            "",
-            "| goal | asked | measured | reached |",
-            "|---|---|---|---|",
-            *(f"| {w} | {a} | {m} | {'yes' if ok else 'no'} |" for w, a, m, ok in self.goals()),
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def seconds(value: float) -> str:
-    return f"{value:.3f}" if value < 1 else f"{value:.1f}"
-
-
-def told(result: Optional[Result], work: Workload) -> str:
-    if result is None:
-        return "failed"
-    if result.stopped:
-        return "stopped at the limit"
-    text = seconds(result.application)
-    if result.server:
-        text += f" / {seconds(result.server)} [{result.requests}; {result.bytes}]"
-    return text
-
-
-def filesystem(path: Path) -> str:
-    """Its type, as mountinfo tells."""
-    best = ("", "?")
-    with open("/proc/self/mountinfo") as f:
-        for line in f:
-            fields = line.split()
-            kind = fields[fields.index("-") + 1]
-            if str(path).startswith(fields[4].rstrip("/") + "/") and len(fields[4]) >= len(best[0]):
-                best = (fields[4], kind)
-    return best[1]

@@ -731,7 +731,7 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 	if (c->error)
 		return true;
 	if (!n->known.rid || !l->m->remote->ops->probe_size) {
-		*ret_error = -EIO;
+		*ret_error = n->gone ? -ESTALE : -EIO;
 		return true;
 	}
 	if (!top)

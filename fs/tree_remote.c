@@ -478,6 +478,8 @@ void tree_vanish_locked(struct tree *t, struct node *n)
 	tree_unlink_locked(t, n);
 	tree_set_known_locked(t, n, NULL);
 	n->gone = true;
+	/* until the kernel is told: it has no bytes, which is not the same as empty */
+	n->left_name = n->kind == NODE_FILE;
 	n->dirty = n->mtime_dirty = false;
 	node_more(n)->version++;
 	if (n->in_ledger)

@@ -292,6 +292,7 @@ class Soak:
         # the faults are told of
         self.mount.allow_errors(
             r"\blist \w+|read attachment|answered with status|timed out|could not be reached"
+            r"|Input/output error|log: last line repeated"
         )
         self.other = Other(self.emulator, self.random)
         self.stop = base / "stop"

@@ -6,6 +6,7 @@ How few calls it takes to find out is in test_calls.py, and here for a mount tha
 """
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -20,6 +21,7 @@ from harness import (
     SLOW,
     added,
     libc,
+    raises_errno,
     random_bytes,
     run,
     binary,
@@ -171,6 +173,21 @@ def test_an_open_handle_keeps_its_version(drive, system):
                 continue  # ESTALE: never a mix
             assert data == random_bytes(300_000)
     assert (m / ADA / "a.bin").read_bytes() == m.emulator.bytes_of(f"{ADA}/a.bin")
+
+
+def test_what_is_gone_from_the_server_is_not_opened_as_an_empty_file(drive):
+    m = drive(two_records(), poll=0)
+    path = m / ADA / "deleted.txt"
+    there = os.open(path, os.O_PATH)
+    try:
+        m.emulator.change({"op": "delete", "id": m.emulator.file(f"{ADA}/deleted.txt")["id"]})
+        m.command("refresh")
+        # as a program that had looked it up just before
+        with raises_errno(errno.ESTALE, errno.ENOENT):
+            os.close(os.open(f"/proc/self/fd/{there}", os.O_RDONLY))
+    finally:
+        os.close(there)
+    assert not path.exists()
 
 
 def test_refresh_does_it_now(drive):

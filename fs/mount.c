@@ -219,6 +219,7 @@ static int open_workers(struct mount *m)
 
 	if (!r)
 		r = events_new(m->calls, &m->events);
+	m->tree->events = m->events;
 	if (!r)
 		r = reader_new(m, &m->reader);
 	if (!r)
@@ -227,7 +228,6 @@ static int open_workers(struct mount *m)
 		r = sync_new(m, &m->sync);
 	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
-	m->tree->events = m->events;
 	atomic_store(&m->ticking, !r);
 	return r;
 }

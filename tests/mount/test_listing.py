@@ -7,7 +7,6 @@ sizes, times, identities, hidden control files; and what looking costs in calls.
 import errno
 import json
 import os
-import re
 import stat
 import sys
 
@@ -575,20 +574,3 @@ def test_two_machines_see_each_others_work(mount, emulator):
     os.unlink(two / "users/Nobody/hello.txt")
     two.sync()
     wait_until(lambda: not os.path.exists(one / "users/Nobody/hello.txt"), "the file to go")
-
-
-def test_a_long_directory_is_read_while_it_is_being_listed(drive, system):
-    if system.name != "perscom":
-        pytest.skip("a thousand records in a page")
-    m = drive(generate=["users:2500:1:10"], collections=("users",), poll=0, start=False)
-    m.same_at_end = False
-    m.emulator.faults({**system.listing, "skip": 1, "count": 1, "latency_ms": 4000})
-    m.start(look=False)
-    d = Directory(m / "users")
-    early = [d.read()[0] for _ in range(900)]
-    (second,) = [r for r in m.emulator.requests() if re.search("users/search", r["path"])][1:]
-    assert second["status"] == 0, "the second page has not come"
-    names = early + d.names()
-    assert len(names) == len(set(names)) == 2502
-    assert sorted(names[2:]) == sorted(os.fsencode(n) for n in os.listdir(m / "users"))
-    d.close()

@@ -22,7 +22,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
-#include "events.h"
+#include "lister_private.h"
 #include "mount.h"
 
 /* A record looked into within this time is kept fresh. */
@@ -65,24 +65,6 @@ struct watch {
 	struct refreshing *refreshes, *refreshes_next;
 };
 
-struct probe {
-	struct lister *lister;
-	uint64_t node;
-	char *version;
-	struct remote_file file;
-	char *collection;
-	bool first; /* the one a program waits for */
-	struct probe *next;
-};
-
-struct lister {
-	struct mount *m;
-	bool all_collections;  /* the server says which there are, not options */
-	struct watch *watches; /* tree->lock: the newest one */
-	struct probe *probes;  /* tree->lock: to be sent */
-	bool kick; /* tree->lock: a listing is to be started although nobody was parked for it */
-};
-
 int lister_new(struct mount *m, struct lister **ret_lister)
 {
 	struct lister *l = calloc(1, sizeof(*l));
@@ -93,14 +75,6 @@ int lister_new(struct mount *m, struct lister **ret_lister)
 	l->all_collections = !m->options->collections && !m->remote->caps.default_collections;
 	*ret_lister = l;
 	return 0;
-}
-
-static void probe_free(struct probe *p)
-{
-	remote_file_clear(&p->file);
-	free(p->collection);
-	free(p->version);
-	free(p);
 }
 
 static void watch_free(struct watch *w)
@@ -122,12 +96,7 @@ void lister_free(struct lister *l)
 		watch_free(l->watches);
 		l->watches = next;
 	}
-	while (l->probes) {
-		struct probe *next = l->probes->next;
-
-		probe_free(l->probes);
-		l->probes = next;
-	}
+	lister_forget_probes(l);
 	free(l);
 }
 
@@ -301,15 +270,13 @@ static void listing_over(struct watch *w, int error, const char *message)
 	late = again ? NULL : w->refreshes_next;
 	w->refreshes = again ? w->refreshes_next : NULL;
 	w->refreshes_next = NULL;
+	w->lister->trim |= w->kind == WATCH_COLLECTION;
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
 	calls_wake(m->calls, CALL_WAIT_PAGE, w->node, error);
 	/* that a record is gone is what was to be found out */
 	refreshes_done(refreshes, vanished ? 0 : error);
 	refreshes_done(late, vanished ? 0 : error);
-	/* a page may be some hundred MiB as JSON, and what it was made of lies between what it left */
-	if (w->kind == WATCH_COLLECTION)
-		malloc_trim(0);
 	if (again)
 		start_listing(w, TRANSFER_REFRESH);
 }
@@ -549,17 +516,27 @@ static enum due due_locked(struct watch *w, int64_t now)
 	return DUE_LIST;
 }
 
+/* A page may be some hundred MiB as JSON, and what it was made of lies between what it left. */
+static void trim_job(void *ctx)
+{
+	(void)ctx;
+	malloc_trim(0);
+}
+
 void lister_tick(struct lister *l)
 {
 	int64_t now = clock_mono_ms();
-	bool kick;
+	bool kick, trim;
 
 	tree_lock(l->m->tree);
 	kick = l->kick;
-	l->kick = false;
+	trim = l->trim;
+	l->kick = l->trim = false;
 	tree_unlock(l->m->tree);
 	if (kick)
 		lister_kick(l);
+	if (trim)
+		pool_run(l->m->disk_pool, trim_job, NULL);
 
 	for (struct watch *w = first_watch(l); w; w = w->next) {
 		enum due due;
@@ -636,144 +613,6 @@ void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *
 	refresh_part_done(f, 0);
 }
 
-/* ---- sizes ---- */
-
-static void on_size(void *ctx, int error, int64_t size)
-{
-	struct probe *p = ctx;
-	struct mount *m = p->lister->m;
-	uint64_t id = p->node;
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, id);
-	if (n) {
-		n->size_asked = false;
-		tree_release_locked(m->tree, n);
-	}
-	tree_unlock(m->tree);
-	if (!error)
-		lister_learned_size(m, id, p->version, size);
-	calls_wake(m->calls, CALL_WAIT_SIZE, id, error);
-	probe_free(p);
-}
-
-static bool is_version(const struct node *n, const char *version)
-{
-	return n && n->known.version && version && !strcmp(n->known.version, version);
-}
-
-void lister_learned_content(struct mount *m, uint64_t node, const char *version, struct content *c)
-{
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, node);
-	if (is_version(n, version) && !n->known.filler && !n->known.has_hash) {
-		known_set_hash(&n->known, c);
-		tree_put_locked(m->tree, n);
-	}
-	tree_unlock(m->tree);
-}
-
-void lister_learned_size(struct mount *m, uint64_t node, const char *version, int64_t size)
-{
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, node);
-	if (is_version(n, version) && n->known.size != size) {
-		n->known.size = size;
-		if (!n->dirty && (!n->more->view || !content_is_dirty(n->more->view)))
-			n->size = size;
-		tree_put_locked(m->tree, n);
-	}
-	tree_unlock(m->tree);
-}
-
-static void add_probe_locked(struct lister *l, struct node *n, const char *collection, bool first)
-{
-	struct node *record = tree_find_locked(l->m->tree, n->known.record);
-	struct probe *p = calloc(1, sizeof(*p));
-	struct remote_file file;
-
-	if (!p)
-		return;
-	known_borrow(n, record ? record->known.rid : NULL, &file);
-	p->lister = l;
-	p->node = n->id;
-	p->first = first;
-	p->collection = strdup(collection);
-	p->version = n->known.version ? strdup(n->known.version) : NULL;
-	if (!p->collection || !remote_file_copy(&p->file, &file)) {
-		probe_free(p);
-		return;
-	}
-	n->size_asked = true;
-	p->next = l->probes;
-	l->probes = p;
-}
-
-static bool needs_probe(const struct node *n)
-{
-	return n->kind == NODE_FILE && n->known.rid && node_size_locked(n) < 0 && !n->size_asked;
-}
-
-bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)
-{
-	struct node *top = node_collection(n);
-
-	*ret_error = c->error;
-	if (node_size_locked(n) >= 0) {
-		*ret_error = 0;
-		return true;
-	}
-	if (c->error)
-		return true;
-	if (!n->known.rid || !l->m->remote->ops->probe_size) {
-		*ret_error = n->gone ? -ESTALE : -EIO;
-		return true;
-	}
-	if (!top)
-		top = tree_find_locked(l->m->tree, n->known.record)
-			      ? node_collection(tree_find_locked(l->m->tree, n->known.record))
-			      : NULL;
-	if (!top) {
-		*ret_error = -EIO;
-		return true;
-	}
-	for (struct node *s = n->parent ? n->parent->more->child_first : NULL; s;
-	     s = s->sibling_next)
-		if (s != n && needs_probe(s))
-			add_probe_locked(l, s, node_collection_id(top), false);
-	if (needs_probe(n))
-		add_probe_locked(l, n, node_collection_id(top),
-				 true); /* last in, first out: it goes before its siblings */
-	call_park(c, CALL_WAIT_SIZE, n->id);
-	return false;
-}
-
-static void send_probes(struct lister *l)
-{
-	struct remote *remote = l->m->remote;
-	struct probe *p, *next;
-
-	tree_lock(l->m->tree);
-	p = l->probes;
-	l->probes = NULL;
-	tree_unlock(l->m->tree);
-	for (; p; p = next) {
-		int r;
-
-		next = p->next;
-		r = remote->ops->probe_size(remote,
-					    p->first ? TRANSFER_INTERACTIVE : TRANSFER_PREFETCH,
-					    &p->file, p->collection, 0, on_size, p);
-		if (r < 0)
-			on_size(p, r, -1);
-	}
-}
-
 void lister_kick(struct lister *l)
 {
 	for (struct watch *w = first_watch(l); w; w = w->next) {
@@ -786,5 +625,5 @@ void lister_kick(struct lister *l)
 		if (start)
 			start_listing(w, TRANSFER_INTERACTIVE);
 	}
-	send_probes(l);
+	lister_send_probes(l);
 }

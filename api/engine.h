@@ -54,11 +54,12 @@ struct timer {
 struct timers {
 	struct timer **heap;
 	size_t used, size;
+	size_t made; /* set or not: as many may be set at a time */
 };
 
-/* Room for one more timer beyond the @wanted that may be set at a time: afterwards timer_set cannot
- * fail. */
-int timers_reserve(struct timers *timers, size_t wanted);
+/* One more timer, or one less: there is room for all of them, so that timer_set() cannot fail. */
+int timers_add(struct timers *timers);
+void timers_drop(struct timers *timers);
 void timer_set(struct timers *timers, struct timer *timer, int64_t at_ms);
 void timer_clear(struct timers *timers, struct timer *timer);
 void timers_fire(struct engine *engine, int64_t now_ms);

@@ -76,6 +76,7 @@ static void hosts_sweep(struct engine *engine)
 			}
 			*link = host->next;
 			timer_clear(&engine->timers, &host->timer);
+			timers_drop(&engine->timers);
 			host_free(host);
 			engine->hosts_used--;
 		}
@@ -97,7 +98,7 @@ struct host *host_get(struct engine *engine, const struct origin *origin)
 		return NULL;
 	host->origin = *origin;
 	host->origin.key = strdup(origin->key);
-	if (!host->origin.key || timers_reserve(&engine->timers, engine->timers.used + 2) < 0) {
+	if (!host->origin.key || timers_add(&engine->timers) < 0) {
 		host_free(host);
 		return NULL;
 	}

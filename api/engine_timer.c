@@ -13,21 +13,25 @@
 #include <limits.h>
 #include <stdlib.h>
 
-int timers_reserve(struct timers *timers, size_t wanted)
+int timers_add(struct timers *timers)
 {
-	size_t size = timers->size ? timers->size : 64;
+	size_t size = timers->size ? timers->size * 2 : 64;
 	struct timer **heap;
 
-	if (wanted < timers->size)
-		return 0;
-	while (size <= wanted)
-		size *= 2;
-	heap = realloc(timers->heap, size * sizeof(*heap));
-	if (!heap)
-		return -ENOMEM;
-	timers->heap = heap;
-	timers->size = size;
+	if (timers->made >= timers->size) {
+		heap = realloc(timers->heap, size * sizeof(*heap));
+		if (!heap)
+			return -ENOMEM;
+		timers->heap = heap;
+		timers->size = size;
+	}
+	timers->made++;
 	return 0;
+}
+
+void timers_drop(struct timers *timers)
+{
+	timers->made--;
 }
 
 static void put(struct timers *timers, size_t i, struct timer *timer)

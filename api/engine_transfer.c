@@ -167,6 +167,8 @@ void transfer_finish(struct engine *engine, struct transfer *t, int error, const
 	leave_wire(engine, t);
 	host_remove(engine, t);
 	timer_clear(&engine->timers, &t->timer);
+	if (t->timer.fire)
+		timers_drop(&engine->timers);
 	engine_forget(engine, t);
 	t->spec.done_cb(t->spec.ctx, &result);
 	transfer_free(t);
@@ -187,14 +189,13 @@ static void wait_in_queue(struct engine *engine, struct transfer *t, bool again)
 void transfer_accept(struct engine *engine, struct transfer *t)
 {
 	t->start_ms = clock_mono_ms();
-	t->timer.fire = transfer_timer;
 	t->counter = counter_get(&engine->counters, t->spec.endpoint);
 	t->host = host_get(engine, &t->origin);
-	if (!t->host ||
-	    timers_reserve(&engine->timers, engine->timers.used + engine->hosts_used + 2) < 0) {
+	if (!t->host || timers_add(&engine->timers) < 0) {
 		transfer_finish(engine, t, -ENOMEM, "out of memory");
 		return;
 	}
+	t->timer.fire = transfer_timer;
 	if (t->spec.deadline_mono_ms && t->start_ms >= t->spec.deadline_mono_ms) {
 		transfer_finish(engine, t, -ETIMEDOUT, "its time was over before it began");
 		return;

@@ -397,9 +397,12 @@ enum remote_outcome rillsoft_judge(const struct call_reply *reply, enum rillsoft
 				   int *ret_error)
 {
 	bool upload = verb == RILLSOFT_CREATES || verb == RILLSOFT_REPLACES;
-	/* All but create can be done twice without harm; the caller does so. */
-	enum remote_outcome silence =
-		verb == RILLSOFT_CREATES && reply->sent ? REMOTE_UNKNOWN : REMOTE_RETRY;
+	/*
+	 * What replaces or removes is done once more, without harm. An update may have moved the
+	 * document: until it is done, that it is not where it was does not mean that it is gone.
+	 */
+	bool doubt = verb == RILLSOFT_CREATES || verb == RILLSOFT_UPDATES;
+	enum remote_outcome silence = doubt && reply->sent ? REMOTE_UNKNOWN : REMOTE_RETRY;
 
 	*ret_error = reply->error;
 	if (reply->status >= 200 && reply->status < 300) {

@@ -92,8 +92,9 @@ static void on_verified(void *ctx, int error, struct rillsoft_listing *l, const 
 	const struct rillsoft_doc *doc = l ? rillsoft_find_doc(l, job->item->id) : NULL;
 	uint64_t size = job->verb == RILLSOFT_REPLACES ? job->item->size : (uint64_t)job->doc->size;
 
+	/* it was told to be done, and may be in another record now: where it was it is not missing */
 	if (error < 0) {
-		rillsoft_job_end(job, REMOTE_RETRY, error, "%s", message);
+		rillsoft_job_end(job, REMOTE_UNKNOWN, error, "%s", message);
 		return;
 	}
 	if (!doc)

@@ -42,6 +42,7 @@ typedef void call_op(struct call *c);
 
 enum call_wait {
 	CALL_WAIT_LISTING, /* key: collection node */
+	CALL_WAIT_PAGE,	   /* key: the same; some of it, or all */
 	CALL_WAIT_SIZE,	   /* key: file node */
 	CALL_WAIT_BYTES,   /* key: content id */
 	CALL_WAIT_SYNCED,  /* key: file node */

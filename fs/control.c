@@ -103,7 +103,8 @@ struct control {
 	uint64_t mark;	      /* lock; sync: what had changed when it began */
 	uint64_t node;	      /* lock; sync, verify, drop: only at or below it, 0 = all */
 	int64_t told_ms;      /* the job's: verify and drop: the last line of progress */
-	uint64_t events_seq;  /* lock */
+	/* lock: events; so much more of the stream than of what this reader was given lies before */
+	uint64_t events_skipped;
 };
 
 static struct control *control_of(uint64_t fh)
@@ -157,6 +158,8 @@ int control_stat(const struct mount *m, uint64_t ino, struct stat *st)
 	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
 		if (entries[i].ino == ino) {
 			st->st_mode = S_IFREG | entries[i].mode;
+			if (ino == CONTROL_EVENTS)
+				st->st_size = (off_t)events_size(m->events);
 			return 0;
 		}
 	return -ENOENT;
@@ -201,7 +204,7 @@ static enum command command_of(uint64_t ino)
 
 static bool is_stream(uint64_t ino)
 {
-	return ino == CONTROL_CONTROL || ino == CONTROL_EVENTS || command_of(ino) != COMMAND_NONE;
+	return ino == CONTROL_CONTROL || command_of(ino) != COMMAND_NONE;
 }
 
 static void control_left(struct mount *m, struct opened *o)
@@ -224,7 +227,6 @@ void control_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_fil
 		pthread_mutex_init(&k->lock, NULL);
 		k->text = picture(m, ino);
 		k->len = k->text ? strlen(k->text) : 0;
-		k->events_seq = events_next(m->events);
 		k->command = command_of(ino);
 	}
 	if (!k || !k->text) {
@@ -568,33 +570,6 @@ static void read_command(struct call *c, struct control *k)
 	pthread_mutex_unlock(&k->lock);
 }
 
-static void read_events(struct call *c, struct control *k)
-{
-	struct events *events = c->m->events;
-
-	call_wait_for_ever(c);
-	pthread_mutex_lock(&k->lock);
-	while (!k->len) {
-		char *text;
-		size_t len = events_read(events, &k->events_seq, &text);
-		int error = len && !text ? ENOMEM : c->error;
-
-		if (text) {
-			free(k->text);
-			k->text = text;
-			k->len = len;
-		} else if (error) {
-			pthread_mutex_unlock(&k->lock);
-			call_fail(c, error);
-			return;
-		} else if (events_wait(events, k->events_seq, c)) {
-			pthread_mutex_unlock(&k->lock);
-			return;
-		}
-	}
-	reply_text_unlock(c, k);
-}
-
 /*
  * A copy: once the answer is out the handle may be released, before the write of the answer has
  * returned.
@@ -611,6 +586,51 @@ void reply_copy(struct call *c, const char *text, size_t n)
 	fuse_reply_buf(c->req, copy, n);
 	free(copy);
 	call_done(c);
+}
+
+/*
+ * Where @k's reader has fallen behind, a line says so, and what is kept follows it. lock held.
+ */
+static void skip_lost_locked(struct control *k, uint64_t off, uint64_t first)
+{
+	add_line_locked(k, "{\"event\":\"lost\",\"detail\":\"%llu bytes of older events\"}\n",
+			(unsigned long long)(first - off - k->events_skipped));
+	k->events_skipped = first > off + k->len ? first - off - k->len : 0;
+}
+
+/* As of a file that others write to; at its end a reader waits. */
+static void read_events(struct call *c, struct control *k)
+{
+	struct events *events = c->m->events;
+	char *buf = malloc(c->len ? c->len : 1);
+	uint64_t first = 0, at = 0;
+	size_t n = 0;
+
+	call_wait_for_ever(c);
+	pthread_mutex_lock(&k->lock);
+	while (buf && !k->len) {
+		at = c->off + k->events_skipped;
+		n = events_read(events, at, buf, c->len, &first);
+		if (n || c->error)
+			break;
+		if (at < first) {
+			skip_lost_locked(k, c->off, first);
+		} else if (events_wait(events, at, c)) {
+			pthread_mutex_unlock(&k->lock);
+			free(buf);
+			return;
+		}
+	}
+	if (k->len) {
+		reply_text_unlock(c, k);
+	} else {
+		pthread_mutex_unlock(&k->lock);
+		if (n)
+			reply_copy(c, buf, n);
+		else
+			call_fail(c, buf ? c->error : ENOMEM);
+	}
+	free(buf);
 }
 
 void control_read(struct call *c)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 
-/* A ring of JSON lines under one lock, which is taken before that of the calls. */
+/*
+ * The lines one after the other in a buffer twice as large as what is kept: when it is full the
+ * older half goes. One lock, which is taken before that of the calls.
+ */
 
 #include "events.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -21,8 +23,9 @@
 struct events {
 	pthread_mutex_t lock;
 	struct calls *calls;
-	char *lines[EVENTS_KEPT]; /* lock: number n is at n % EVENTS_KEPT */
-	uint64_t next;		  /* lock */
+	uint64_t first;			  /* lock: offset of text[0], where a line begins */
+	size_t len;			  /* lock */
+	char text[2 * EVENTS_KEPT_BYTES]; /* lock */
 };
 
 int events_new(struct calls *calls, struct events **ret_events)
@@ -33,6 +36,7 @@ int events_new(struct calls *calls, struct events **ret_events)
 		return -ENOMEM;
 	e->calls = calls;
 	pthread_mutex_init(&e->lock, NULL);
+	events_add(e, "started", NULL, NULL);
 	*ret_events = e;
 	return 0;
 }
@@ -41,8 +45,6 @@ void events_free(struct events *e)
 {
 	if (!e)
 		return;
-	for (size_t i = 0; i < EVENTS_KEPT; i++)
-		free(e->lines[i]);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
@@ -55,18 +57,49 @@ static void set_text(json_t *o, const char *key, const char *value)
 		json_object_set_new(o, key, text ? text : json_string("(not UTF-8)"));
 }
 
+/* Room for @size more bytes: whole lines go from the front. */
+static void make_room_locked(struct events *e, size_t size)
+{
+	const char *end;
+	size_t drop;
+
+	if (e->len + size <= sizeof(e->text))
+		return;
+	drop = e->len > EVENTS_KEPT_BYTES ? e->len - EVENTS_KEPT_BYTES : 0;
+	if (drop < e->len + size - sizeof(e->text))
+		drop = e->len + size - sizeof(e->text);
+	end = drop < e->len ? memchr(e->text + drop, '\n', e->len - drop) : NULL;
+	drop = end ? (size_t)(end - e->text) + 1 : e->len;
+	memmove(e->text, e->text + drop, e->len - drop);
+	e->first += drop;
+	e->len -= drop;
+}
+
+static void add_line(struct events *e, const char *line)
+{
+	size_t len = strlen(line);
+
+	if (len + 1 > EVENTS_KEPT_BYTES)
+		return;
+	pthread_mutex_lock(&e->lock);
+	make_room_locked(e, len + 1);
+	memcpy(e->text + e->len, line, len);
+	e->text[e->len + len] = '\n';
+	e->len += len + 1;
+	pthread_mutex_unlock(&e->lock);
+	calls_wake(e->calls, CALL_WAIT_CONTROL, EVENTS_KEY, 0);
+}
+
 void events_add(struct events *e, const char *event, const char *path, const char *detail)
 {
 	char when[32];
 	time_t now = (time_t)(clock_real_ns() / CLOCK_NS_PER_S);
 	struct tm tm;
-	json_t *o = json_object();
-	char *line, *old;
+	json_t *o = e ? json_object() : NULL;
+	char *line;
 
-	if (!e || !o) {
-		json_decref(o);
+	if (!o)
 		return;
-	}
 	gmtime_r(&now, &tm);
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
 	json_object_set_new(o, "time", json_string(when));
@@ -75,60 +108,42 @@ void events_add(struct events *e, const char *event, const char *path, const cha
 	set_text(o, "detail", detail);
 	line = json_dumps(o, JSON_COMPACT);
 	json_decref(o);
-	if (!line)
-		return;
-	pthread_mutex_lock(&e->lock);
-	old = e->lines[e->next % EVENTS_KEPT];
-	e->lines[e->next++ % EVENTS_KEPT] = line;
-	pthread_mutex_unlock(&e->lock);
-	free(old);
-	calls_wake(e->calls, CALL_WAIT_CONTROL, EVENTS_KEY, 0);
+	if (line)
+		add_line(e, line);
+	free(line);
 }
 
-uint64_t events_next(struct events *e)
+uint64_t events_size(struct events *e)
 {
-	uint64_t next;
+	uint64_t size;
 
 	pthread_mutex_lock(&e->lock);
-	next = e->next;
+	size = e->first + e->len;
 	pthread_mutex_unlock(&e->lock);
-	return next;
+	return size;
 }
 
-size_t events_read(struct events *e, uint64_t *seq, char **ret_text)
+size_t events_read(struct events *e, uint64_t off, char *buf, size_t size, uint64_t *ret_first)
 {
-	char lost[80] = "";
-	size_t len = 0, used;
-	uint64_t first;
+	size_t n = 0;
 
 	pthread_mutex_lock(&e->lock);
-	first = e->next - *seq > EVENTS_KEPT ? e->next - EVENTS_KEPT : *seq;
-	if (first != *seq)
-		snprintf(lost, sizeof(lost), "{\"event\":\"lost\",\"detail\":\"%llu events\"}\n",
-			 (unsigned long long)(first - *seq));
-	used = strlen(lost);
-	for (uint64_t i = first; i < e->next; i++)
-		len += strlen(e->lines[i % EVENTS_KEPT]) + 1;
-	len += used;
-	*ret_text = len ? malloc(len + 1) : NULL;
-	if (*ret_text) {
-		char *to = *ret_text;
-
-		memcpy(to, lost, used + 1);
-		for (to += used; first < e->next; first++)
-			to = stpcpy(stpcpy(to, e->lines[first % EVENTS_KEPT]), "\n");
-		*seq = e->next;
+	*ret_first = e->first;
+	if (off >= e->first && off < e->first + e->len) {
+		n = (size_t)(e->first + e->len - off);
+		n = n < size ? n : size;
+		memcpy(buf, e->text + (off - e->first), n);
 	}
 	pthread_mutex_unlock(&e->lock);
-	return len;
+	return n;
 }
 
-bool events_wait(struct events *e, uint64_t seq, struct call *c)
+bool events_wait(struct events *e, uint64_t off, struct call *c)
 {
 	bool wait;
 
 	pthread_mutex_lock(&e->lock);
-	wait = e->next == seq;
+	wait = e->first + e->len <= off;
 	if (wait)
 		call_park(c, CALL_WAIT_CONTROL, EVENTS_KEY);
 	pthread_mutex_unlock(&e->lock);

@@ -3,16 +3,18 @@
 #define ATTACHFS_FS_EVENTS_H
 
 /*
- * What happens in a mount, as a followable stream of JSON lines: .attachfs/events. The last
- * EVENTS_KEPT lines are kept; a reader that falls behind loses the oldest and is told how many. Any
- * thread.
+ * What happens in a mount, as a stream of JSON lines that grows like a log file: .attachfs/events.
+ * A byte has the same offset for ever; the last EVENTS_KEPT_BYTES and more are kept, what is older
+ * is lost to whoever has not read it. It is never empty: the first line says that the mount began,
+ * so that programs which look at a file's size first (tail -f) take it for a file. Any thread;
+ * tree->lock may be held.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define EVENTS_KEPT 1024
+#define EVENTS_KEPT_BYTES ((size_t)256 << 10)
 
 struct call;
 struct calls;
@@ -27,17 +29,17 @@ void events_free(struct events *e);
  */
 void events_add(struct events *e, const char *event, const char *path, const char *detail);
 
-/* The number the next event will get: where a follower begins. */
-uint64_t events_next(struct events *e);
+/* Bytes written so far: where the next line begins. */
+uint64_t events_size(struct events *e);
 
 /*
- * The lines from number *@seq on, malloc()ed in *@ret_text; moves *@seq. Returns their bytes, 0 =
- * none (*@ret_text is NULL); with bytes but NULL there was no memory, and *@seq is where it was.
+ * Up to @size bytes from @off on into @buf. Returns how many, 0 = there is nothing yet, or nothing
+ * any more: then *@ret_first, the offset of the first line that is kept, is behind @off.
  */
-size_t events_read(struct events *e, uint64_t *seq, char **ret_text);
+size_t events_read(struct events *e, uint64_t off, char *buf, size_t size, uint64_t *ret_first);
 
-/* Park @c until there is an event number @seq. False: there is already, and @c runs on. */
-bool events_wait(struct events *e, uint64_t seq, struct call *c);
+/* Park @c until there is something behind @off. False: there is already, and @c runs on. */
+bool events_wait(struct events *e, uint64_t off, struct call *c);
 
 /* The key followers park under (CALL_WAIT_CONTROL). */
 #define EVENTS_KEY 1

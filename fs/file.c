@@ -30,10 +30,10 @@ int file_view_locked(struct mount *m, struct node *n)
 {
 	char key[NODE_KEY_MAX];
 
-	if (n->view)
+	if (n->more->view)
 		return 0;
-	n->view = node_content(m->tree, n);
-	if (n->view || (!n->content && (n->dirty || !n->known.rid)))
+	node_more(n)->view = node_content(m->tree, n);
+	if (n->more->view || (!n->content && (n->dirty || !n->known.rid)))
 		return 0;
 	if (n->dirty)
 		return log_errno(-EIO, "'%s': its bytes are missing from the cache directory",
@@ -41,17 +41,17 @@ int file_view_locked(struct mount *m, struct node *n)
 	if (!node_key(n, key))
 		return -EIO;
 	n->content = 0; /* it was evicted */
-	n->view = content_for_key(m->store, key, n->known.filler ? -1 : n->known.size);
-	pin_content_locked(n, n->view);
-	return n->view ? 0 : -ENOMEM;
+	node_more(n)->view = content_for_key(m->store, key, n->known.filler ? -1 : n->known.size);
+	pin_content_locked(n, n->more->view);
+	return n->more->view ? 0 : -ENOMEM;
 }
 
 /* @c takes the place of the view, whose reference goes. */
 static void set_view_locked(struct node *n, struct content *c)
 {
-	struct content *old = n->view;
+	struct content *old = n->more->view;
 
-	n->view = c;
+	node_more(n)->view = c;
 	content_unref(old);
 }
 
@@ -63,16 +63,19 @@ int file_writable_locked(struct mount *m, struct node *n, struct content **ret_c
 
 	if (r < 0)
 		return r;
-	if (!n->view || !content_is_dirty(n->view) || content_is_sealed(n->view)) {
-		size = n->view ? content_is_dirty(n->view) ? content_size(n->view) : n->size : 0;
+	if (!n->more->view || !content_is_dirty(n->more->view) ||
+	    content_is_sealed(n->more->view)) {
+		size = n->more->view ? content_is_dirty(n->more->view) ? content_size(n->more->view)
+								       : n->size
+				     : 0;
 		if (size < 0)
 			return -EIO; /* open() waited for it */
-		c = content_new_dirty(m->store, n->view, (uint64_t)size);
+		c = content_new_dirty(m->store, n->more->view, (uint64_t)size);
 		if (!c)
 			return -ENOMEM;
 		set_view_locked(n, c);
 	}
-	*ret_content = content_ref(n->view);
+	*ret_content = content_ref(n->more->view);
 	return 0;
 }
 
@@ -97,12 +100,12 @@ static void want_locked(struct mount *m, struct node *n, struct content *sealed)
 	if (old && content_is_dirty(old))
 		content_set_before(sealed, content_id(old));
 	pin_content_locked(n, sealed);
-	n->content = n->committed = content_id(sealed);
+	n->content = node_more(n)->committed = content_id(sealed);
 	n->size = content_size(sealed);
 	n->dirty = true;
 	n->in_ledger = true;
 	n->error = 0;
-	n->sealed_ms = clock_mono_ms();
+	node_more(n)->sealed_ms = clock_mono_ms();
 	tree_changed_locked(m->tree, n);
 	if (old && content_is_dirty(old))
 		content_drop(old); /* lives on as what lies below, as long as it is needed */
@@ -126,7 +129,7 @@ static bool want_empty_locked(struct mount *m, struct node *n)
 	n->in_ledger = true;
 	n->dirty = true;
 	n->size = 0;
-	n->sealed_ms = clock_mono_ms();
+	node_more(n)->sealed_ms = clock_mono_ms();
 	tree_changed_locked(m->tree, n);
 	return true;
 }
@@ -149,9 +152,9 @@ int file_commit(struct mount *m, struct node *n)
 		tree_unlock(m->tree);
 		return 0;
 	}
-	if (n->view && content_is_dirty(n->view) && content_id(n->view) > n->committed &&
-	    !is_wanted(n, n->view))
-		c = content_ref(n->view);
+	if (n->more->view && content_is_dirty(n->more->view) &&
+	    content_id(n->more->view) > n->more->committed && !is_wanted(n, n->more->view))
+		c = content_ref(n->more->view);
 	else
 		changed = want_empty_locked(m, n);
 	tree_unlock(m->tree);
@@ -166,7 +169,7 @@ int file_commit(struct mount *m, struct node *n)
 		 */
 		if (n->gone)
 			content_drop(c);
-		else if (content_id(c) > n->committed)
+		else if (content_id(c) > n->more->committed)
 			want_locked(m, n, c);
 		else if (content_id(c) != n->content)
 			content_drop(c);
@@ -213,7 +216,7 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 	char key[NODE_KEY_MAX];
 	int r;
 
-	if (n->feed == clean)
+	if (n->more->feed == clean)
 		return 0;
 	if (!record || !top || !node_key(n, key))
 		return -ESTALE;
@@ -225,24 +228,25 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 	r = reader_open(m->reader, clean, &file, node_collection_id(top), n->id);
 	if (r < 0)
 		return r;
-	if (n->feed) {
-		reader_close(m->reader, n->feed);
-		content_unref(n->feed);
+	if (n->more->feed) {
+		reader_close(m->reader, n->more->feed);
+		content_unref(n->more->feed);
 	}
-	n->feed = content_ref(clean);
+	node_more(n)->feed = content_ref(clean);
 	return 0;
 }
 
 void file_close_locked(struct mount *m, struct node *n)
 {
-	if (n->n_open)
+	if (n->more->n_open)
 		return;
-	if (n->feed) {
-		reader_close(m->reader, n->feed);
-		content_unref(n->feed);
-		n->feed = NULL;
+	if (n->more->feed) {
+		reader_close(m->reader, n->more->feed);
+		content_unref(n->more->feed);
+		node_more(n)->feed = NULL;
 	}
 	set_view_locked(n, NULL);
+	node_less(n);
 	/* what waited for the last reader or writer to leave may go now */
 	if (n->in_sync_list && m->tree->sync_wake)
 		m->tree->sync_wake(m->tree->sync_ctx);

@@ -13,6 +13,7 @@
 #include "lister.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
-#include "events.h"
+#include "lister_private.h"
 #include "mount.h"
 
 /* A record looked into within this time is kept fresh. */
@@ -32,6 +33,12 @@ struct refresh {
 	void *ctx;
 	_Atomic unsigned left;
 	_Atomic int error;
+};
+
+/* One watch's part in a refresh. */
+struct refreshing {
+	struct refreshing *next;
+	struct refresh *refresh;
 };
 
 enum watch_kind { WATCH_ROOT, WATCH_COLLECTION, WATCH_RECORD };
@@ -46,33 +53,16 @@ struct watch {
 	bool validated; /* tree->lock, as all below: listed, or tried, in this mount */
 	bool wanted;	/* to be started by lister_kick() */
 	bool listing, polling;
-	bool again;	  /* something changed while a listing was under way: list once more */
-	int64_t began_ms; /* of the first listing of this mount */
-	uint64_t mark;
+	bool again;	   /* something changed while a listing was under way: list once more */
+	int64_t began_ms;  /* of the first listing of this mount */
+	uint64_t mark;	   /* of the listing under way */
 	bool cursor_read;  /* `cursor` is what the ledger has, or newer */
 	char *cursor;	   /* what the tree is as new as */
 	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
-	int64_t next_poll_ms;
-	int64_t used_ms; /* somebody last looked there */
-	struct refresh *refresh;
-};
-
-struct probe {
-	struct lister *lister;
-	uint64_t node;
-	char *version;
-	struct remote_file file;
-	char *collection;
-	bool first; /* the one a program waits for */
-	struct probe *next;
-};
-
-struct lister {
-	struct mount *m;
-	bool all_collections;  /* the server says which there are, not options */
-	struct watch *watches; /* tree->lock: the newest one */
-	struct probe *probes;  /* tree->lock: to be sent */
-	bool kick; /* tree->lock: a listing is to be started although nobody was parked for it */
+	int64_t asked_ms;  /* when the last poll or listing was over */
+	int64_t used_ms;   /* somebody last looked there */
+	/* who waits for the listing under way, and for the one that begins after it */
+	struct refreshing *refreshes, *refreshes_next;
 };
 
 int lister_new(struct mount *m, struct lister **ret_lister)
@@ -85,14 +75,6 @@ int lister_new(struct mount *m, struct lister **ret_lister)
 	l->all_collections = !m->options->collections && !m->remote->caps.default_collections;
 	*ret_lister = l;
 	return 0;
-}
-
-static void probe_free(struct probe *p)
-{
-	remote_file_clear(&p->file);
-	free(p->collection);
-	free(p->version);
-	free(p);
 }
 
 static void watch_free(struct watch *w)
@@ -114,12 +96,7 @@ void lister_free(struct lister *l)
 		watch_free(l->watches);
 		l->watches = next;
 	}
-	while (l->probes) {
-		struct probe *next = l->probes->next;
-
-		probe_free(l->probes);
-		l->probes = next;
-	}
+	lister_forget_probes(l);
 	free(l);
 }
 
@@ -149,7 +126,7 @@ static struct node *target_of(struct lister *l, struct node *dir)
 static struct watch *watch_of(struct lister *l, struct node *target)
 {
 	const struct node *top = node_collection(target);
-	struct watch *w = target->watch;
+	struct watch *w = target->more->watch;
 
 	if (w)
 		return w;
@@ -168,7 +145,7 @@ static struct watch *watch_of(struct lister *l, struct node *target)
 		return NULL;
 	}
 	w->next = l->watches;
-	target->watch = l->watches = w;
+	node_more(target)->watch = l->watches = w;
 	return w;
 }
 
@@ -182,23 +159,39 @@ static struct node *watched_locked(const struct watch *w)
 
 /* ---- listing ---- */
 
-static void set_next_poll_locked(struct watch *w)
+/*
+ * How long after one poll the next is due. In a mount that nobody uses they are rare; whoever comes
+ * back to it makes one due.
+ */
+static int64_t poll_ms(const struct lister *l, int64_t now)
 {
-	double poll_s = w->lister->m->options->poll_s;
+	double poll_s = l->m->options->poll_s, idle_s = l->m->options->poll_idle_s;
+	double unused_s = (double)(now - atomic_load(&l->m->used_ms)) / 1000;
 
-	w->next_poll_ms = poll_s > 0 ? clock_mono_ms() + (int64_t)(poll_s * 1000) : INT64_MAX;
+	if (poll_s <= 0)
+		return INT64_MAX;
+	return (int64_t)(1000 * (idle_s > poll_s && unused_s >= idle_s ? idle_s : poll_s));
 }
 
 static void refresh_part_done(struct refresh *f, int error)
 {
-	if (!f)
-		return;
 	if (error)
 		f->error = error;
 	if (atomic_fetch_sub(&f->left, 1) > 1)
 		return;
 	f->done(f->ctx, f->error);
 	free(f);
+}
+
+static void refreshes_done(struct refreshing *r, int error)
+{
+	while (r) {
+		struct refreshing *next = r->next;
+
+		refresh_part_done(r->refresh, error);
+		free(r);
+		r = next;
+	}
 }
 
 /* The node of its collection; 0 = gone. */
@@ -219,9 +212,11 @@ static bool on_page(void *ctx, struct remote_record *records, size_t n_records,
 	struct watch *w = ctx;
 
 	uint64_t top = page_collection(w);
+	int r = tree_listing_page(w->lister->m->tree, w->mark, top, records,
+				  w->kind == WATCH_RECORD ? 0 : n_records, files, n_files);
 
-	return tree_listing_page(w->lister->m->tree, w->mark, top, records,
-				 w->kind == WATCH_RECORD ? 0 : n_records, files, n_files) == 0;
+	calls_wake(w->lister->m->calls, CALL_WAIT_PAGE, w->node, 0);
+	return r == 0;
 }
 
 static void start_listing(struct watch *w, enum transfer_class class);
@@ -251,7 +246,7 @@ static void listing_over(struct watch *w, int error, const char *message)
 {
 	struct mount *m = w->lister->m;
 	struct node *target;
-	struct refresh *refresh;
+	struct refreshing *refreshes, *late;
 	bool again, vanished = error == -ENOENT && w->kind == WATCH_RECORD;
 
 	tree_lock(m->tree);
@@ -270,13 +265,18 @@ static void listing_over(struct watch *w, int error, const char *message)
 	w->listing = again;
 	if (error && target && !target->listed)
 		w->validated = false; /* nothing to show: the next look tries again */
-	set_next_poll_locked(w);
-	refresh = w->refresh;
-	w->refresh = NULL;
+	w->asked_ms = clock_mono_ms();
+	refreshes = w->refreshes;
+	late = again ? NULL : w->refreshes_next;
+	w->refreshes = again ? w->refreshes_next : NULL;
+	w->refreshes_next = NULL;
+	w->lister->trim |= w->kind == WATCH_COLLECTION;
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
+	calls_wake(m->calls, CALL_WAIT_PAGE, w->node, error);
 	/* that a record is gone is what was to be found out */
-	refresh_part_done(refresh, vanished ? 0 : error);
+	refreshes_done(refreshes, vanished ? 0 : error);
+	refreshes_done(late, vanished ? 0 : error);
 	if (again)
 		start_listing(w, TRANSFER_REFRESH);
 }
@@ -313,7 +313,11 @@ static void start_listing(struct watch *w, enum transfer_class class)
 	struct remote_sink sink = {on_page, on_listed, w};
 	int r = -EIO;
 
-	w->mark = tree_listing_begin(w->lister->m->tree);
+	uint64_t mark = tree_listing_begin(w->lister->m->tree);
+
+	tree_lock(w->lister->m->tree);
+	w->mark = mark;
+	tree_unlock(w->lister->m->tree);
 	switch (w->kind) {
 	case WATCH_ROOT:
 		r = ops->list_collections(remote, class, on_collections, w);
@@ -329,7 +333,9 @@ static void start_listing(struct watch *w, enum transfer_class class)
 		listing_over(w, r, NULL);
 }
 
-bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error)
+/* @wait: what to park for where nothing is known yet. */
+static bool need_locked(struct lister *l, struct call *c, struct node *dir, enum call_wait wait,
+			int *ret_error)
 {
 	struct node *target = target_of(l, dir);
 	struct watch *w;
@@ -364,14 +370,41 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 	if (target->listed)
 		call_park_soft(c, CALL_WAIT_LISTING, target->id, LISTER_PATIENCE_MS - waited_ms);
 	else
-		call_park(c, CALL_WAIT_LISTING, target->id);
+		call_park(c, wait, target->id);
 	return false;
+}
+
+bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error)
+{
+	return need_locked(l, c, dir, CALL_WAIT_LISTING, ret_error);
+}
+
+bool lister_need_some_locked(struct lister *l, struct call *c, struct node *dir, uint64_t *ret_mark,
+			     int *ret_error)
+{
+	const struct node *target = target_of(l, dir);
+	const struct watch *w = target ? target->more->watch : NULL;
+
+	*ret_mark = 0;
+	*ret_error = 0;
+	/* begun, and nothing else to show */
+	if (w && w->listing && !w->wanted && !w->validated && !target->listed && !c->error &&
+	    w->mark) {
+		*ret_mark = w->mark;
+		return true;
+	}
+	return need_locked(l, c, dir, CALL_WAIT_PAGE, ret_error);
+}
+
+void lister_await_more_locked(struct lister *l, struct call *c, struct node *dir)
+{
+	call_park(c, CALL_WAIT_PAGE, target_of(l, dir)->id);
 }
 
 void lister_again_locked(struct lister *l, struct node *collection)
 {
 	struct node *target = l ? target_of(l, collection) : NULL;
-	struct watch *w = target ? target->watch : NULL;
+	struct watch *w = target ? target->more->watch : NULL;
 
 	if (!w || !w->validated)
 		return; /* whoever looks first lists it */
@@ -386,12 +419,11 @@ void lister_made_locked(struct lister *l, struct node *record)
 	struct watch *w = watch_of(l, record);
 
 	record->listed = true;
-	record->listed_ns = clock_real_ns();
+	node_more(record)->listed_ns = clock_real_ns();
 	if (!w)
 		return;
 	w->validated = true;
-	w->used_ms = clock_mono_ms();
-	set_next_poll_locked(w);
+	w->used_ms = w->asked_ms = clock_mono_ms();
 }
 
 /* ---- polling ---- */
@@ -414,7 +446,7 @@ static void on_polled(void *ctx, int error, bool changed, const char *cursor)
 		else
 			w->listing = list = true;
 	}
-	set_next_poll_locked(w);
+	w->asked_ms = clock_mono_ms();
 	tree_unlock(m->tree);
 	if (list)
 		start_listing(w, TRANSFER_REFRESH);
@@ -469,7 +501,7 @@ enum due { DUE_NOT, DUE_POLL, DUE_LIST };
 static enum due due_locked(struct watch *w, int64_t now)
 {
 	if (!watched_locked(w) || !w->validated || w->listing || w->polling ||
-	    now < w->next_poll_ms)
+	    now - w->asked_ms < poll_ms(w->lister, now))
 		return DUE_NOT;
 	if (w->kind == WATCH_COLLECTION) {
 		w->polling = w->lister->m->remote->ops->poll != NULL;
@@ -484,17 +516,27 @@ static enum due due_locked(struct watch *w, int64_t now)
 	return DUE_LIST;
 }
 
+/* A page may be some hundred MiB as JSON, and what it was made of lies between what it left. */
+static void trim_job(void *ctx)
+{
+	(void)ctx;
+	malloc_trim(0);
+}
+
 void lister_tick(struct lister *l)
 {
 	int64_t now = clock_mono_ms();
-	bool kick;
+	bool kick, trim;
 
 	tree_lock(l->m->tree);
 	kick = l->kick;
-	l->kick = false;
+	trim = l->trim;
+	l->kick = l->trim = false;
 	tree_unlock(l->m->tree);
 	if (kick)
 		lister_kick(l);
+	if (trim)
+		pool_run(l->m->disk_pool, trim_job, NULL);
 
 	for (struct watch *w = first_watch(l); w; w = w->next) {
 		enum due due;
@@ -516,21 +558,33 @@ static void watch_all_locked(struct lister *l)
 
 	if (target)
 		watch_of(l, target);
-	for (struct node *n = l->m->tree->root->child_first; n; n = n->sibling_next) {
+	for (struct node *n = l->m->tree->root->more->child_first; n; n = n->sibling_next) {
 		target = target_of(l, n);
 		if (target && (!l->all_collections || n->listed))
 			watch_of(l, target);
 	}
 }
 
+/*
+ * A listing under way may show what was there before the refresh was asked for: one more follows
+ * it. True: its listing is to be started.
+ */
 static bool refreshes_locked(struct watch *w, struct refresh *f)
 {
-	if (w->listing || !watched_locked(w))
+	struct refreshing *r = watched_locked(w) ? malloc(sizeof(*r)) : NULL;
+	struct refreshing **list = w->listing ? &w->refreshes_next : &w->refreshes;
+	bool start = r && !w->listing;
+
+	if (!r)
 		return false;
-	w->listing = true;
-	w->refresh = f;
+	*r = (struct refreshing){.next = *list, .refresh = f};
+	*list = r;
 	f->left++;
-	return true;
+	if (start)
+		w->listing = true;
+	else
+		w->again = true;
+	return start;
 }
 
 void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx)
@@ -559,151 +613,6 @@ void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *
 	refresh_part_done(f, 0);
 }
 
-/* ---- sizes ---- */
-
-static void on_size(void *ctx, int error, int64_t size)
-{
-	struct probe *p = ctx;
-	struct mount *m = p->lister->m;
-	uint64_t id = p->node;
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, id);
-	if (n) {
-		n->size_asked = false;
-		tree_release_locked(m->tree, n);
-	}
-	tree_unlock(m->tree);
-	if (!error)
-		lister_learned_size(m, id, p->version, size);
-	calls_wake(m->calls, CALL_WAIT_SIZE, id, error);
-	probe_free(p);
-}
-
-static bool is_version(const struct node *n, const char *version)
-{
-	return n && n->known.version && version && !strcmp(n->known.version, version);
-}
-
-void lister_learned_content(struct mount *m, uint64_t node, const char *version, struct content *c)
-{
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, node);
-	if (is_version(n, version) && !n->known.filler && !n->known.has_hash) {
-		known_set_hash(&n->known, c);
-		tree_put_locked(m->tree, n);
-	}
-	tree_unlock(m->tree);
-}
-
-void lister_learned_size(struct mount *m, uint64_t node, const char *version, int64_t size)
-{
-	struct node *n;
-
-	tree_lock(m->tree);
-	n = tree_find_locked(m->tree, node);
-	if (is_version(n, version) && n->known.size != size) {
-		n->known.size = size;
-		if (!n->dirty && (!n->view || !content_is_dirty(n->view)))
-			n->size = size;
-		tree_put_locked(m->tree, n);
-	}
-	tree_unlock(m->tree);
-}
-
-static void add_probe_locked(struct lister *l, struct node *n, const char *collection, bool first)
-{
-	struct node *record = tree_find_locked(l->m->tree, n->known.record);
-	struct probe *p = calloc(1, sizeof(*p));
-	struct remote_file file;
-
-	if (!p)
-		return;
-	known_borrow(n, record ? record->known.rid : NULL, &file);
-	p->lister = l;
-	p->node = n->id;
-	p->first = first;
-	p->collection = strdup(collection);
-	p->version = n->known.version ? strdup(n->known.version) : NULL;
-	if (!p->collection || !remote_file_copy(&p->file, &file)) {
-		probe_free(p);
-		return;
-	}
-	n->size_asked = true;
-	p->next = l->probes;
-	l->probes = p;
-}
-
-static bool needs_probe(const struct node *n)
-{
-	return n->kind == NODE_FILE && n->known.rid && node_size_locked(n) < 0 && !n->size_asked;
-}
-
-void lister_size_ahead_locked(struct lister *l, struct node *n)
-{
-	const struct node *top = node_collection(n);
-
-	if (top && l->m->remote->ops->probe_size && needs_probe(n))
-		add_probe_locked(l, n, node_collection_id(top), false);
-}
-
-bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)
-{
-	struct node *top = node_collection(n);
-
-	*ret_error = c->error;
-	if (node_size_locked(n) >= 0) {
-		*ret_error = 0;
-		return true;
-	}
-	if (c->error)
-		return true;
-	if (!n->known.rid || !l->m->remote->ops->probe_size) {
-		*ret_error = -EIO;
-		return true;
-	}
-	if (!top)
-		top = tree_find_locked(l->m->tree, n->known.record)
-			      ? node_collection(tree_find_locked(l->m->tree, n->known.record))
-			      : NULL;
-	if (!top) {
-		*ret_error = -EIO;
-		return true;
-	}
-	for (struct node *s = n->parent ? n->parent->child_first : NULL; s; s = s->sibling_next)
-		if (s != n && needs_probe(s))
-			add_probe_locked(l, s, node_collection_id(top), false);
-	if (needs_probe(n))
-		add_probe_locked(l, n, node_collection_id(top),
-				 true); /* last in, first out: it goes before its siblings */
-	call_park(c, CALL_WAIT_SIZE, n->id);
-	return false;
-}
-
-static void send_probes(struct lister *l)
-{
-	struct remote *remote = l->m->remote;
-	struct probe *p, *next;
-
-	tree_lock(l->m->tree);
-	p = l->probes;
-	l->probes = NULL;
-	tree_unlock(l->m->tree);
-	for (; p; p = next) {
-		int r;
-
-		next = p->next;
-		r = remote->ops->probe_size(remote,
-					    p->first ? TRANSFER_INTERACTIVE : TRANSFER_PREFETCH,
-					    &p->file, p->collection, 0, on_size, p);
-		if (r < 0)
-			on_size(p, r, -1);
-	}
-}
-
 void lister_kick(struct lister *l)
 {
 	for (struct watch *w = first_watch(l); w; w = w->next) {
@@ -716,5 +625,5 @@ void lister_kick(struct lister *l)
 		if (start)
 			start_listing(w, TRANSFER_INTERACTIVE);
 	}
-	send_probes(l);
+	lister_send_probes(l);
 }

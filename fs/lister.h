@@ -34,6 +34,16 @@ void lister_free(struct lister *l);
 bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int *ret_error);
 
 /*
+ * The same for who takes what there is as it comes. While the first listing is under way this is true
+ * after its first page, and *@ret_mark is the listing's: of nodes with a rid those it has named
+ * (seen_seq) are there. When all is there *@ret_mark is 0.
+ */
+bool lister_need_some_locked(struct lister *l, struct call *c, struct node *dir, uint64_t *ret_mark,
+			     int *ret_error);
+/* After that, with a mark: park @c until there is more. */
+void lister_await_more_locked(struct lister *l, struct call *c, struct node *dir);
+
+/*
  * The server may show something else there now: list the collection again, soon. tree->lock held.
  * NULL is fine: nothing is listed here.
  */

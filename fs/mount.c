@@ -325,6 +325,7 @@ static int open_workers(struct mount *m)
 
 	if (!r)
 		r = events_new(m->calls, &m->events);
+	m->tree->events = m->events;
 	if (!r)
 		r = reader_new(m, &m->reader);
 	if (!r)
@@ -368,7 +369,8 @@ static bool knows_anything(struct mount *m)
 	bool knows = false;
 
 	tree_lock(m->tree);
-	for (const struct node *n = m->tree->root->child_first; n && !knows; n = n->sibling_next)
+	for (const struct node *n = m->tree->root->more->child_first; n && !knows;
+	     n = n->sibling_next)
 		knows = n->listed;
 	tree_unlock(m->tree);
 	return knows;
@@ -385,6 +387,7 @@ static int try_mount_new(const struct options *o, struct mount **ret_mount, char
 	m->options = o;
 	m->timeout_kernel_s = KERNEL_TIMEOUT_S;
 	m->started_ns = clock_real_ns();
+	mount_used(m);
 	raise_limits();
 	r = pool_new(POOL_THREADS, &m->pool);
 	if (!r)

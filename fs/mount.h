@@ -65,6 +65,7 @@ struct mount {
 	char *ledger_path;
 	unsigned connection; /* the kernel's number of it, for fusectl; 0 = not known */
 
+	_Atomic int64_t used_ms; /* clock_mono_ms() when a program last asked for something in it */
 	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
 	int64_t started_ns;
 	pthread_t server;      /* the thread in mount_serve() */
@@ -111,6 +112,9 @@ void mount_opened_add(struct mount *m, struct opened *o,
 void mount_opened_remove(struct mount *m, struct opened *o);
 
 struct mount *mount_of_request(fuse_req_t req);
+
+/* Somebody uses it: not whoever only looks whether it is there, or at .attachfs. Any thread. */
+void mount_used(struct mount *m);
 
 /* The table of operations (fs/ops.c). */
 extern const struct fuse_lowlevel_ops attachfs_ops;

@@ -10,6 +10,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/names.h>
 
+#include "small.h"
 #include "tree.h"
 #include "tree_private.h"
 
@@ -49,6 +50,127 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 		return true;
 	names_disambiguate(base, k->rid, other);
 	return !strcmp(n->shown, other);
+}
+
+/* ---- the strings of a known half ---- */
+
+#define KNOWN_TEXTS 6
+
+static void texts_of(const struct known *k, char *texts[KNOWN_TEXTS])
+{
+	/* rid first, where a packed block begins; what others may be the end of before them */
+	memcpy(texts,
+	       (char *[KNOWN_TEXTS]){k->rid, k->url, k->version, k->filename, k->name,
+				     k->media_type},
+	       KNOWN_TEXTS * sizeof(*texts));
+}
+
+static void set_texts(struct known *k, char *texts[KNOWN_TEXTS])
+{
+	k->rid = texts[0];
+	k->url = texts[1];
+	k->version = texts[2];
+	k->filename = texts[3];
+	k->name = texts[4];
+	k->media_type = texts[5];
+}
+
+/* Where @text stands among the first @n already, as one of them or its end; NULL = nowhere. */
+static char *find_text(char *const *texts, size_t n, const char *text)
+{
+	size_t len = strlen(text);
+
+	for (size_t i = 0; i < n; i++) {
+		size_t have = texts[i] ? strlen(texts[i]) : 0;
+
+		if (texts[i] && have >= len && !strcmp(texts[i] + have - len, text))
+			return texts[i] + have - len;
+	}
+	return NULL;
+}
+
+/*
+ * There are as many of these as files on the server, and their strings say the same again and again:
+ * two names, and a URL that ends in the version.
+ */
+bool known_copy_text(struct known *k, const struct known *from)
+{
+	char *texts[KNOWN_TEXTS] = {0}, *to;
+	size_t size = 0;
+
+	if (from->rid)
+		texts_of(from, texts);
+	for (size_t i = 0; i < KNOWN_TEXTS; i++)
+		if (texts[i] && !find_text(texts, i, texts[i]))
+			size += strlen(texts[i]) + 1;
+	to = size ? small_alloc(size) : NULL;
+	if (size && !to)
+		return false;
+	for (size_t i = 0; i < KNOWN_TEXTS; i++) {
+		char *there = texts[i] ? find_text(texts, i, texts[i]) : NULL;
+
+		if (!texts[i])
+			continue;
+		if (there) {
+			texts[i] = there;
+			continue;
+		}
+		memcpy(to, texts[i], strlen(texts[i]) + 1);
+		texts[i] = to;
+		to += strlen(to) + 1;
+	}
+	set_texts(k, texts);
+	k->packed = k->rid != NULL;
+	return true;
+}
+
+static void free_texts(const struct known *k)
+{
+	char *texts[KNOWN_TEXTS];
+	size_t size = 0;
+
+	texts_of(k, texts);
+	for (size_t i = 0; i < KNOWN_TEXTS; i++) {
+		size_t end = texts[i] && k->packed
+				     ? (size_t)(texts[i] - texts[0]) + strlen(texts[i]) + 1
+				     : 0;
+
+		size = end > size ? end : size;
+		if (!k->packed)
+			free(texts[i]);
+	}
+	if (k->packed)
+		small_free(texts[0], size);
+}
+
+void known_clear(struct known *k)
+{
+	free_texts(k);
+	*k = (struct known){.size = -1};
+}
+
+bool known_set_text(struct known *k, char **slot, const char *value)
+{
+	struct known old = *k;
+
+	if (!k->packed)
+		return node_set_string(slot, value);
+	*slot = (char *)value;
+	if (!known_copy_text(k, k)) {
+		*k = old;
+		return false;
+	}
+	free_texts(&old);
+	return true;
+}
+
+/* Without memory they stay as they are: larger, not wrong. */
+static void pack_texts(struct known *k)
+{
+	struct known old = *k;
+
+	if (k->rid && !k->packed && known_copy_text(k, &old))
+		free_texts(&old);
 }
 
 void known_take(struct known *k, struct remote_file *f, uint64_t record)
@@ -135,6 +257,7 @@ void tree_set_known_locked(struct tree *t, struct node *n, struct known *k)
 	if (k) {
 		n->known = *k;
 		memset(k, 0, sizeof(*k));
+		pack_texts(&n->known);
 	}
 	if (n->known.rid)
 		tree_hash_rid_locked(t, n);
@@ -165,18 +288,18 @@ bool node_set_flight(struct node *n, uint64_t number, const struct flight *f)
 		     (unsigned long long)f->content, (long long)f->size,
 		     f->name ? f->name : "") < 0)
 		return false;
-	free(n->token);
-	n->token = text;
+	free(n->more->token);
+	node_more(n)->token = text;
 	return true;
 }
 
 bool node_token(const struct node *n, char token[static 64])
 {
-	size_t len = n->token ? strcspn(n->token, "@") : 0;
+	size_t len = n->more->token ? strcspn(n->more->token, "@") : 0;
 
 	if (!len || len >= 64)
 		return false;
-	memcpy(token, n->token, len);
+	memcpy(token, n->more->token, len);
 	token[len] = '\0';
 	return true;
 }
@@ -208,17 +331,17 @@ void node_doubt_flight(struct node *n)
 	char *text = NULL;
 
 	node_get_flight(n, &f);
-	if (!f.name || asprintf(&text, "%.*s@%llx,%llx,%lld=%s", (int)strcspn(n->token, "@"),
-				n->token, (unsigned long long)f.record,
+	if (!f.name || asprintf(&text, "%.*s@%llx,%llx,%lld=%s", (int)strcspn(n->more->token, "@"),
+				n->more->token, (unsigned long long)f.record,
 				(unsigned long long)FLIGHT_UNSURE, (long long)f.size, f.name) < 0)
 		return;
-	free(n->token);
-	n->token = text;
+	free(n->more->token);
+	node_more(n)->token = text;
 }
 
 void node_get_flight(const struct node *n, struct flight *ret_flight)
 {
-	const char *at = n->token ? strchr(n->token, '@') : NULL;
+	const char *at = n->more->token ? strchr(n->more->token, '@') : NULL;
 	const char *name = at ? strchr(at, '=') : NULL;
 	char *end;
 
@@ -283,12 +406,14 @@ void node_drop_content_locked(struct tree *t, struct node *n)
 
 bool node_being_written(const struct node *n)
 {
-	return n->view && content_is_dirty(n->view) && !content_is_sealed(n->view);
+	return n->more->view && content_is_dirty(n->more->view) &&
+	       !content_is_sealed(n->more->view);
 }
 
 int64_t node_size_locked(const struct node *n)
 {
-	return n->view && content_is_dirty(n->view) ? content_size(n->view) : n->size;
+	return n->more->view && content_is_dirty(n->more->view) ? content_size(n->more->view)
+								: n->size;
 }
 
 static struct timespec to_timespec(int64_t ns)
@@ -309,8 +434,8 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 
 	memset(st, 0, sizeof(*st));
 	st->st_ino = n->id;
-	st->st_mode = dir ? S_IFDIR | (n->mode ? n->mode : MODE_DIR & ~t->umask)
-			  : S_IFREG | (n->mode ? n->mode : MODE_FILE & ~t->umask);
+	st->st_mode = dir ? S_IFDIR | (n->more->mode ? n->more->mode : MODE_DIR & ~t->umask)
+			  : S_IFREG | (n->more->mode ? n->more->mode : MODE_FILE & ~t->umask);
 	/*
 	 * a mode of 0 was set by somebody: told from "never set" by the bit above the permissions
 	 */
@@ -328,7 +453,7 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 
 struct xattr *node_find_xattr(const struct node *n, const char *name)
 {
-	struct xattr *x = n->xattrs;
+	struct xattr *x = n->more->xattrs;
 
 	while (x && strcmp(x->name, name))
 		x = x->next;
@@ -337,7 +462,9 @@ struct xattr *node_find_xattr(const struct node *n, const char *name)
 
 bool node_remove_xattr(struct node *n, const char *name)
 {
-	for (struct xattr **slot = &n->xattrs; *slot; slot = &(*slot)->next) {
+	if (!n->more->xattrs)
+		return false;
+	for (struct xattr **slot = &node_more(n)->xattrs; *slot; slot = &(*slot)->next) {
 		struct xattr *x = *slot;
 
 		if (strcmp(x->name, name))
@@ -364,7 +491,7 @@ int node_set_xattr(struct node *n, const char *name, const void *value, size_t l
 	x->len = len;
 	memcpy(x->value, value, len);
 	node_remove_xattr(n, name);
-	x->next = n->xattrs;
-	n->xattrs = x;
+	x->next = n->more->xattrs;
+	node_more(n)->xattrs = x;
 	return 0;
 }

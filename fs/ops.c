@@ -27,6 +27,11 @@ struct mount *mount_of_request(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
+void mount_used(struct mount *m)
+{
+	atomic_store(&m->used_ms, clock_mono_ms());
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	conn->max_background = BACKGROUND;
@@ -101,8 +106,15 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup)
 
 struct node *need_dir_locked(struct call *c, uint64_t ino)
 {
+	return need_some_locked(c, ino, NULL);
+}
+
+struct node *need_some_locked(struct call *c, uint64_t ino, uint64_t *ret_mark)
+{
 	struct mount *m = c->m;
 	struct node *dir = tree_find_locked(m->tree, ino);
+	/* what stands for a flat collection is not there before all is */
+	bool some = ret_mark && dir && dir->kind != NODE_ROOT && !tree_is_flat(m->tree, dir);
 	int error = dir ? 0 : -ENOENT;
 
 	if (dir && dir->kind == NODE_FILE)
@@ -111,7 +123,12 @@ struct node *need_dir_locked(struct call *c, uint64_t ino)
 		error = -ENOENT;
 	if (!error && dir->kind != NODE_ROOT && !node_collection(dir))
 		error = -ENOENT;
-	if (!error && !lister_need_locked(m->lister, c, dir, &error) && !error) {
+	if (ret_mark)
+		*ret_mark = 0;
+	if (!error &&
+	    !(some ? lister_need_some_locked(m->lister, c, dir, ret_mark, &error)
+		   : lister_need_locked(m->lister, c, dir, &error)) &&
+	    !error) {
 		tree_unlock(m->tree);
 		lister_kick(m->lister);
 		return NULL;
@@ -184,6 +201,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 			fuse_reply_entry(req, &e);
 		return;
 	}
+	mount_used(m);
 	call_run(m->calls, &c);
 }
 
@@ -244,6 +262,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		r = virtual_stat_locked(m, ino, &st);
 		tree_unlock(m->tree);
 	} else {
+		if (ino != NODE_ID_ROOT)
+			mount_used(m);
 		call_run(m->calls, &c);
 		return;
 	}

@@ -40,7 +40,7 @@ static inline bool is_control(uint64_t ino)
 struct handle {
 	struct opened opened;
 	struct node *node; /* alive: the node counts its handles */
-	uint64_t version;  /* of the node's content when opened: another one now = stale */
+	uint32_t version;  /* of the node's content when opened: another one now = stale */
 	int flags;
 	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
 	bool flushed;
@@ -70,6 +70,8 @@ void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup);
  * return when it answers a node; else the lock is released and @c is parked or answered.
  */
 struct node *need_dir_locked(struct call *c, uint64_t ino);
+/* The same, or as much of it as has come: see lister_need_some_locked(). */
+struct node *need_some_locked(struct call *c, uint64_t ino, uint64_t *ret_mark);
 /*
  * Before tree_seen(@n) is shown: its listing, where its only record stands in its place. False: @c
  * was parked. tree->lock held.

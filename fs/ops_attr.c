@@ -63,7 +63,7 @@ static void set_times_locked(struct mount *m, struct node *n, const struct setat
 	if (n->kind == NODE_FILE && m->remote->caps.set_mtime && n->known.rid)
 		n->mtime_dirty = n->known.mtime_ns !=
 				 n->mtime_ns - n->mtime_ns % m->remote->caps.mtime_resolution_ns;
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 }
 
 static void set_attr_locked(struct mount *m, struct node *n, const struct setattr *s)
@@ -71,7 +71,7 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 	int64_t now = clock_real_ns();
 
 	if (s->to_set & FUSE_SET_ATTR_MODE)
-		n->mode = (s->attr.st_mode & 07777u) | NODE_MODE_SET;
+		node_more(n)->mode = (s->attr.st_mode & 07777u) | NODE_MODE_SET;
 	if (s->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
 		if (s->to_set & FUSE_SET_ATTR_UID)
 			n->uid = s->attr.st_uid;
@@ -97,7 +97,7 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, struct handl
 		if (by_handle)
 			by_handle->flushed = false;
 		r = size || by_handle ? 0 : file_empty_locked(m, n);
-		if (!r && by_handle && by_handle->version != n->version)
+		if (!r && by_handle && by_handle->version != n->more->version)
 			r = -ESTALE;
 		if (!r)
 			r = file_writable_locked(m, n, &c);
@@ -188,7 +188,7 @@ static void finish_setattr(struct call *c, struct node *n)
 	if (!r && s->to_set != FUSE_SET_ATTR_SIZE)
 		set_attr_locked(m, n, s);
 	node_stat_locked(m->tree, n, &st);
-	n->n_open--;
+	node_more(n)->n_open--;
 	file_close_locked(m, n);
 	waits = !r && waits_for_server_locked(m, n, s->to_set);
 	tree_unlock(m->tree);
@@ -230,7 +230,7 @@ static void setattr_run(struct call *c)
 	if (!error && (s->to_set & FUSE_SET_ATTR_SIZE))
 		error = may_write_locked(m, n);
 	if (!error)
-		n->n_open++; /* held until the answer */
+		node_more(n)->n_open++; /* held until the answer */
 	tree_unlock(m->tree);
 	if (error)
 		call_fail(c, error);
@@ -305,7 +305,8 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	else if (!strcmp(name, "state") && n->kind == NODE_FILE)
 		text = state_of(n, c);
 	else if (!strcmp(name, "error") && n->error)
-		text = n->message && *n->message ? n->message : strerror(-n->error);
+		text = n->more->message && *n->more->message ? n->more->message
+							     : strerror(-n->error);
 	else if (!strcmp(name, "url") && k->url)
 		log_redact(k->url, value, size); /* signed links are secrets */
 	else if (!strcmp(name, "xxh128") && c && content_hash(c, hash))
@@ -424,7 +425,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 	tree_lock(m->tree);
 	n = attributed_locked(m, ino);
-	for (const struct xattr *x = n && !is_virtual(ino) ? n->xattrs : NULL; x; x = x->next)
+	for (const struct xattr *x = n && !is_virtual(ino) ? n->more->xattrs : NULL; x; x = x->next)
 		add_name(&list, &len, "", x->name);
 	for (size_t i = 0; n && ours && i < sizeof(own_names) / sizeof(own_names[0]); i++)
 		if (own_value(m->tree, n, own_names[i], value, sizeof(value)))

@@ -5,6 +5,10 @@
  * stay good while entries come and go: a node that left meanwhile is passed over, one that came is
  * seen by the next reader, or after rewinddir().
  *
+ * While a directory is listed for the first time the snapshot grows with each page: what has come is
+ * handed out, and who has read that waits for more. When all is there, what is not in the snapshot yet
+ * completes it.
+ *
  * Offset 0 is the start, 1 follows ".", 2 follows "..", 2 + n follows the n-th node. A directory's
  * .by-id is read in the same way, but names its nodes by their remote ids.
  */
@@ -23,7 +27,9 @@ struct dir_handle {
 	struct opened opened;
 	pthread_mutex_t lock; /* programs may share a directory handle */
 	uint64_t *ids;
-	size_t n;
+	size_t n, size;
+	uint64_t last; /* the last child that was looked at for it */
+	bool whole;    /* the snapshot is complete */
 };
 
 static struct dir_handle *dir_of(uint64_t fh)
@@ -51,9 +57,10 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	pthread_mutex_init(&d->lock, NULL);
+	if (!is_control(ino))
+		mount_used(m);
 	fi->fh = (uintptr_t)d;
 	fi->cache_readdir = 0;
-	(void)ino;
 	mount_opened_add(m, &d->opened, dir_left);
 	if (fuse_reply_open(req, fi) < 0)
 		dir_left(m, &d->opened);
@@ -74,7 +81,7 @@ static struct node *find_pending_locked(const struct tree *t, uint64_t dir)
 	while (n && (n->local || node_being_written(n) ||
 		     (n->parent ? n->parent->id : n->known.record) != dir ||
 		     (n->gone ? !n->known.rid && !n->busy && !n->unknown : !node_differs(t, n))))
-		n = n->sync_next;
+		n = n->more->sync_next;
 	return n;
 }
 
@@ -113,20 +120,77 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 		call_run(m->calls, &c);
 }
 
-/* tree->lock and the handle's held. */
-static int snapshot(struct dir_handle *d, const struct node *dir)
+static int append(struct dir_handle *d, uint64_t id)
 {
-	uint64_t *ids = malloc((dir->n_children + 1) * sizeof(*ids));
-	size_t n = 0;
+	size_t size = d->size ? d->size * 2 : 64;
+	uint64_t *ids;
 
-	if (!ids)
-		return -ENOMEM;
-	for (const struct node *c = dir->child_first; c; c = c->sibling_next)
-		ids[n++] = c->id;
-	free(d->ids);
-	d->ids = ids;
-	d->n = n;
+	if (d->n == d->size) {
+		ids = realloc(d->ids, size * sizeof(*ids));
+		if (!ids)
+			return -ENOMEM;
+		d->ids = ids;
+		d->size = size;
+	}
+	d->ids[d->n++] = id;
 	return 0;
+}
+
+/* The children that came behind the last one seen, as far as the listing @mark has named them. */
+static int take_some(struct tree *t, struct dir_handle *d, const struct node *dir, uint64_t mark)
+{
+	const struct node *last = d->last ? tree_find_locked(t, d->last) : NULL;
+	int r = 0;
+
+	if (d->last && (!last || last->parent != dir))
+		return 0; /* nobody knows where that was: the rest comes when all is there */
+	for (const struct node *n = last ? last->sibling_next : dir->more->child_first; n && !r;
+	     n = n->sibling_next) {
+		d->last = n->id;
+		if (!n->known.rid || n->seen_seq >= mark)
+			r = append(d, n->id);
+	}
+	return r;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The children that are not in it yet. */
+static int take_all(struct dir_handle *d, const struct node *dir)
+{
+	size_t had = d->n;
+	uint64_t *sorted = had ? malloc(had * sizeof(*sorted)) : NULL;
+	int r = had && !sorted ? -ENOMEM : 0;
+
+	if (sorted) {
+		memcpy(sorted, d->ids, had * sizeof(*sorted));
+		qsort(sorted, had, sizeof(*sorted), compare_ids);
+	}
+	for (const struct node *n = dir->more->child_first; n && !r; n = n->sibling_next)
+		if (!had || !bsearch(&n->id, sorted, had, sizeof(*sorted), compare_ids))
+			r = append(d, n->id);
+	free(sorted);
+	d->whole = !r;
+	return r;
+}
+
+/* @mark: of the listing that has not shown all yet, or 0. tree->lock and the handle's held. */
+static int snapshot(struct tree *t, struct dir_handle *d, const struct node *dir, uint64_t off,
+		    uint64_t mark)
+{
+	if (off == 0) {
+		d->n = 0;
+		d->last = 0;
+		d->whole = false;
+	}
+	if (d->whole)
+		return 0;
+	return mark ? take_some(t, d, dir, mark) : take_all(d, dir);
 }
 
 struct fill {
@@ -232,7 +296,8 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 /* False: @c was parked, tree->lock released. */
 static bool need_all_seen(struct call *c, const struct node *dir)
 {
-	for (struct node *n = dir->child_first; n && dir->kind == NODE_ROOT; n = n->sibling_next) {
+	for (struct node *n = dir->more->child_first; n && dir->kind == NODE_ROOT;
+	     n = n->sibling_next) {
 		if (need_seen_locked(c, n))
 			continue;
 		tree_unlock(c->m->tree);
@@ -245,16 +310,20 @@ static bool need_all_seen(struct call *c, const struct node *dir)
 static int read_tree_dir(struct call *c, struct fill *f)
 {
 	struct dir_handle *d = dir_of(c->fh);
-	struct node *dir = need_dir_locked(c, c->ino & ~VIRTUAL_MASK);
-	int r = 0;
+	uint64_t mark;
+	struct node *dir = need_some_locked(c, c->ino & ~VIRTUAL_MASK, &mark);
+	int r;
 
 	if (!dir || !need_all_seen(c, dir))
 		return -EINPROGRESS;
 	pthread_mutex_lock(&d->lock);
-	if (c->off == 0 || !d->ids)
-		r = snapshot(d, dir);
+	r = snapshot(f->m->tree, d, dir, c->off, mark);
 	if (!r)
 		fill_locked(f, d, dir, c->off);
+	if (!r && !f->used && !d->whole) {
+		lister_await_more_locked(f->m->lister, c, dir);
+		r = -EINPROGRESS;
+	}
 	pthread_mutex_unlock(&d->lock);
 	tree_unlock(f->m->tree);
 	return r;

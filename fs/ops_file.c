@@ -81,16 +81,16 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 		return NULL;
 	mount_opened_add_locked(m, &h->opened, handle_left);
 	h->node = n;
-	h->version = n->version;
+	h->version = n->more->version;
 	h->flags = flags;
-	n->n_open++;
+	node_more(n)->n_open++;
 	return h;
 }
 
 void handle_free_locked(struct mount *m, struct handle *h)
 {
 	mount_opened_remove_locked(m, &h->opened);
-	h->node->n_open--;
+	node_more(h->node)->n_open--;
 	file_close_locked(m, h->node);
 	free(h);
 }
@@ -105,7 +105,7 @@ void handle_drop(struct mount *m, struct handle *h)
 /* Replaced on the server since it was opened: no mix of two versions. tree->lock held. */
 static bool is_stale(const struct handle *h)
 {
-	return h->version != h->node->version;
+	return h->version != h->node->more->version;
 }
 
 static void open_run(struct call *c)
@@ -142,7 +142,7 @@ static void open_run(struct call *c)
 	}
 	if (!error) {
 		fi->fh = (uintptr_t)h;
-		fi->keep_cache = n->cached_version == n->version;
+		fi->keep_cache = n->more->cached_version == n->more->version;
 		fi->noflush = !may_write(h); /* its close has nothing to wait for */
 		if (c->flags & O_TRUNC)
 			n->mtime_ns = n->ctime_ns = clock_real_ns();
@@ -171,6 +171,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		control_open(req, m, ino, fi);
 		return;
 	}
+	mount_used(m);
 	if (is_virtual(ino)) {
 		json_open(req, m, ino, fi);
 		return;
@@ -366,7 +367,7 @@ static void reader_timed_out(struct call *c, struct node *n)
 	struct content *feed;
 
 	tree_lock(m->tree);
-	feed = n->feed ? content_ref(n->feed) : NULL;
+	feed = n->more->feed ? content_ref(n->more->feed) : NULL;
 	tree_unlock(m->tree);
 	if (feed)
 		reader_failed(m->reader, feed, -ETIMEDOUT,
@@ -392,9 +393,9 @@ static void read_run(struct call *c)
 	if (!r && is_stale(h))
 		r = -ESTALE;
 	if (!r)
-		h->node->cached_version = h->version;
-	view = !r && h->node->view ? content_ref(h->node->view) : NULL;
-	feed = view && h->node->feed ? content_ref(h->node->feed) : NULL;
+		node_more(h->node)->cached_version = h->version;
+	view = !r && h->node->more->view ? content_ref(h->node->more->view) : NULL;
+	feed = view && h->node->more->feed ? content_ref(h->node->more->feed) : NULL;
 	if (view)
 		ahead = prefetch_read_locked(m->prefetch, c, h);
 	tree_unlock(m->tree);
@@ -600,8 +601,8 @@ static bool lacks_base(struct mount *m, const struct handle *h, struct content_e
 	int64_t size;
 
 	tree_lock(m->tree);
-	if (!h->node->gone && h->node->view && node_being_written(h->node))
-		view = content_ref(h->node->view);
+	if (!h->node->gone && h->node->more->view && node_being_written(h->node))
+		view = content_ref(h->node->more->view);
 	tree_unlock(m->tree);
 	if (!view)
 		return false;
@@ -737,7 +738,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 	tree_lock(m->tree);
 	view = handle_of(fi->fh)->passed;
 	if (!view)
-		view = handle_of(fi->fh)->node->view;
+		view = handle_of(fi->fh)->node->more->view;
 	if (is_stale(handle_of(fi->fh)) && !handle_of(fi->fh)->passed) {
 		view = NULL;
 		at = -ESTALE;

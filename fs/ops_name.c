@@ -76,13 +76,13 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 
 	if (!n)
 		return NULL;
-	n->mode = (a->mode & 07777u) | NODE_MODE_SET;
+	node_more(n)->mode = (a->mode & 07777u) | NODE_MODE_SET;
 	n->uid = a->uid;
-	n->gid = dir->mode & S_ISGID ? dir->gid : a->gid;
+	n->gid = dir->more->mode & S_ISGID ? dir->gid : a->gid;
 	n->owner_set = true;
 	n->size = 0;
 	n->local = names_is_local(m->options->local_names, name);
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 	touch_dir_locked(m, dir);
 	crash_point("creat.made");
 	return n;
@@ -283,7 +283,7 @@ void remove_node_locked(struct mount *m, struct node *n)
 	n->gone = true;
 	n->mtime_dirty = false;
 	n->error = 0;
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 	if (n->dirty) {
 		n->dirty = false;
 		if (n->content) {
@@ -360,14 +360,14 @@ static void name_unlisted_locked(struct mount *m, struct node *n)
 	if (n->kind != NODE_RECORD || !tree_is_unlisted(m->tree, n->parent))
 		return;
 	names_to_server(n->shown, server);
-	node_set_string(&n->known.name, server);
+	known_set_text(&n->known, &n->known.name, server);
 }
 
 static void renamed_locked(struct mount *m, struct node *n)
 {
 	name_unlisted_locked(m, n);
 	n->ctime_ns = clock_real_ns();
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 	n->error = 0;
 	/* what the server has already stays there, whatever it is called now */
 	if (n->kind == NODE_FILE)
@@ -446,12 +446,12 @@ static int exchange_checked_locked(struct mount *m, struct node *a, struct node 
 /* What waited for the bytes of @target waits for those of @n now, as does @target itself. */
 static void replace_after_locked(struct tree *t, struct node *target, const struct node *n)
 {
-	target->after = n->id;
+	node_more(target)->after = n->id;
 	if (target->known.rid)
 		return; /* then nothing was replaced by it that is not settled */
-	for (struct node *g = t->sync_first; g; g = g->sync_next)
-		if (g->gone && g->after == target->id) {
-			g->after = n->id;
+	for (struct node *g = t->sync_first; g; g = g->more->sync_next)
+		if (g->gone && g->more->after == target->id) {
+			node_more(g)->after = n->id;
 			tree_put_locked(t, g);
 		}
 }

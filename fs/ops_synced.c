@@ -34,7 +34,7 @@ bool node_synced_locked(struct call *c, struct node *n, int bit, int *ret_error)
 	*ret_error = 0;
 	c->step |= bit;
 	if (first && !n->busy && !(n->unknown && n->looked))
-		n->retry_at_ms = 0; /* somebody waits: no backing off now */
+		node_more(n)->retry_at_ms = 0; /* somebody waits: no backing off now */
 	if (sync_node_locked(m->sync, n, ret_error))
 		return true;
 	if (!first && !n->busy)

@@ -163,6 +163,8 @@ const struct row options_rows[] = {
 	SECONDS("settle", settle_s, "2", 0, "how long a closed file must rest before it is sent"),
 	SECONDS("timeout", timeout_s, "30", 0.1, "longest wait for a server before a call fails"),
 	SECONDS("poll", poll_s, "60", 0, "how often to ask for changes; 0 = never"),
+	SECONDS("poll_idle", poll_idle_s, "600", 0,
+		"after so long without use, how often to ask for changes; 0 = as often as ever"),
 	{.name = "slots",
 	 .kind = KIND_NUMBER,
 	 .text = "number",

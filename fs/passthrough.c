@@ -127,7 +127,7 @@ static bool only_reads(int flags)
 
 void passthrough_divert_locked(struct mount *m, struct node *n)
 {
-	if (!n->n_passed || n->twinned)
+	if (!n->more->n_passed || n->twinned)
 		return;
 	n->twinned = true;
 	notifier_twins(m->notifier);
@@ -137,8 +137,8 @@ int passthrough_admit_locked(struct mount *m, struct node *n, uint64_t ino, int 
 {
 	const struct passthrough_case k = {
 		.reads = only_reads(flags),
-		.passed = n->n_passed,
-		.same = n->passed_version == n->version,
+		.passed = n->more->n_passed,
+		.same = n->more->passed_version == n->more->version,
 		/* whether it can be passed through is asked when its content is known */
 	};
 
@@ -155,9 +155,9 @@ static bool is_whole_locked(const struct mount *m, const struct handle *h)
 {
 	const struct node *n = h->node;
 
-	return !atomic_load(&m->passthrough_refused) && n->view && !n->committed &&
-	       h->version == n->version && !content_is_dirty(n->view) &&
-	       content_is_complete(n->view);
+	return !atomic_load(&m->passthrough_refused) && n->more->view && !n->more->committed &&
+	       h->version == n->more->version && !content_is_dirty(n->more->view) &&
+	       content_is_complete(n->more->view);
 }
 
 /* tree->lock held. */
@@ -167,10 +167,10 @@ static enum passthrough_way way_locked(const struct mount *m, const struct handl
 	const struct passthrough_case k = {
 		.twin = n->twinned || (ino & NODE_TWIN),
 		.reads = only_reads(h->flags),
-		.passed = n->n_passed,
+		.passed = n->more->n_passed,
 		/* it was when the handle was admitted, and what it opened is what it was */
 		.same = true,
-		.others = n->n_open - 1,
+		.others = n->more->n_open - 1,
 		.whole = is_whole_locked(m, h),
 	};
 
@@ -183,10 +183,10 @@ static void pass_locked(struct handle *h, struct content *content, int32_t id)
 	struct node *n = h->node;
 
 	h->passed = content_ref(content);
-	n->n_passed++;
-	n->backing_id = id;
-	n->passed_version = h->version;
-	n->passed_content = h->passed;
+	node_more(n)->n_passed++;
+	node_more(n)->backing_id = id;
+	node_more(n)->passed_version = h->version;
+	node_more(n)->passed_content = h->passed;
 }
 
 static void try_to_pass(struct mount *m, struct handle *h, struct content *view,
@@ -203,7 +203,7 @@ static void try_to_pass(struct mount *m, struct handle *h, struct content *view,
 	if (!id)
 		return;
 	tree_lock(m->tree);
-	if (n->n_open == 1 && n->view == view && h->version == n->version) {
+	if (n->more->n_open == 1 && n->more->view == view && h->version == n->more->version) {
 		pass_locked(h, view, id);
 		set_backing(fi, id);
 		id = 0;
@@ -223,11 +223,11 @@ void passthrough_open(struct mount *m, struct handle *h, uint64_t ino, struct fu
 	tree_lock(m->tree);
 	switch (way_locked(m, h, ino)) {
 	case PASSTHROUGH_SHARE:
-		pass_locked(h, n->passed_content, n->backing_id);
-		set_backing(fi, n->backing_id);
+		pass_locked(h, n->more->passed_content, n->more->backing_id);
+		set_backing(fi, n->more->backing_id);
 		break;
 	case PASSTHROUGH_TRY:
-		view = content_ref(n->view);
+		view = content_ref(n->more->view);
 		break;
 	case PASSTHROUGH_NOT:
 	case PASSTHROUGH_CLASH:
@@ -249,10 +249,10 @@ void passthrough_release(struct mount *m, struct handle *h)
 		return;
 	tree_lock(m->tree);
 	h->passed = NULL;
-	if (!--n->n_passed) {
-		last = n->backing_id;
-		n->backing_id = 0;
-		n->passed_content = NULL;
+	if (!--node_more(n)->n_passed) {
+		last = n->more->backing_id;
+		node_more(n)->backing_id = 0;
+		node_more(n)->passed_content = NULL;
 	}
 	tree_unlock(m->tree);
 	if (last)

@@ -83,8 +83,8 @@ void pin_changed(struct mount *m, uint64_t node)
 	n = tree_find_locked(m->tree, node);
 	if (n)
 		pin_content_locked(n, c = node_content(m->tree, n));
-	if (n && n->view)
-		pin_content_locked(n, n->view);
+	if (n && n->more->view)
+		pin_content_locked(n, n->more->view);
 	if (n && p && pin_is_set(n)) {
 		*p = (struct pinning){.m = m, .node = node};
 		r = open_locked(p, n);

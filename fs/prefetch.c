@@ -88,7 +88,7 @@ struct view {
 
 static struct node *first_file(const struct node *dir)
 {
-	struct node *n = dir->child_first;
+	struct node *n = dir->more->child_first;
 
 	while (n && n->kind != NODE_FILE)
 		n = n->sibling_next;
@@ -129,12 +129,12 @@ static bool sort(struct program *p, const struct node *dir)
 	p->sorted = NULL;
 	p->sorted_dir = dir->id;
 	p->n_sorted = p->sorted_at = 0;
-	if (!dir->n_children || dir->n_children > PREFETCH_SORT_MAX)
+	if (!dir->more->n_children || dir->more->n_children > PREFETCH_SORT_MAX)
 		return false;
-	nodes = malloc(dir->n_children * sizeof(struct node *));
-	p->sorted = malloc(dir->n_children * sizeof(*p->sorted));
+	nodes = malloc(dir->more->n_children * sizeof(struct node *));
+	p->sorted = malloc(dir->more->n_children * sizeof(*p->sorted));
 	if (nodes && p->sorted) {
-		for (const struct node *c = dir->child_first; c; c = c->sibling_next)
+		for (const struct node *c = dir->more->child_first; c; c = c->sibling_next)
 			if (c->kind == NODE_FILE)
 				nodes[n++] = c;
 		qsort(nodes, n, sizeof(struct node *), by_name);
@@ -164,9 +164,9 @@ static const struct node *next_record_by_name(const struct node *record)
 {
 	const struct node *top = record->parent, *found = NULL;
 
-	if (!top || top->n_children > PREFETCH_SORT_MAX)
+	if (!top || top->more->n_children > PREFETCH_SORT_MAX)
 		return NULL;
-	for (const struct node *c = top->child_first; c; c = c->sibling_next)
+	for (const struct node *c = top->more->child_first; c; c = c->sibling_next)
 		if (c->kind == NODE_RECORD && strcmp(c->shown, record->shown) > 0 &&
 		    (!found || strcmp(c->shown, found->shown) < 0))
 			found = c;
@@ -177,7 +177,7 @@ static struct node *first_by_name(const struct node *dir)
 {
 	struct node *found = NULL;
 
-	for (struct node *c = dir->child_first; c; c = c->sibling_next)
+	for (struct node *c = dir->more->child_first; c; c = c->sibling_next)
 		if (c->kind == NODE_FILE && (!found || strcmp(c->shown, found->shown) < 0))
 			found = c;
 	return found;
@@ -242,7 +242,7 @@ static int64_t cost(void *ctx, uint64_t file)
 	struct node *n = tree_find_locked(v->m->tree, file);
 
 	if (!n || n->dirty || n->gone || !n->known.rid || !n->known.version || n->known.filler ||
-	    (n->view && content_is_dirty(n->view)))
+	    (n->more->view && content_is_dirty(n->more->view)))
 		return SIBLINGS_NEEDLESS;
 	if (n->known.size < 0) {
 		v->unsized = n->size_asked || v->m->remote->ops->probe_size;

@@ -225,7 +225,7 @@ static void supersede(struct mount *m, uint64_t node, struct content *c)
 
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, node);
-	if (n && !n->dirty && !n->gone && n->view == c) {
+	if (n && !n->dirty && !n->gone && n->more->view == c) {
 		node_drop_content_locked(m->tree, n);
 		content_drop(c);
 		tree_follow_content_locked(m->tree, n);

@@ -60,7 +60,7 @@ bool json_is_writable_locked(const struct mount *m, struct node *record)
 	return m->remote->caps.set_fields && m->remote->ops->update_records &&
 	       !m->options->read_only &&
 	       /* what was refused can be taken back */
-	       (record->fields || may_change_record_locked(m, record) == 0);
+	       (record->more->fields || may_change_record_locked(m, record) == 0);
 }
 
 /* The same of an inode number, without the lock. */
@@ -152,8 +152,8 @@ void json_stat_locked(const struct mount *m, struct node *record, struct stat *s
 	/* not the directory's: it changes with every file in it, and editors would wonder */
 	if (ns == REMOTE_TIME_NONE)
 		ns = m->started_ns;
-	if (ns < record->fields_ns)
-		ns = record->fields_ns;
+	if (ns < record->more->fields_ns)
+		ns = record->more->fields_ns;
 	st->st_mode = S_IFREG | (writable ? 0644 & ~m->tree->umask : 0444);
 	st->st_size = 0; /* known when it was fetched */
 	/* editors that would put another file in its place write into one with two links */
@@ -234,9 +234,9 @@ static int difference(json_t *wanted, const json_t *base, char **ret_fields)
 static void learn_locked(struct mount *m, struct node *record, const char *text)
 {
 	if (!text || strlen(text) > KNOWN_MAX ||
-	    (record->known_fields && !strcmp(record->known_fields, text)))
+	    (record->more->known_fields && !strcmp(record->more->known_fields, text)))
 		return;
-	if (node_set_string(&record->known_fields, text))
+	if (node_set_string(&node_more(record)->known_fields, text))
 		tree_put_locked(m->tree, record);
 }
 
@@ -252,11 +252,11 @@ static void compose(struct mount *m, uint64_t id, int *error, char **base, char 
 	record = tree_find_locked(m->tree, id);
 	if (record && !*error)
 		learn_locked(m, record, *base);
-	else if (record && *error != -ENOENT && *error != -EACCES && record->known_fields)
-		*base = strdup(record->known_fields);
+	else if (record && *error != -ENOENT && *error != -EACCES && record->more->known_fields)
+		*base = strdup(record->more->known_fields);
 	if (*base)
 		*error = 0;
-	*shown = record ? overlay(*base, record->fields) : NULL;
+	*shown = record ? overlay(*base, record->more->fields) : NULL;
 	tree_unlock(m->tree);
 	if (!*shown && *base)
 		*shown = strdup(*base);
@@ -528,14 +528,14 @@ static int wish_locked(struct mount *m, uint64_t id, json_t *wanted, const char 
 	json_decref(known);
 	if (r < 0)
 		return r;
-	if (!fields && !record->fields)
+	if (!fields && !record->more->fields)
 		return 0;
-	free(record->fields);
-	record->fields = fields;
+	free(record->more->fields);
+	node_more(record)->fields = fields;
 	record->error = 0;
-	node_set_string(&record->message, NULL);
-	record->name_ms = clock_mono_ms();
-	record->fields_ns = clock_real_ns();
+	node_set_string(&node_more(record)->message, NULL);
+	node_more(record)->name_ms = clock_mono_ms();
+	node_more(record)->fields_ns = clock_real_ns();
 	tree_changed_locked(m->tree, record);
 	return 0;
 }
@@ -550,8 +550,8 @@ static char *base_locked(struct text *t)
 		return base;
 	tree_lock(t->m->tree);
 	record = tree_find_locked(t->m->tree, t->record);
-	if (record && record->known_fields)
-		base = strdup(record->known_fields);
+	if (record && record->more->known_fields)
+		base = strdup(record->more->known_fields);
 	tree_unlock(t->m->tree);
 	return base;
 }
@@ -692,9 +692,9 @@ void json_take_file_unlock(struct call *c, struct node *n, struct node *dir)
 static bool was_name(const struct node *record, const char *sent)
 {
 	json_t *fields = parse(sent, strlen(sent)), *value;
-	json_t *known = record->known_fields
-				? parse(record->known_fields, strlen(record->known_fields))
-				: NULL;
+	json_t *known = record->more->known_fields ? parse(record->more->known_fields,
+							   strlen(record->more->known_fields))
+						   : NULL;
 	const char *key;
 	bool was = false;
 
@@ -735,11 +735,11 @@ void json_arrived_locked(struct mount *m, struct node *record, const char *sent)
 
 	if (record->parent && was_name(record, sent))
 		lister_again_locked(m->lister, record->parent);
-	known = overlay(record->known_fields, sent);
+	known = overlay(record->more->known_fields, sent);
 	if (known) {
-		free(record->known_fields);
-		record->known_fields = known;
+		free(record->more->known_fields);
+		node_more(record)->known_fields = known;
 	}
-	if (record->fields && !strcmp(record->fields, sent))
-		node_set_string(&record->fields, NULL);
+	if (record->more->fields && !strcmp(record->more->fields, sent))
+		node_set_string(&node_more(record)->fields, NULL);
 }

@@ -115,7 +115,7 @@ static struct node *found_locked(struct ask *a)
 	if (n->parent || tree_move_locked(t, n, top, a->name) < 0)
 		return NULL;
 	n->gone = false;
-	node_set_string(&n->known.name, a->name);
+	known_set_text(&n->known, &n->known.name, a->name);
 	tree_put_locked(t, n);
 	return n;
 }
@@ -184,7 +184,7 @@ static void made_locked(struct ask *a, const char *rid)
 	n = tree_new_record_locked(t, top, shown, rid);
 	if (!n)
 		return;
-	n->mode = (a->mode & 07777u) | NODE_MODE_SET;
+	node_more(n)->mode = (a->mode & 07777u) | NODE_MODE_SET;
 	n->uid = a->uid;
 	n->gid = a->gid;
 	n->owner_set = true;
@@ -313,7 +313,7 @@ static int rmdir_locked(struct call *c, struct node *dir)
 		return -EPERM; /* records are not ours to delete */
 	if (!lister_need_locked(m->lister, c, n, &error))
 		return error ? error : -EINPROGRESS;
-	if (n->child_first)
+	if (n->more->child_first)
 		return -ENOTEMPTY;
 	tree_forget_record_locked(m->tree, n);
 	dir->mtime_ns = dir->ctime_ns = clock_real_ns();

@@ -209,20 +209,11 @@ char *status_metrics(struct mount *m)
 
 /* ---- items ---- */
 
-static json_t *path_of(const struct tree *t, const struct node *n)
+static json_t *path_of(struct tree *t, const struct node *n)
 {
-	const struct node *dir =
-		n->parent ? n->parent : tree_find_locked((struct tree *)t, n->known.record);
-	char path[1024];
+	char path[NODE_PATH_MAX];
 
-	if (dir && dir->parent && tree_is_flat(t, dir->parent))
-		snprintf(path, sizeof(path), "%s/%s", dir->parent->shown, n->shown);
-	else if (dir && dir->parent && dir->parent != t->root)
-		snprintf(path, sizeof(path), "%s/%s/%s", dir->parent->shown, dir->shown, n->shown);
-	else if (dir && dir != t->root)
-		snprintf(path, sizeof(path), "%s/%s", dir->shown, n->shown);
-	else
-		snprintf(path, sizeof(path), "%s", n->shown);
+	node_path(t, n, path);
 	return text(path);
 }
 
@@ -251,8 +242,8 @@ static void print_item(void *ctx, const struct node *n, const char *what)
 		json_object_set_new(o, "in_flight", json_true());
 	if (n->error)
 		json_object_set_new(o, "error", json_string(strerror(-n->error)));
-	if (n->message)
-		json_object_set_new(o, "message", text(n->message));
+	if (n->more->message)
+		json_object_set_new(o, "message", text(n->more->message));
 	print_json(i->f, o);
 }
 
@@ -278,9 +269,10 @@ char *status_conflicts(struct mount *m)
 	if (!f)
 		return NULL;
 	tree_lock(m->tree);
-	for (const struct node *top = m->tree->root->child_first; top; top = top->sibling_next)
-		for (const struct node *dir = top->child_first; dir; dir = dir->sibling_next)
-			for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+	for (const struct node *top = m->tree->root->more->child_first; top;
+	     top = top->sibling_next)
+		for (const struct node *dir = top->more->child_first; dir; dir = dir->sibling_next)
+			for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 				if (strstr(n->shown, " (conflict "))
 					print_json(f,
 						   json_pack("{s:o}", "path", path_of(m->tree, n)));

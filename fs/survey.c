@@ -42,7 +42,7 @@ static void add_file(struct tree *t, const struct node *n, struct use *u)
 
 static void add_below(struct tree *t, const struct node *dir, struct use *u)
 {
-	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 		if (n->kind == NODE_FILE)
 			add_file(t, n, u);
 		else
@@ -73,7 +73,7 @@ char *survey_usage(struct mount *m)
 	if (!f)
 		return NULL;
 	tree_lock(m->tree);
-	for (const struct node *top = m->tree->root->child_first; top; top = top->sibling_next) {
+	for (const struct node *top = m->tree->root->more->child_first; top; top = top->sibling_next) {
 		struct use u = {0};
 
 		add_below(m->tree, top, &u);
@@ -114,7 +114,7 @@ static int list_below(const struct node *at, struct files *files)
 		files->ids[files->count++] = at->id;
 		return 0;
 	}
-	for (const struct node *n = at->child_first; n && r == 0; n = n->sibling_next)
+	for (const struct node *n = at->more->child_first; n && r == 0; n = n->sibling_next)
 		r = list_below(n, files);
 	return r;
 }

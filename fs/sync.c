@@ -113,7 +113,7 @@ static void take_look(struct sync *s, const struct plan *p, const struct plan_ca
 		struct node *n = v->nodes[p->entries[i].item];
 
 		mark_busy(s, n);
-		n->look = s->last_look;
+		node_more(n)->look = s->last_look;
 	}
 }
 
@@ -429,10 +429,10 @@ static bool may_still_send(struct sync *s, int64_t end_ms)
 	tree_lock(s->m->tree);
 	may = s->in_flight > 0;
 	for (const struct node *n = s->m->tree->sync_first;
-	     n && !may && !in_vain && !sync_is_held_locked(s); n = n->sync_next)
+	     n && !may && !in_vain && !sync_is_held_locked(s); n = n->more->sync_next)
 		may = sync_what_differs(n) && !n->error && !node_being_written(n) &&
-		      (n->retry_at_ms <= now ||
-		       (n->unknown && n->looked && n->retry_at_ms < end_ms));
+		      (n->more->retry_at_ms <= now ||
+		       (n->unknown && n->looked && n->more->retry_at_ms < end_ms));
 	tree_unlock(s->m->tree);
 	return may;
 }
@@ -447,9 +447,9 @@ void sync_stop(struct sync *s, int64_t drain_ms)
 	tree_lock(s->m->tree);
 	s->draining = true;
 	s->held_at = 0;
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+	for (struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
 		if (!n->unknown || !n->looked)
-			n->retry_at_ms = 0; /* one more try for all */
+			node_more(n)->retry_at_ms = 0; /* one more try for all */
 	tree_unlock(s->m->tree);
 	for (;;) {
 		struct timespec pause = {.tv_nsec = 20 * 1000000};
@@ -495,14 +495,14 @@ unsigned sync_retry(struct sync *s, uint64_t node)
 	tree_lock(s->m->tree);
 	s->held_at = 0;
 	s->ask_again_ms = 0;
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+	for (struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
 		if (node && n->id != node)
 			continue;
 		if (n->error)
 			count++;
 		n->error = 0;
-		n->retry_at_ms = 0;
-		n->tries = 0;
+		node_more(n)->retry_at_ms = 0;
+		node_more(n)->tries = 0;
 		tree_put_locked(s->m->tree, n);
 	}
 	tree_unlock(s->m->tree);
@@ -515,13 +515,13 @@ void sync_try_again(struct sync *s, int error)
 	tree_lock(s->m->tree);
 	s->held_at = 0;
 	s->ask_again_ms = 0;
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+	for (struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
 		/* what may arrive yet is waited for, whoever is back */
 		if ((n->error && n->error != error) || (n->unknown && n->looked))
 			continue;
 		n->error = 0;
-		n->retry_at_ms = 0;
-		n->tries = 0;
+		node_more(n)->retry_at_ms = 0;
+		node_more(n)->tries = 0;
 		tree_put_locked(s->m->tree, n);
 	}
 	tree_unlock(s->m->tree);

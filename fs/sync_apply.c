@@ -60,19 +60,28 @@ void sync_back_off_locked(struct sync *s, struct node *n)
 {
 	s->random = s->random * 1664525u + 1013904223u;
 	/* the low bits of such numbers are the worst */
-	n->retry_at_ms = clock_mono_ms() + sync_back_off_ms(n->tries, s->random >> 8);
-	if (n->tries < UINT_MAX)
-		n->tries++;
+	node_more(n)->retry_at_ms =
+		clock_mono_ms() + sync_back_off_ms(n->more->tries, s->random >> 8);
+	if (n->more->tries < UINT_MAX)
+		node_more(n)->tries++;
+}
+
+static void tell(struct sync *s, const char *event, const struct node *n, const char *detail)
+{
+	char path[NODE_PATH_MAX];
+
+	node_path(s->m->tree, n, path);
+	events_add(s->m->events, event, path, detail);
 }
 
 void sync_park_locked(struct sync *s, struct node *n, int error, const char *message)
 {
 	n->error = error ? error : -EIO;
-	node_set_string(&n->message, message);
+	node_set_string(&node_more(n)->message, message);
 	log_warning("sync: '%s' waits for you: %s%s%s  (attachfs retry, after mending it)",
 		    n->shown, strerror(-n->error), message && *message ? ": " : "",
 		    message ? message : "");
-	events_add(s->m->events, "failed", n->shown, message);
+	tell(s, "failed", n, message);
 }
 
 /* ---- local steps of a plan ---- */
@@ -111,7 +120,7 @@ int sync_claim_content_locked(struct tree *t, struct node *n)
 		content_unref(own);
 	}
 	n->dirty = true;
-	n->sealed_ms = 0;
+	node_more(n)->sealed_ms = 0;
 	return 0;
 }
 
@@ -130,16 +139,16 @@ int sync_adopt_locked(struct sync *s, struct node *n, struct node *ghost)
 	ghost->flight = doubt;
 	node_doubt_flight(n); /* what each remembers of its last call is about the other one now */
 	node_doubt_flight(ghost);
-	n->known_seq = ghost->known_seq =
+	node_more(n)->known_seq = node_more(ghost)->known_seq =
 		++t->seq; /* a listing under way saw them the other way round */
 	/* who waits for the ghost to go has nothing to wait for any more, and no call tells him */
-	if (ghost->after && ghost->after != n->id)
-		calls_wake(s->m->calls, CALL_WAIT_SYNCED, ghost->after, 0);
-	ghost->after = n->id;
+	if (ghost->more->after && ghost->more->after != n->id)
+		calls_wake(s->m->calls, CALL_WAIT_SYNCED, ghost->more->after, 0);
+	node_more(ghost)->after = n->id;
 	/* its content is that of the identity: forgetting the ghost must not drop it */
 	if (!ghost->dirty)
 		ghost->content = 0;
-	ghost->name_ms = 0;
+	node_more(ghost)->name_ms = 0;
 	/* a parked deletion does not keep the new content from taking the place */
 	ghost->error = 0;
 	tree_changed_locked(t, n);
@@ -202,7 +211,7 @@ static void take_known(struct tree *t, struct node *n, struct remote_change *c, 
 
 	known_take(&k, &c->file, record);
 	tree_set_known_locked(t, n, &k);
-	n->known_seq = ++t->seq;
+	node_more(n)->known_seq = ++t->seq;
 }
 
 /* The record a file is in on the server now. */
@@ -257,15 +266,16 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	if (!ghost)
 		return;
 	tree_unlink_locked(t, ghost);
-	node_set_string(&ghost->shown, n->shown);
+	node_set_shown(ghost, n->shown);
 	ghost->gone = ghost->in_ledger = true;
-	ghost->after = n->id;
+	node_more(ghost)->after = n->id;
 	ghost->size = n->known.size;
 	tree_swap_known_locked(t, n, ghost);
-	ghost->known_seq = ++t->seq;
+	node_more(ghost)->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
 	crash_point("ghost.row");
-	ghost->change = n->change; /* still the same change, for those that wait for it */
+	node_more(ghost)->change =
+		n->more->change; /* still the same change, for those that wait for it */
 }
 
 static void created(struct batch *b, size_t i, struct node *n)
@@ -278,7 +288,7 @@ static void created(struct batch *b, size_t i, struct node *n)
 	sync_drop_double_locked(t, n, c->file.id);
 	take_known(t, n, c, record);
 	if (!node_has_token(n, n->known.filename))
-		node_set_string(&n->token, NULL);
+		node_set_string(&node_more(n)->token, NULL);
 	if (c->filler) {
 		n->known.filler = true;
 		n->known.confirmed_ms = clock_mono_ms();
@@ -296,11 +306,13 @@ static void created(struct batch *b, size_t i, struct node *n)
 static void take_place(struct batch *b, struct node *n, struct remote_change *c)
 {
 	struct known old = n->known;
+	/* without memory: not known any more */
+	char *version = old.version ? strdup(old.version) : NULL;
 
-	n->known.version = NULL;
 	take_known(b->sync->m->tree, n, c, record_of(b, c, n));
-	free(n->known.version);
-	n->known.version = old.version;
+	if (!known_set_text(&n->known, &n->known.version, version))
+		log_warning("sync: out of memory");
+	free(version);
 	n->known.size = old.size;
 	n->known.confirmed_ms = old.confirmed_ms;
 	n->known.filler = old.filler;
@@ -319,7 +331,7 @@ static void updated(struct batch *b, size_t i, struct node *n)
 		take_place(b, n, c);
 	}
 	if (!node_has_token(n, n->known.filename))
-		node_set_string(&n->token, NULL);
+		node_set_string(&node_more(n)->token, NULL);
 	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
 }
@@ -329,7 +341,7 @@ void sync_removed_locked(struct tree *t, struct node *n)
 	if (n->known.rid)
 		tree_bury_locked(t, n->known.rid);
 	tree_set_known_locked(t, n, NULL);
-	n->known_seq = t->seq;
+	node_more(n)->known_seq = t->seq;
 }
 
 static void updated_record(struct batch *b, struct node *n, const struct remote_change *c)
@@ -337,10 +349,10 @@ static void updated_record(struct batch *b, struct node *n, const struct remote_
 	struct tree *t = b->sync->m->tree;
 
 	if (c->name)
-		node_set_string(&n->known.name, c->name);
+		known_set_text(&n->known, &n->known.name, c->name);
 	if (c->fields_json)
 		json_arrived_locked(b->sync->m, n, c->fields_json);
-	n->known_seq = ++t->seq;
+	node_more(n)->known_seq = ++t->seq;
 }
 
 /* Its outcome is not known: look before anything else is sent for it. */
@@ -357,10 +369,10 @@ static void apply_done(struct batch *b, size_t i, struct node *n)
 	struct sync *s = b->sync;
 	struct remote_change *c = &b->items[i];
 
-	n->tries = 0;
-	n->retry_at_ms = 0;
+	node_more(n)->tries = 0;
+	node_more(n)->retry_at_ms = 0;
 	n->error = 0;
-	node_set_string(&n->message, NULL);
+	node_set_string(&node_more(n)->message, NULL);
 	s->done++;
 	if (b->kind == PLAN_REMOVE) {
 		sync_removed_locked(s->m->tree, n);
@@ -382,7 +394,7 @@ static void apply_done(struct batch *b, size_t i, struct node *n)
 		created(b, i, n);
 	else
 		updated(b, i, n);
-	events_add(s->m->events, b->kind == PLAN_UPDATE ? "updated" : "uploaded", n->shown, NULL);
+	tell(s, b->kind == PLAN_UPDATE ? "updated" : "uploaded", n, NULL);
 }
 
 /* The server has no such file any more. */
@@ -405,7 +417,7 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 	}
 	if (n->known.rid)
 		tree_bury_locked(t, n->known.rid);
-	n->known_seq = t->seq;
+	node_more(n)->known_seq = t->seq;
 	if (n->gone) {
 		tree_set_known_locked(t, n, NULL);
 		return;
@@ -475,7 +487,7 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 
 	/* `attachfs pending` says what is in the way of what is tried again and again */
 	if (c->outcome != REMOTE_DONE && c->message[0])
-		node_set_string(&n->message, c->message);
+		node_set_string(&node_more(n)->message, c->message);
 	switch (c->outcome) {
 	case REMOTE_DONE:
 		apply_done(b, i, n);
@@ -484,7 +496,7 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		apply_gone(b, n, c);
 		break;
 	case REMOTE_REFUSED:
-		if (c->error == -EBUSY && n->tries < BUSY_TRIES) {
+		if (c->error == -EBUSY && n->more->tries < BUSY_TRIES) {
 			log_debug("sync: '%s' again soon: %s", n->shown, c->message);
 			sync_back_off_locked(b->sync, n);
 			break;
@@ -535,7 +547,7 @@ static void apply_item(struct batch *b, size_t i, int error)
 
 	if (!n)
 		return;
-	b->sent[i].after = n->after;
+	b->sent[i].after = n->more->after;
 	sync_landed_locked(s, n);
 	n->flight = LEDGER_FLIGHT_NONE;
 	if (error) {

@@ -38,7 +38,7 @@ static void on_fetched(void *ctx, int error)
 	n = tree_find_locked(t, f->node);
 	if (n) {
 		sync_landed_locked(s, n);
-		if (is_gone && (n->dirty || n->tries >= LISTINGS_MAX))
+		if (is_gone && (n->dirty || n->more->tries >= LISTINGS_MAX))
 			sync_park_locked(s, n, error,
 					 "the rest of this file is gone from the server");
 		else if (error)

@@ -18,7 +18,7 @@ const char *sync_what_differs(const struct node *n)
 		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
 	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
 		return "upload";
-	return n->fields ? "record fields" : "rename";
+	return n->more->fields ? "record fields" : "rename";
 }
 
 bool sync_is_held_locked(const struct sync *s)
@@ -29,7 +29,7 @@ bool sync_is_held_locked(const struct sync *s)
 	if (!s->held_at || s->held_at != t->changes)
 		return false;
 	while (n && !n->error)
-		n = n->sync_next;
+		n = n->more->sync_next;
 	return n;
 }
 
@@ -66,7 +66,7 @@ static void get_counts(struct sync *s, uint64_t node, struct sync_counts *ret_co
 	struct sync_counts c = {0};
 
 	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
 		if (!node || is_below(s, n, node))
 			count_node(n, &c);
 	c.in_flight = s->in_flight;
@@ -98,8 +98,8 @@ bool sync_passed(struct sync *s, uint64_t mark, uint64_t node, struct sync_count
 
 	tree_lock(s->m->tree);
 	held = sync_is_held_locked(s);
-	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->sync_next)
-		passed = n->error || n->change > mark || !sync_what_differs(n) ||
+	for (const struct node *n = s->m->tree->sync_first; n && passed; n = n->more->sync_next)
+		passed = n->error || n->more->change > mark || !sync_what_differs(n) ||
 			 (held && !node_being_written(n)) || (node && !is_below(s, n, node));
 	tree_unlock(s->m->tree);
 	get_counts(s, node, ret_counts);
@@ -115,7 +115,7 @@ void sync_each(struct sync *s, bool parked,
 	       void (*each)(void *ctx, const struct node *n, const char *what), void *ctx)
 {
 	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
 		if (sync_what_differs(n) && (n->error != 0) == parked)
 			each(ctx, n, sync_what_differs(n));
 	tree_unlock(s->m->tree);
@@ -127,8 +127,8 @@ void sync_each(struct sync *s, bool parked,
  */
 static const struct node *find_left(struct sync *s, const struct node *n)
 {
-	for (const struct node *g = s->m->tree->sync_first; g; g = g->sync_next)
-		if (g->gone && g->after == n->id && g->known.rid)
+	for (const struct node *g = s->m->tree->sync_first; g; g = g->more->sync_next)
+		if (g->gone && g->more->after == n->id && g->known.rid)
 			return g;
 	return NULL;
 }
@@ -141,7 +141,7 @@ bool sync_node_locked(struct sync *s, struct node *n, int *ret_error)
 	*ret_error = differs ? n->error : left ? left->error : 0;
 	if ((!differs && !left) || *ret_error)
 		return true;
-	n->sealed_ms = n->name_ms = 0;
+	node_more(n)->sealed_ms = node_more(n)->name_ms = 0;
 	sync_wake(s);
 	return false;
 }
@@ -158,7 +158,7 @@ void sync_tell_left(struct sync *s, const struct sync_counts *c)
 		    (unsigned long long)c->renames, (unsigned long long)c->deletes,
 		    (unsigned long long)c->failed);
 	tree_lock(s->m->tree);
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
 		const char *what = sync_what_differs(n);
 		const struct node *dir =
 			n->parent ? n->parent : tree_find_locked(s->m->tree, n->known.record);
@@ -169,8 +169,8 @@ void sync_tell_left(struct sync *s, const struct sync_counts *c)
 			more++;
 		else
 			log_warning("sync: kept: %s '%s/%s'%s%s", what, dir ? dir->shown : "",
-				    n->shown, n->message && *n->message ? ": " : "",
-				    n->message ? n->message : "");
+				    n->shown, n->more->message && *n->more->message ? ": " : "",
+				    n->more->message ? n->more->message : "");
 	}
 	tree_unlock(s->m->tree);
 	if (more)

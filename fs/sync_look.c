@@ -84,7 +84,8 @@ static const char *raw_name(const struct remote_file *f)
 
 static bool is_young(const struct node *n, const struct remote_file *f, int64_t slack_ns)
 {
-	return f->ctime_ns == REMOTE_TIME_NONE || f->ctime_ns >= n->flight_since_ns - slack_ns ||
+	return f->ctime_ns == REMOTE_TIME_NONE ||
+	       f->ctime_ns >= n->more->flight_since_ns - slack_ns ||
 	       n->mtime_ns / CLOCK_NS_PER_S == f->ctime_ns / CLOCK_NS_PER_S;
 }
 
@@ -121,8 +122,8 @@ static struct node *find_rival(const struct tree *t, const struct node *n, struc
 	if (n->flight != LEDGER_FLIGHT_CREATE)
 		return NULL;
 	node_get_flight(n, &sent);
-	for (struct node *o = from ? from->sync_next : t->sync_first; o && sent.name;
-	     o = o->sync_next) {
+	for (struct node *o = from ? from->more->sync_next : t->sync_first; o && sent.name;
+	     o = o->more->sync_next) {
 		if (o == n || o->flight != LEDGER_FLIGHT_CREATE)
 			continue;
 		node_get_flight(o, &other);
@@ -139,8 +140,8 @@ static struct node *find_rival(const struct tree *t, const struct node *n, struc
 static void doubt_rivals(struct tree *t, struct node *n)
 {
 	for (struct node *o = find_rival(t, n, NULL); o; o = find_rival(t, n, o)) {
-		if (n->gone && !o->gone && !n->after)
-			n->after = o->id;
+		if (n->gone && !o->gone && !n->more->after)
+			node_more(n)->after = o->id;
 		node_doubt_flight(n);
 		node_doubt_flight(o);
 		tree_put_locked(t, o);
@@ -199,7 +200,7 @@ static void take_created(struct look *l, struct node *n, struct remote_file *f, 
 	known_take(&k, f, l->record);
 	k.filler = !sure;
 	tree_set_known_locked(t, n, &k);
-	n->known_seq = ++t->seq;
+	node_more(n)->known_seq = ++t->seq;
 	if (sure && !n->gone && n->content == sent.content) {
 		n->dirty = false;
 		n->size = n->known.size;
@@ -217,7 +218,7 @@ static bool must_look_again(struct node *n)
 	if (n->looked)
 		return false;
 	n->looked = true;
-	n->retry_at_ms = clock_mono_ms() + LATE_MS;
+	node_more(n)->retry_at_ms = clock_mono_ms() + LATE_MS;
 	return true;
 }
 
@@ -283,8 +284,8 @@ static void resolve_all(struct look *l, bool gone, int error)
 	struct node *next;
 
 	for (struct node *n = t->sync_first; n; n = next) {
-		next = n->sync_next;
-		if (!n->unknown || !n->busy || n->gone != gone || n->look != l->number)
+		next = n->more->sync_next;
+		if (!n->unknown || !n->busy || n->gone != gone || n->more->look != l->number)
 			continue;
 		resolve(l, n, error);
 		tree_changed_locked(t, n);
@@ -329,8 +330,8 @@ static void look_done(void *ctx, int error, const char *message)
 		error = 0; /* the record is gone, and all that was in it */
 	tree_lock(t);
 	ledger_group_begin(t->ledger);
-	for (struct node *n = t->sync_first; n && !error; n = n->sync_next)
-		if (n->unknown && n->busy && n->look == l->number)
+	for (struct node *n = t->sync_first; n && !error; n = n->more->sync_next)
+		if (n->unknown && n->busy && n->more->look == l->number)
 			doubt_rivals(t, n);
 	/* those still wanted choose first: what the gone ones find is removed */
 	resolve_all(l, false, error);
@@ -347,8 +348,8 @@ static void look_done(void *ctx, int error, const char *message)
 static void give_up_look(struct sync *s, uint64_t number)
 {
 	tree_lock(s->m->tree);
-	for (struct node *n = s->m->tree->sync_first; n; n = n->sync_next)
-		if (n->unknown && n->busy && n->look == number) {
+	for (struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next)
+		if (n->unknown && n->busy && n->more->look == number) {
 			sync_landed_locked(s, n);
 			sync_back_off_locked(s, n);
 		}

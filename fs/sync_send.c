@@ -142,7 +142,7 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 	fill_place(b, place_of(b, e, n), &c->collection, &c->record);
 	if (c->move)
 		fill_origin(b, c, n);
-	c->fields_json = b->kind == PLAN_UPDATE_RECORDS ? keep(b, n->fields) : NULL;
+	c->fields_json = b->kind == PLAN_UPDATE_RECORDS ? keep(b, n->more->fields) : NULL;
 	if (e->set_name || b->kind == PLAN_CREATE) {
 		names_to_server(e->name ? e->name : n->shown, server);
 		c->name = keep(b, server);
@@ -207,7 +207,7 @@ static void drop_doubted_version(struct node *n)
 {
 	if (n->flight != LEDGER_FLIGHT_REPLACE)
 		return;
-	node_set_string(&n->known.version, NULL);
+	known_set_text(&n->known, &n->known.version, NULL);
 	n->known.has_hash = false;
 }
 
@@ -223,7 +223,7 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 		sent->lost = -ENODATA;
 	else if (!sent->content && !n->dirty && n->size != 0)
 		sent->lost = -EAGAIN;
-	sent->first_try = !n->tries;
+	sent->first_try = !n->more->tries;
 	sent->in_place = !n->known.filler &&
 			 (b->kind == PLAN_REPLACE ||
 			  (n->known.rid && n->parent && n->known.record == n->parent->id &&
@@ -232,7 +232,7 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 	if (b->kind == PLAN_CREATE)
 		drop_doubted_version(n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
-	n->flight_since_ns = clock_real_ns();
+	node_more(n)->flight_since_ns = clock_real_ns();
 	tree_put_locked(s->m->tree, n);
 }
 
@@ -252,7 +252,7 @@ static void fill_change(struct batch *b, size_t i, struct node *n)
 	if (b->kind == PLAN_REMOVE && b->sync->m->remote->caps.names_unique)
 		node_set_flight(n, ++b->sync->next_token, &f);
 	n->flight = b->kind == PLAN_REMOVE ? LEDGER_FLIGHT_REMOVE : LEDGER_FLIGHT_UPDATE;
-	n->flight_since_ns = clock_real_ns();
+	node_more(n)->flight_since_ns = clock_real_ns();
 	tree_put_locked(b->sync->m->tree, n);
 }
 

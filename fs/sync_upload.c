@@ -86,7 +86,7 @@ static void unchanged_locked(struct sync *s, const struct sent *sent, struct nod
 			n->mtime_ns / CLOCK_NS_PER_S != n->known.mtime_ns / CLOCK_NS_PER_S;
 		/* a thousand that are compared one after the other go in one call */
 		if (n->mtime_dirty)
-			n->name_ms = clock_mono_ms();
+			node_more(n)->name_ms = clock_mono_ms();
 	}
 	if (!n->dirty && sent->content && node_key(n, key))
 		content_become_clean(sent->content, key);

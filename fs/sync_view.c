@@ -83,12 +83,12 @@ static void settle_names(struct sync *s, struct sync_view *v)
 	int64_t most_ms = rest_ms > NAME_MOST_MS ? rest_ms : NAME_MOST_MS;
 	bool is_long;
 
-	for (const struct node *n = s->m->tree->sync_first; n; n = n->sync_next) {
-		if (n->busy || n->error || n->name_ms <= s->flush_ms)
+	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
+		if (n->busy || n->error || n->more->name_ms <= s->flush_ms)
 			continue;
-		add_to_burst(&names, n->name_ms);
+		add_to_burst(&names, n->more->name_ms);
 		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
-			add_to_burst(&moves, n->name_ms);
+			add_to_burst(&moves, n->more->name_ms);
 	}
 	is_long = names.count >= LONG_BURST;
 	v->names_settled = s->draining ||
@@ -102,15 +102,15 @@ static void settle_names(struct sync *s, struct sync_view *v)
 static bool content_settled(struct sync *s, struct sync_view *v, const struct node *n)
 {
 	/* with write=through somebody waits for it, but for an empty one, see ops_file.c */
-	if (s->draining || n->sealed_ms <= s->flush_ms ||
+	if (s->draining || n->more->sealed_ms <= s->flush_ms ||
 	    (s->m->options->write == OPTIONS_WRITE_THROUGH && n->size != 0))
 		return true;
 	/* somebody is writing on: what was committed is whole, but about to be replaced */
 	if (node_being_written(n))
 		return false;
-	if (v->now_ms - n->sealed_ms >= settle_ms(s))
+	if (v->now_ms - n->more->sealed_ms >= settle_ms(s))
 		return true;
-	due_at(v, n->sealed_ms + settle_ms(s));
+	due_at(v, n->more->sealed_ms + settle_ms(s));
 	return false;
 }
 
@@ -127,11 +127,11 @@ static bool is_being_replaced(struct sync *s, struct sync_view *v, const struct 
 	const struct node *heir =
 		record && known_name ? tree_child_locked(t, record, known_name) : NULL;
 
-	if (v->now_ms - n->name_ms >= HEIR_MOST_MS || !heir || heir == n ||
+	if (v->now_ms - n->more->name_ms >= HEIR_MOST_MS || !heir || heir == n ||
 	    heir->kind != NODE_FILE || heir->known.rid || heir->local ||
 	    (heir->in_ledger && content_settled(s, v, heir)))
 		return false;
-	due_at(v, n->name_ms + HEIR_MOST_MS);
+	due_at(v, n->more->name_ms + HEIR_MOST_MS);
 	return true;
 }
 
@@ -140,7 +140,7 @@ static bool name_settled(struct sync *s, struct sync_view *v, const struct node 
 {
 	if (!v->names_settled)
 		return false;
-	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->name_ms <= s->flush_ms)
+	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->more->name_ms <= s->flush_ms)
 		return true;
 	return (n->gone || v->moves_settled) && !is_being_replaced(s, v, n, known_name);
 }
@@ -216,7 +216,7 @@ static bool is_confirmed(const struct sync_view *v, const struct node *at, int64
 
 static int64_t changed_ms(const struct node *n)
 {
-	return n->sealed_ms > n->name_ms ? n->sealed_ms : n->name_ms;
+	return n->more->sealed_ms > n->more->name_ms ? n->more->sealed_ms : n->more->name_ms;
 }
 
 /*
@@ -264,12 +264,12 @@ static bool must_gather(struct sync *s, struct sync_view *v, const struct node *
 static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 {
 	struct tree *t = s->m->tree;
-	bool record = n->kind == NODE_RECORD, waits = n->retry_at_ms > v->now_ms;
+	bool record = n->kind == NODE_RECORD, waits = n->more->retry_at_ms > v->now_ms;
 	struct plan_item *i = &v->items[v->n];
 	const char *known = known_name(s, v, n);
 
 	if (waits)
-		due_at(v, n->retry_at_ms);
+		due_at(v, n->more->retry_at_ms);
 	v->nodes[v->n++] = n;
 	*i = (struct plan_item){
 		.node = n->id,
@@ -293,15 +293,15 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.content_differs = n->dirty && !n->gone,
 		.content_local = content_local(s, n),
 		.mtime_differs = n->mtime_dirty,
-		.fields_differ = n->fields != NULL,
+		.fields_differ = n->more->fields != NULL,
 		.size = n->size < 0 ? 0 : (uint64_t)n->size,
 		.busy = n->busy || waits,
 		.parked = n->error != 0,
 		.unknown = n->unknown,
-		.open = n->n_open > 0,
+		.open = n->more->n_open > 0,
 		.content_settled = content_settled(s, v, n),
 		.name_settled = name_settled(s, v, n, known),
-		.after = n->after,
+		.after = n->more->after,
 		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
 		.flight_name = flight_name(v, n),
 	};
@@ -321,7 +321,7 @@ int sync_view_build(struct sync *s, struct sync_view *v)
 	if (!v->items || !v->nodes)
 		return -ENOMEM;
 	settle_names(s, v);
-	for (struct node *n = t->sync_first; n; n = n->sync_next)
+	for (struct node *n = t->sync_first; n; n = n->more->sync_next)
 		view_node(s, v, n);
 	return 0;
 }

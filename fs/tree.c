@@ -2,8 +2,8 @@
 
 /*
  * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list
- * of children per directory. The hashes grow together when nodes outnumber buckets, so a lookup
- * stays a step or two with a million files.
+ * of children per directory. The hashes grow together when there are two nodes for each bucket,
+ * so a lookup stays a step or two with a million files.
  */
 
 #include "tree.h"
@@ -18,6 +18,7 @@
 #include <attachfs/names.h>
 
 #include "notifier.h"
+#include "small.h"
 #include "tree_private.h"
 
 #define FIRST_BUCKETS 1024
@@ -172,23 +173,48 @@ struct node *tree_find_collection_locked(struct tree *t, const char *id)
 
 /* ---- life ---- */
 
-static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
+static const struct node_more nothing_more;
+
+struct node_more *node_more(struct node *n)
 {
-	struct node *n = calloc(1, sizeof(*n)), **slot;
+	struct node_more *more = n->more == &nothing_more ? calloc(1, sizeof(*more)) : NULL;
+
+	if (n->more != &nothing_more)
+		return (struct node_more *)n->more;
+	if (!more) {
+		/* as safe as any other kill: what was promised is in the ledger */
+		log_error("tree: out of memory");
+		abort();
+	}
+	n->more = more;
+	return more;
+}
+
+void node_less(struct node *n)
+{
+	if (n->more == &nothing_more || memcmp(n->more, &nothing_more, sizeof(nothing_more)))
+		return;
+	free((struct node_more *)n->more);
+	n->more = &nothing_more;
+}
+
+struct node *tree_alloc_node_locked(struct tree *t, enum node_kind kind, uint64_t id)
+{
+	struct node *n = small_alloc(sizeof(*n)), **slot;
 
 	if (!n)
 		return NULL;
 	memcpy(n,
 	       &(struct node){.id = id,
 			      .kind = kind,
+			      .more = &nothing_more,
 			      .size = kind == NODE_FILE ? -1 : 0,
 			      .uid = t->uid,
 			      .gid = t->gid,
 			      .known.size = -1},
 	       sizeof(*n));
 	n->atime_ns = n->mtime_ns = n->ctime_ns = clock_real_ns();
-	n->listed_ns = INT64_MIN;
-	if (t->n_nodes >= t->buckets)
+	if (t->n_nodes >= 2 * t->buckets)
 		grow(t);
 	slot = &t->by_id[id_bucket(t, id)];
 	n->by_id_next = *slot;
@@ -197,17 +223,17 @@ static struct node *alloc_node(struct tree *t, enum node_kind kind, uint64_t id)
 	return n;
 }
 
-static void link_child(struct tree *t, struct node *dir, struct node *n)
+void tree_link_child_locked(struct tree *t, struct node *dir, struct node *n)
 {
 	n->parent = dir;
-	n->sibling_prev = dir->child_last;
+	n->sibling_prev = dir->more->child_last;
 	n->sibling_next = NULL;
-	if (dir->child_last)
-		dir->child_last->sibling_next = n;
+	if (dir->more->child_last)
+		dir->more->child_last->sibling_next = n;
 	else
-		dir->child_first = n;
-	dir->child_last = n;
-	dir->n_children++;
+		node_more(dir)->child_first = n;
+	node_more(dir)->child_last = n;
+	node_more(dir)->n_children++;
 	hash_name(t, n);
 }
 
@@ -219,12 +245,12 @@ static void unlink_child(struct tree *t, struct node *n)
 	if (n->sibling_prev)
 		n->sibling_prev->sibling_next = n->sibling_next;
 	else
-		dir->child_first = n->sibling_next;
+		node_more(dir)->child_first = n->sibling_next;
 	if (n->sibling_next)
 		n->sibling_next->sibling_prev = n->sibling_prev;
 	else
-		dir->child_last = n->sibling_prev;
-	dir->n_children--;
+		node_more(dir)->child_last = n->sibling_prev;
+	node_more(dir)->n_children--;
 	n->parent = NULL;
 	n->sibling_prev = n->sibling_next = NULL;
 }
@@ -232,16 +258,16 @@ static void unlink_child(struct tree *t, struct node *n)
 struct node *tree_new_node_locked(struct tree *t, enum node_kind kind, struct node *dir,
 				  const char *shown)
 {
-	char *name = strdup(shown);
-	struct node *n = name ? alloc_node(t, kind, t->next_id) : NULL;
+	char *name = small_text(shown);
+	struct node *n = name ? tree_alloc_node_locked(t, kind, t->next_id) : NULL;
 
 	if (!n) {
-		free(name);
+		small_free_text(name);
 		return NULL;
 	}
 	t->next_id++;
 	n->shown = name;
-	link_child(t, dir, n);
+	tree_link_child_locked(t, dir, n);
 	return n;
 }
 
@@ -253,54 +279,45 @@ void tree_unlink_locked(struct tree *t, struct node *n)
 
 int tree_move_locked(struct tree *t, struct node *n, struct node *dir, const char *shown)
 {
-	char *name = strdup(shown);
+	char *name = small_text(shown);
 
 	if (!name)
 		return -ENOMEM;
 	if (n->parent)
 		unlink_child(t, n);
-	free(n->shown);
+	small_free_text(n->shown);
 	n->shown = name;
-	link_child(t, dir, n);
+	tree_link_child_locked(t, dir, n);
 	return 0;
-}
-
-void known_clear(struct known *k)
-{
-	free(k->rid);
-	free(k->name);
-	free(k->filename);
-	free(k->version);
-	free(k->url);
-	free(k->media_type);
-	*k = (struct known){.size = -1};
 }
 
 static void free_node(struct node *n)
 {
 	struct xattr *next;
 
-	for (struct xattr *x = n->xattrs; x; x = next) {
+	for (struct xattr *x = n->more->xattrs; x; x = next) {
 		next = x->next;
 		free(x->name);
 		free(x);
 	}
-	content_unref(n->view);
-	content_unref(n->feed);
+	content_unref(n->more->view);
+	content_unref(n->more->feed);
 	known_clear(&n->known);
-	free(n->token);
-	free(n->message);
-	free(n->fields);
-	free(n->known_fields);
-	free(n->shown);
-	free(n);
+	free(n->more->token);
+	free(n->more->message);
+	free(n->more->fields);
+	free(n->more->known_fields);
+	if (n->more != &nothing_more)
+		free((struct node_more *)n->more);
+	small_free_text(n->shown);
+	small_free(n, sizeof(*n));
 }
 
 void tree_release_locked(struct tree *t, struct node *n)
 {
 	struct node **slot;
 
-	if (n->parent || n == t->root || n->nlookup || n->n_open || n->in_sync_list || n->busy ||
+	if (n->parent || n == t->root || n->nlookup || n->more->n_open || n->in_sync_list || n->busy ||
 	    n->size_asked)
 		return;
 	/* a collection that is not shown, a record of which something is still to be removed */
@@ -331,7 +348,7 @@ int tree_new(struct ledger *ledger, struct content_store *store, struct notifier
 	pthread_mutex_init(&t->lock, NULL);
 	grow(t);
 	if (t->buckets)
-		t->root = alloc_node(t, NODE_ROOT, NODE_ID_ROOT);
+		t->root = tree_alloc_node_locked(t, NODE_ROOT, NODE_ID_ROOT);
 	if (!t->root) {
 		tree_free(t);
 		return -ENOMEM;
@@ -377,7 +394,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.local = n->local,
 		.dirty = n->dirty,
 		.mtime_dirty = n->mtime_dirty,
-		.mode = n->mode,
+		.mode = n->more->mode,
 		.uid = n->uid,
 		.gid = n->gid,
 		.owner_set = n->owner_set,
@@ -399,14 +416,14 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rfiller = k->filler,
 		.has_rhash = k->has_hash,
 		.flight = n->flight,
-		.flight_since_ns = n->flight_since_ns,
-		.token = n->token,
-		.after = n->after,
+		.flight_since_ns = n->more->flight_since_ns,
+		.token = n->more->token,
+		.after = n->more->after,
 		.error = n->error,
-		.message = n->message,
-		.listed_ns = n->listed_ns,
-		.fields = n->fields,
-		.rfields = n->known_fields,
+		.message = n->more->message,
+		.listed_ns = n->listed && n->kind != NODE_FILE ? n->more->listed_ns : INT64_MIN,
+		.fields = n->more->fields,
+		.rfields = n->more->known_fields,
 	};
 	memcpy(row->rhash, k->hash, sizeof(row->rhash));
 }
@@ -456,268 +473,15 @@ bool node_set_string(char **slot, const char *value)
 	return true;
 }
 
-struct load {
-	struct tree *tree;
-	uint64_t *parents; /* of the nodes in the order they came */
-	struct node **nodes;
-	size_t n, size;
-};
-
-static bool load_strings(struct node *n, const struct ledger_node *row)
+bool node_set_shown(struct node *n, const char *shown)
 {
-	struct known *k = &n->known;
+	char *copy = small_text(shown);
 
-	/* a collection's row once had its name only, which is its id */
-	bool bare = n->kind == NODE_COLLECTION && !row->rid;
-
-	return node_set_string(&n->shown, row->shown ? row->shown : "") &&
-	       node_set_string(&k->rid, bare ? n->shown : row->rid) &&
-	       node_set_string(&k->name, bare ? n->shown : row->rname) &&
-	       node_set_string(&k->filename, row->rfilename) &&
-	       node_set_string(&k->version, row->rversion) && node_set_string(&k->url, row->rurl) &&
-	       node_set_string(&k->media_type, row->rmedia) &&
-	       node_set_string(&n->token, row->token) &&
-	       node_set_string(&n->message, row->message) &&
-	       node_set_string(&n->fields, row->fields) &&
-	       node_set_string(&n->known_fields, row->rfields);
-}
-
-static void load_numbers(const struct tree *t, struct node *n, const struct ledger_node *row)
-{
-	struct known *k = &n->known;
-
-	n->in_ledger = true;
-	n->gone = row->gone;
-	n->local = row->local;
-	n->dirty = row->dirty;
-	n->mtime_dirty = row->mtime_dirty;
-	n->mode = row->mode;
-	n->owner_set = row->owner_set;
-	if (row->owner_set) {
-		n->uid = row->uid;
-		n->gid = row->gid;
-	}
-	n->atime_ns = row->atime_ns;
-	n->mtime_ns = row->mtime_ns;
-	n->ctime_ns = row->ctime_ns;
-	n->size = row->size;
-	n->content = row->content;
-	k->record = row->rparent;
-	k->size = row->rsize;
-	k->mtime_ns = row->rmtime_ns;
-	k->ctime_ns = row->rctime_ns;
-	k->filler = row->rfiller;
-	k->has_hash = row->has_rhash;
-	memcpy(k->hash, row->rhash, sizeof(k->hash));
-	n->flight_since_ns = row->flight_since_ns;
-	n->after = row->after;
-	n->error = row->error;
-	n->listed_ns = row->listed_ns;
-	n->listed = row->listed_ns != INT64_MIN;
-	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
-	n->unknown = row->flight == LEDGER_FLIGHT_CREATE ||
-		     (row->flight == LEDGER_FLIGHT_REMOVE && t->caps->names_unique);
-	/*
-	 * the others can simply be sent again; until then what the server shows may be ours, and is
-	 * no news
-	 */
-	n->flight = row->flight;
-}
-
-static int load_node(void *ctx, const struct ledger_node *row)
-{
-	struct load *load = ctx;
-	struct tree *t = load->tree;
-	struct node *n;
-
-	if (load->n == load->size) {
-		size_t size = load->size ? load->size * 2 : 1024;
-		uint64_t *parents = realloc(load->parents, size * sizeof(*parents));
-		struct node **nodes = realloc(load->nodes, size * sizeof(struct node *));
-
-		if (parents)
-			load->parents = parents;
-		if (nodes)
-			load->nodes = nodes;
-		if (!parents || !nodes)
-			return -ENOMEM;
-		load->size = size;
-	}
-	n = alloc_node(t, (enum node_kind)row->kind, row->id);
-	if (!n || !load_strings(n, row))
-		return -ENOMEM;
-	load_numbers(t, n, row);
-	if (n->known.rid)
-		tree_hash_rid_locked(t, n);
-	if (row->id >= t->next_id)
-		t->next_id = row->id + 1;
-	load->parents[load->n] = row->parent;
-	load->nodes[load->n++] = n;
-	return 0;
-}
-
-static int load_xattr(void *ctx, uint64_t node, const char *name, const void *value, size_t len)
-{
-	struct load *load = ctx;
-	struct node *n = tree_find_locked(load->tree, node);
-
-	return n ? node_set_xattr(n, name, value, len) : 0;
-}
-
-/* The gone node that @n took the place of, which the server has still. */
-static struct node *find_replaced(const struct load *load, const struct node *n)
-{
-	for (size_t i = 0; i < load->n; i++) {
-		struct node *g = load->nodes[i];
-
-		if (g->gone && g->after == n->id && g->known.rid && !g->known.filler)
-			return g;
-	}
-	return NULL;
-}
-
-/* What the server has is shown again. */
-static void show_known(struct tree *t, struct node *n)
-{
-	n->dirty = false;
-	n->content = 0;
-	n->size = n->known.size;
-	if (n->known.mtime_ns != REMOTE_TIME_NONE)
-		n->mtime_ns = n->known.mtime_ns;
-	tree_put_locked(t, n);
-}
-
-/* @n was made less than a second before, and is not there after all; what it replaced is. */
-static void undo_replacing(struct load *load, struct node *n, struct node *dir)
-{
-	struct tree *t = load->tree;
-	struct node *g = find_replaced(load, n);
-
-	tree_unlink_locked(t, n);
-	n->gone = true;
-	n->dirty = false;
-	n->content = 0;
-	tree_put_locked(t, n);
-	if (!g || !dir || tree_child_locked(t, dir, n->shown))
-		return;
-	node_set_string(&g->shown, n->shown);
-	g->gone = false;
-	g->after = 0;
-	link_child(t, dir, g);
-	show_known(t, g);
-	tree_changed_locked(t, g);
-}
-
-/* A power failure took its bytes: it is what it was before, or gone. @instead: 0 = not here. */
-static void replace_torn(struct load *load, struct node *n, struct node *dir, uint64_t instead)
-{
-	struct tree *t = load->tree;
-	struct content *c = instead ? content_get(t->store, instead) : NULL;
-
-	log_warning("ledger: the last version of '%s' was written less than a second before the "
-		    "power failed, and is lost",
-		    n->shown);
-	if (c) {
-		n->content = instead;
-		n->size = content_size(c);
-		tree_put_locked(t, n);
-	} else if (n->known.rid && !n->known.filler) {
-		show_known(t, n);
-	} else {
-		undo_replacing(load, n, dir);
-	}
-	content_unref(c);
-}
-
-/* The store keeps what somebody asks for after a start. */
-static void claim(struct load *load, struct node *n, struct node *dir)
-{
-	struct tree *t = load->tree;
-	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
-	uint64_t instead = 0;
-
-	if (n->content && !c && n->dirty && content_is_torn(t->store, n->content, &instead)) {
-		replace_torn(load, n, dir, instead);
-	} else if (n->content && !c && n->dirty) {
-		log_error("ledger: the bytes of '%s' are not in the cache directory any more: not "
-			  "sent",
-			  n->shown);
-		n->error = -ENODATA;
-	}
-	content_unref(c);
-}
-
-static void load_links(struct load *load)
-{
-	struct tree *t = load->tree;
-
-	for (size_t i = 0; i < load->n; i++) {
-		struct node *n = load->nodes[i];
-		struct node *dir = load->parents[i] ? tree_find_locked(t, load->parents[i]) : NULL;
-
-		if (dir && !n->gone && !tree_child_locked(t, dir, n->shown))
-			link_child(t, dir, n);
-		claim(load, n, dir);
-		if (n->kind != NODE_COLLECTION && node_differs(t, n))
-			tree_changed_locked(t, n);
-	}
-}
-
-/* Records forgotten in an earlier mount of which nothing is left to be removed. */
-static void drop_forgotten(struct load *load)
-{
-	struct tree *t = load->tree;
-
-	for (size_t i = 0; i < load->n; i++) {
-		struct node *n = load->nodes[i], *record = NULL;
-
-		if (n->kind == NODE_FILE)
-			record = tree_find_locked(t, n->known.record);
-		if (record)
-			record->seen_seq = 1;
-		record = n->unknown ? tree_find_locked(t, node_flight_record(n)) : NULL;
-		if (record)
-			record->seen_seq = 1;
-	}
-	for (size_t i = 0; i < load->n; i++) {
-		struct node *n = load->nodes[i];
-
-		if (n->kind == NODE_RECORD && n->gone && !n->seen_seq) {
-			ledger_drop_node(t->ledger, n->id);
-			n->in_ledger = false;
-		}
-	}
-	for (size_t i = 0; i < load->n; i++) {
-		load->nodes[i]->seen_seq = 0;
-		if (load->nodes[i]->kind == NODE_RECORD)
-			tree_release_locked(t, load->nodes[i]);
-	}
-}
-
-int tree_load(struct tree *t)
-{
-	struct load load = {.tree = t};
-	int r;
-
-	tree_lock(t);
-	if (ledger_max_node_id(t->ledger) >= t->next_id)
-		t->next_id = ledger_max_node_id(t->ledger) + 1;
-	tree_unlock(t);
-	/* single-threaded here: no other thread knows the tree yet */
-	r = ledger_each_node(t->ledger, load_node, &load);
-	if (!r)
-		r = ledger_each_xattr(t->ledger, load_xattr, &load);
-	tree_lock(t);
-	if (!r) {
-		load_links(&load);
-		drop_forgotten(&load);
-	}
-	/* what there was is shown where the server cannot be asked */
-	t->root->listed = t->root->child_first != NULL;
-	tree_unlock(t);
-	free(load.parents);
-	free(load.nodes);
-	return r;
+	if (!copy)
+		return false;
+	small_free_text(n->shown);
+	n->shown = copy;
+	return true;
 }
 
 /* ---- the sync list ---- */
@@ -728,7 +492,7 @@ bool node_differs(const struct tree *t, const struct node *n)
 
 	if (n->kind == NODE_RECORD)
 		return n->parent && k->rid &&
-		       (n->fields || n->flight == LEDGER_FLIGHT_UPDATE ||
+		       (n->more->fields || n->flight == LEDGER_FLIGHT_UPDATE ||
 			!node_name_matches(t, n));
 	if (n->kind != NODE_FILE || !n->in_ledger)
 		return false;
@@ -750,11 +514,12 @@ static void sync_join(struct tree *t, struct node *n)
 	if (n->in_sync_list)
 		return;
 	n->in_sync_list = true;
-	n->change = ++t->changes; /* kept over the several calls that one change may take */
-	n->sync_prev = t->sync_last;
-	n->sync_next = NULL;
+	node_more(n)->change =
+		++t->changes; /* kept over the several calls that one change may take */
+	node_more(n)->sync_prev = t->sync_last;
+	node_more(n)->sync_next = NULL;
 	if (t->sync_last)
-		t->sync_last->sync_next = n;
+		node_more(t->sync_last)->sync_next = n;
 	else
 		t->sync_first = n;
 	t->sync_last = n;
@@ -766,15 +531,16 @@ static void sync_leave(struct tree *t, struct node *n)
 	if (!n->in_sync_list)
 		return;
 	n->in_sync_list = false;
-	if (n->sync_prev)
-		n->sync_prev->sync_next = n->sync_next;
+	if (n->more->sync_prev)
+		node_more(n->more->sync_prev)->sync_next = n->more->sync_next;
 	else
-		t->sync_first = n->sync_next;
-	if (n->sync_next)
-		n->sync_next->sync_prev = n->sync_prev;
+		t->sync_first = n->more->sync_next;
+	if (n->more->sync_next)
+		node_more(n->more->sync_next)->sync_prev = n->more->sync_prev;
 	else
-		t->sync_last = n->sync_prev;
-	n->sync_prev = n->sync_next = NULL;
+		t->sync_last = n->more->sync_prev;
+	node_more(n)->sync_prev = node_more(n)->sync_next = NULL;
+	node_less(n);
 	t->n_sync--;
 }
 

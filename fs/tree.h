@@ -25,6 +25,7 @@
 #include <attachfs/ledger.h>
 #include <attachfs/remote.h>
 
+struct events;
 struct notifier;
 struct watch;
 
@@ -48,7 +49,7 @@ enum node_kind {
  * what the remote's ops call it; its name is the server's, or the id where the server tells none.
  */
 struct known {
-	char *rid;
+	char *rid;	 /* the strings: known_set_text() */
 	uint64_t record; /* node id of the directory it is in there */
 	char *name;	 /* the server's own fields */
 	char *filename;
@@ -63,6 +64,7 @@ struct known {
 	 */
 	int64_t confirmed_ms;
 	bool filler;
+	bool packed;   /* all strings are in the block that `rid` begins; else each is its own */
 	bool has_hash; /* of the bytes of `version`: as content_hash() tells it */
 	uint8_t hash[LEDGER_HASH_BYTES];
 };
@@ -74,98 +76,113 @@ struct xattr {
 	unsigned char value[];
 };
 
-struct node {
-	const uint64_t id;
-	const enum node_kind kind;
+/*
+ * What few nodes have: those that are open, changed here, on their way to the server, or directories.
+ * All others share one that is all zeros, so that reading asks nothing first: node->more->view. To set
+ * something is node_more(node)->view = ..., which gives the node its own.
+ */
+struct node_more {
+	struct xattr *xattrs;
 
-	/* where it is; children of a directory in the order they came */
-	struct node *parent; /* NULL: root, or unlinked */
-	char *shown;
-	struct node *child_first, *child_last, *sibling_prev, *sibling_next;
-	struct node *by_id_next, *by_name_next, *by_rid_next;
-	uint64_t n_children;
-
-	/* wanted */
-	uint32_t mode; /* permission bits, 0 = the mount's default */
-	uint32_t uid, gid;
-	int64_t atime_ns, mtime_ns, ctime_ns;
-	int64_t size;	  /* -1 = not known; while `view` is dirty, ask it */
-	uint64_t content; /* id of the committed content, 0 = none (or empty, if dirty) */
+	uint32_t mode; /* wanted: permission bits, 0 = the mount's default */
 	/* the newest view that a close committed in this mount; ids of views count up */
 	uint64_t committed;
-	struct xattr *xattrs;
-	bool owner_set;
-	bool gone; /* unlinked by the user or elsewhere; not in its directory any more */
-	bool local;
-	bool dirty; /* `content` is not on the server */
-	bool mtime_dirty;
-	bool in_ledger; /* has a row: closed at least once, or came from the server */
-	bool left_name; /* gone, but the kernel may believe a name still leads to it */
-
-	struct known known;
-	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
-	uint64_t seen_seq;  /* the listing it was last seen in */
 	/*
 	 * a file: the last one that a listing showed under the same name of the server's, which had
 	 * to take another one here; 0 = none
 	 */
 	uint64_t namesake;
 
-	/*
-	 * between: the call that is on its way. Without busy: one whose outcome is not known;
-	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), the others
-	 * are sent once more
-	 */
-	enum ledger_flight flight;
+	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
+
+	/* between, see flight */
 	int64_t flight_since_ns;
 	char *token; /* of the last create or replace sent: see node_set_flight() */
 	uint64_t after;
-	int error; /* parked */
-	char *message;
-	bool busy;	 /* a call for it is on its way, or its bytes are being made ready */
-	bool unknown;	 /* outcome of the call that `flight` says unknown: look first */
-	bool looked;	 /* unknown: looked once already, in vain */
-	uint64_t look;	 /* busy and unknown: the number of the listing that will tell */
-	bool size_asked; /* a probe is on its way */
+	char *message; /* parked */
+	uint64_t look; /* busy and unknown: the number of the listing that will tell */
 	unsigned tries;
 	int64_t retry_at_ms;		    /* not before; clock_mono_ms() */
 	int64_t sealed_ms;		    /* when its content was last committed */
 	int64_t name_ms;		    /* when its name or presence last changed */
 	uint64_t change;		    /* tree->changes when it joined the sync list */
 	struct node *sync_prev, *sync_next; /* tree->sync list */
-	bool in_sync_list;
 
 	/* kernel and handles */
-	uint64_t nlookup;
 	unsigned n_open;
+	/* bumped when the server's content replaces ours: older handles are stale */
+	uint32_t version;
+	/*
+	 * `version` that was last read: whoever read it was opened with the kernel's older pages
+	 * dropped, so that those of now are of this one
+	 */
+	uint32_t cached_version;
 	/* see fs/passthrough.h: handles the kernel reads itself, of which version, content and file */
 	unsigned n_passed;
 	int32_t backing_id;
 	uint64_t passed_version;
 	struct content *passed_content; /* they reference it */
-	bool twinned;			/* lookups give the twin */
 	/* referenced while open: what reads and writes go to; NULL = empty or not needed yet */
 	struct content *view;
 	/* referenced while open: the clean content the reader may fetch for it; NULL = none yet */
 	struct content *feed;
-	/* bumped when the server's content replaces ours: older handles are stale */
-	uint64_t version;
-	/*
-	 * `version` that was last read: whoever read it was opened with the kernel's older pages
-	 * dropped, so that those of now are of this one
-	 */
-	uint64_t cached_version;
 
 	/* records: JSON objects */
 	char *fields; /* wanted: what the user has set and the server does not have, or NULL */
 	char *known_fields; /* all as last read, or NULL */
 	int64_t fields_ns;  /* `fields` were last set in this mount */
 
-	/* directories */
-	bool listed; /* the children are complete: what is not here does not exist */
-	int64_t listed_ns;
+	/* directories: children in the order they came */
+	struct node *child_first, *child_last;
+	uint64_t n_children;
+	int64_t listed_ns;   /* when `listed` was last found out */
 	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
-	bool verifying;	     /* a listing is on its way that will set confirmed_ms */
+};
+
+struct node {
+	const uint64_t id;
+
+	/* where it is */
+	struct node *parent; /* NULL: root, or unlinked */
+	char *shown;
+	struct node *sibling_prev, *sibling_next;
+	struct node *by_id_next, *by_name_next, *by_rid_next;
+	const struct node_more *more; /* never NULL */
+
+	const enum node_kind kind : 8;
+	/*
+	 * between: the call that is on its way. Without busy: one whose outcome is not known;
+	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), the others
+	 * are sent once more
+	 */
+	enum ledger_flight flight : 8;
+	bool owner_set : 1;
+	bool gone : 1; /* unlinked by the user or elsewhere; not in its directory any more */
+	bool local : 1;
+	bool dirty : 1; /* `content` is not on the server */
+	bool mtime_dirty : 1;
+	bool in_ledger : 1;  /* has a row: closed at least once, or came from the server */
+	bool left_name : 1;  /* gone, but the kernel may believe a name still leads to it */
+	bool busy : 1;	     /* a call for it is on its way, or its bytes are being made ready */
+	bool unknown : 1;    /* outcome of the call that `flight` says unknown: look first */
+	bool looked : 1;     /* unknown: looked once already, in vain */
+	bool size_asked : 1; /* a probe is on its way */
+	bool in_sync_list : 1;
+	bool twinned : 1;   /* lookups give the twin (fs/passthrough.h) */
+	bool listed : 1;    /* the children are complete: what is not here does not exist */
+	bool verifying : 1; /* a listing is on its way that will set confirmed_ms */
+	int error;	    /* parked */
+
+	/* wanted */
+	uint32_t uid, gid;
+	int64_t atime_ns, mtime_ns, ctime_ns;
+	int64_t size;	  /* -1 = not known; while `view` is dirty, ask it */
+	uint64_t content; /* id of the committed content, 0 = none (or empty, if dirty) */
+
+	struct known known;
+	uint64_t seen_seq; /* the listing it was last seen in */
+
+	uint64_t nlookup;
 };
 
 struct tombstone;
@@ -177,6 +194,7 @@ struct tree {
 	struct ledger *ledger;
 	struct content_store *store;
 	struct notifier *notifier;
+	struct events *events; /* set before the first listing; NULL = nobody is told */
 	const struct remote_caps *caps;
 	bool filename_policy;
 	uint32_t uid, gid; /* default owner */
@@ -225,6 +243,18 @@ void tree_lock(struct tree *t);
 void tree_unlock(struct tree *t);
 
 /* All below: tree->lock held. */
+
+/*
+ * Where it is, below the mountpoint; of what is unlinked, where the server has it. A record is at
+ * most two steps down, so that it fits.
+ */
+#define NODE_PATH_MAX 1024
+void node_path(struct tree *t, const struct node *n, char out[static NODE_PATH_MAX]);
+
+/* Its own struct node_more, to set something in. Ends the process without memory. */
+struct node_more *node_more(struct node *n);
+/* Give it back if there is nothing in it any more. */
+void node_less(struct node *n);
 
 /* By the id, or by that of its twin. */
 struct node *tree_find_locked(struct tree *t, uint64_t id);
@@ -291,6 +321,10 @@ struct node *tree_new_record_locked(struct tree *t, struct node *collection, con
 void tree_forget_record_locked(struct tree *t, struct node *record);
 
 void known_clear(struct known *k);
+/* Copy the strings of @from, as one block; those @k had are left alone. False without memory. */
+bool known_copy_text(struct known *k, const struct known *from);
+/* Another text, or NULL, in @slot, which is one of @k's but not rid. False without memory. */
+bool known_set_text(struct known *k, char **slot, const char *value);
 /* Takes over from @f (clearing it); @record is the node id of the record. */
 void known_take(struct known *k, struct remote_file *f, uint64_t record);
 /* The bytes of @k are those of @c (NULL: none), as far as their hash is known. */
@@ -331,6 +365,8 @@ bool node_being_written(const struct node *n);
 int64_t node_size_locked(const struct node *n);
 void node_stat_locked(const struct tree *t, const struct node *n, struct stat *st);
 bool node_set_string(char **slot, const char *value);
+/* What an unlinked node is called. False without memory. */
+bool node_set_shown(struct node *n, const char *shown);
 
 /*
  * What a call in flight was, kept in one string so that a later daemon can look for what became of

@@ -9,6 +9,7 @@
  */
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ bool tree_is_flat(const struct tree *t, const struct node *collection)
 
 struct node *tree_seen(const struct tree *t, struct node *n)
 {
-	return tree_is_flat(t, n) && n->child_first ? n->child_first : n;
+	return tree_is_flat(t, n) && n->more->child_first ? n->more->child_first : n;
 }
 
 uint64_t tree_above(const struct tree *t, const struct node *dir)
@@ -75,18 +76,27 @@ static struct node *new_collection(struct tree *t, struct known *k)
 /* The server calls it so now; or options ask for it again. */
 static int show_collection(struct tree *t, struct node *n, const char *name)
 {
-	char shown[NAMES_MAX + 1];
+	char shown[NAMES_MAX + 1], from[NAMES_MAX + 1] = "";
+	int r;
 
 	if (n->parent && (!name || !strcmp(n->known.name, name)))
 		return 0;
-	if (name && !node_set_string(&n->known.name, name))
+	if (name && !known_set_text(&n->known, &n->known.name, name))
 		return -ENOMEM;
 	tree_shown_for_locked(t, t->root, n, &n->known, shown);
 	if (n->parent && !strcmp(n->shown, shown))
 		return 0;
-	if (n->parent)
+	if (n->parent) {
 		notifier_entry(t->notifier, t->root->id, n->shown);
-	return tree_move_locked(t, n, t->root, shown);
+		snprintf(from, sizeof(from), "%s", n->shown);
+	}
+	r = tree_move_locked(t, n, t->root, shown);
+	if (r < 0)
+		return r;
+	notifier_entry(t->notifier, t->root->id, shown);
+	if (*from)
+		tree_news_locked(t, "renamed", n, from);
+	return 0;
 }
 
 /* @name NULL: as known, or the id. */
@@ -110,9 +120,12 @@ static int put_collection(struct tree *t, const char *id, const char *name, uint
 		return r;
 	n->seen_seq = mark;
 	tree_put_locked(t, n);
+	if (there)
+		return 0;
 	notifier_entry(t->notifier, t->root->id, n->shown);
-	if (!there)
-		notifier_entry(t->notifier, t->root->id, id); /* it resolves now */
+	notifier_entry(t->notifier, t->root->id, id); /* it resolves now */
+	if (t->root->listed)
+		tree_news_locked(t, "appeared", n, NULL);
 	return 0;
 }
 
@@ -137,7 +150,7 @@ int tree_set_collections(struct tree *t, const char *collections)
 	tree_lock(t);
 	for (char *id = strtok_r(list, ":", &save); id && !r; id = strtok_r(NULL, ":", &save))
 		r = put_collection(t, id, NULL, mark);
-	for (struct node *n = t->root->child_first; n && !r; n = next) {
+	for (struct node *n = t->root->more->child_first; n && !r; n = next) {
 		next = n->sibling_next;
 		if (n->seen_seq != mark)
 			hide_collection(t, n);
@@ -161,17 +174,18 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
-	for (struct node *record = top->child_first; record; record = next) {
+	for (struct node *record = top->more->child_first; record; record = next) {
 		next = record->sibling_next;
 		tree_end_record_locked(t, mark, record);
 	}
-	if (top->child_first) {
+	if (top->more->child_first) {
 		log_warning("tree: collection '%s' is gone from the server but holds unsent "
 			    "files: kept",
 			    top->shown);
 		return;
 	}
 	notifier_entry(t->notifier, t->root->id, node_collection_id(top));
+	tree_news_locked(t, "disappeared", top, NULL);
 	tree_vanish_locked(t, top);
 }
 
@@ -190,7 +204,7 @@ int tree_collections_listed(struct tree *t, const struct remote_collection *list
 		if (all || (top && top->parent))
 			r = put_collection(t, list[i].id, list[i].name, mark);
 	}
-	for (struct node *top = t->root->child_first; top && all && !r; top = next) {
+	for (struct node *top = t->root->more->child_first; top && all && !r; top = next) {
 		next = top->sibling_next;
 		if (!is_named(list, n, node_collection_id(top)))
 			end_collection(t, mark, top);
@@ -231,7 +245,7 @@ struct node *tree_new_record_locked(struct tree *t, struct node *collection, con
 
 static bool is_needed(struct tree *t, const struct node *record)
 {
-	for (const struct node *n = t->sync_first; n; n = n->sync_next)
+	for (const struct node *n = t->sync_first; n; n = n->more->sync_next)
 		if (n->known.record == record->id || node_flight_record(n) == record->id)
 			return true;
 	return false;

@@ -154,7 +154,7 @@ void tree_keep_overwritten_locked(struct tree *t, struct node *n, const struct k
 	if (kept) {
 		kept->content = content;
 		kept->size = n->size;
-		kept->mode = n->mode;
+		node_more(kept)->mode = n->more->mode;
 		kept->atime_ns = kept->mtime_ns = kept->ctime_ns = n->mtime_ns;
 		kept->dirty = kept->in_ledger = true;
 		tree_changed_locked(t, kept);
@@ -200,7 +200,7 @@ static bool same_text(const char *a, const char *b)
 static struct node *find_successor(struct tree *t, uint64_t mark, const struct node *n)
 {
 	struct node *dir = tree_find_locked(t, n->known.record);
-	struct node *s = n->namesake ? tree_find_locked(t, n->namesake) : NULL;
+	struct node *s = n->more->namesake ? tree_find_locked(t, n->more->namesake) : NULL;
 	char base[NAMES_MAX + 1];
 
 	/* renamed here: whatever came to its old place has the plain name */
@@ -253,6 +253,7 @@ bool tree_follow_successor_locked(struct tree *t, uint64_t mark, struct node *n)
 	tree_swap_known_locked(t, n, s);
 	n->seen_seq = mark;
 	tree_follow_content_locked(t, n);
+	tree_news_locked(t, "changed", n, NULL);
 	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	tree_changed_locked(t, n);
 	tree_vanish_locked(t, s);

@@ -6,9 +6,20 @@
 
 #include "tree.h"
 
+/* A node of that id that nothing but its id leads to; NULL without memory. Into @dir, where its name is free. */
+struct node *tree_alloc_node_locked(struct tree *t, enum node_kind kind, uint64_t id);
+void tree_link_child_locked(struct tree *t, struct node *dir, struct node *n);
 void tree_hash_rid_locked(struct tree *t, struct node *n);
 void tree_unhash_rid_locked(struct tree *t, struct node *n);
 void tree_forget_tombstones(struct tree *t);
+
+/* tree_news.c */
+
+/*
+ * Another client has done something to @n: "appeared", "changed", "renamed", "moved" (@detail: the
+ * path it had), "disappeared" (told before it goes).
+ */
+void tree_news_locked(struct tree *t, const char *event, const struct node *n, const char *detail);
 
 /* tree_remote.c */
 

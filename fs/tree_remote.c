@@ -87,7 +87,7 @@ uint64_t tree_listing_begin(struct tree *t)
 /* Whether our own calls know better than a listing begun at @mark. */
 static bool is_newer(const struct node *n, uint64_t mark)
 {
-	return n->busy || n->flight != LEDGER_FLIGHT_NONE || n->known_seq > mark;
+	return n->busy || n->flight != LEDGER_FLIGHT_NONE || n->more->known_seq > mark;
 }
 
 /*
@@ -178,9 +178,28 @@ static int new_record(struct tree *t, uint64_t mark, struct node *collection, st
 	n->seen_seq = mark;
 	take_times(n);
 	tree_put_locked(t, n);
-	if (may_be_missed(collection))
+	if (may_be_missed(collection)) {
 		notify_record(t, collection, shown);
+		tree_news_locked(t, "appeared", n, NULL);
+	}
 	return 0;
+}
+
+/* Renamed or moved on the server: it is shown there, if it was shown where it was. */
+static int follow_place(struct tree *t, struct node *n, struct node *dir)
+{
+	char shown[NAMES_MAX + 1], from[NODE_PATH_MAX];
+	struct node *old_dir = n->parent;
+	int r;
+
+	node_path(t, n, from);
+	tree_shown_for_locked(t, dir, n, &n->known, shown);
+	notifier_entry(t->notifier, old_dir->id, n->shown);
+	notifier_entry(t->notifier, dir->id, shown);
+	r = tree_move_locked(t, n, dir, shown);
+	if (!r)
+		tree_news_locked(t, dir == old_dir ? "renamed" : "moved", n, from);
+	return r;
 }
 
 static int old_record(struct tree *t, uint64_t mark, struct node *collection, struct node *n,
@@ -198,14 +217,8 @@ static int old_record(struct tree *t, uint64_t mark, struct node *collection, st
 		return 0;
 	}
 	tree_set_known_locked(t, n, k);
-	if (followed) {
-		char shown[NAMES_MAX + 1];
-
-		tree_shown_for_locked(t, collection, n, &n->known, shown);
-		notifier_entry(t->notifier, collection->id, n->shown);
-		notifier_entry(t->notifier, collection->id, shown);
-		r = tree_move_locked(t, n, collection, shown);
-	}
+	if (followed)
+		r = follow_place(t, n, collection);
 	tree_changed_locked(t, n);
 	return r;
 }
@@ -235,7 +248,7 @@ static int apply_record(struct tree *t, uint64_t mark, struct node *collection,
  */
 static bool may_be_ours(const struct tree *t, const struct node *dir, const struct known *k)
 {
-	for (const struct node *n = t->sync_first; n; n = n->sync_next) {
+	for (const struct node *n = t->sync_first; n; n = n->more->sync_next) {
 		const char *sent = node_flight_name(n);
 
 		if (n->flight != LEDGER_FLIGHT_CREATE || node_flight_record(n) != dir->id)
@@ -255,7 +268,7 @@ static void note_namesake(struct tree *t, const struct node *dir, const struct n
 	node_known_shown(t, &n->known, base);
 	holder = strcmp(base, n->shown) ? tree_child_locked(t, dir, base) : NULL;
 	if (holder && holder->kind == NODE_FILE)
-		holder->namesake = n->id;
+		node_more(holder)->namesake = n->id;
 }
 
 int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct known *k)
@@ -276,8 +289,10 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 	n->size = n->known.size;
 	take_times(n);
 	tree_put_locked(t, n);
-	if (may_be_missed(dir))
+	if (may_be_missed(dir)) {
 		notifier_entry(t->notifier, dir->id, shown);
+		tree_news_locked(t, "appeared", n, NULL);
+	}
 	return 0;
 }
 
@@ -287,9 +302,12 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
  */
 void tree_follow_content_locked(struct tree *t, struct node *n)
 {
-	n->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
-	content_unref(n->view);
-	n->view = NULL;
+	node_more(n)
+		->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
+	if (n->more->view) {
+		content_unref(n->more->view);
+		node_more(n)->view = NULL;
+	}
 	n->size = n->known.size;
 	notifier_inode(t->notifier, n->id, 1);
 }
@@ -307,17 +325,6 @@ void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_
 	notifier_inode(t->notifier, n->id, 0);
 }
 
-static int follow_place(struct tree *t, struct node *n, struct node *dir)
-{
-	char shown[NAMES_MAX + 1];
-	struct node *old_dir = n->parent;
-
-	tree_shown_for_locked(t, dir, n, &n->known, shown);
-	notifier_entry(t->notifier, old_dir->id, n->shown);
-	notifier_entry(t->notifier, dir->id, shown);
-	return tree_move_locked(t, n, dir, shown);
-}
-
 static bool same_text(const char *a, const char *b)
 {
 	return a == b || (a && b && !strcmp(a, b));
@@ -331,9 +338,8 @@ static bool is_foreign(const struct node *n, uint64_t mark, const struct known *
 {
 	struct flight sent;
 
-	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->known_seq > mark ||
-	    !n->known.version ||
-	    same_text(n->known.version, k->version))
+	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->more->known_seq > mark ||
+	    !n->known.version || same_text(n->known.version, k->version))
 		return false;
 	node_get_flight(n, &sent);
 	return k->size >= 0 && sent.size >= 0 && k->size != sent.size &&
@@ -344,8 +350,9 @@ static bool is_foreign(const struct node *n, uint64_t mark, const struct known *
 static int come_back(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
 		     struct known *k)
 {
-	log_warning("conflict: '%s' was deleted here and changed on the server: the server's is kept",
-		    n->shown);
+	log_warning(
+		"conflict: '%s' was deleted here and changed on the server: the server's is kept",
+		n->shown);
 	tree_set_known_locked(t, n, NULL);
 	n->flight = LEDGER_FLIGHT_NONE;
 	n->error = 0;
@@ -375,9 +382,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	if (!unsure && !version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
 		if (k->url && !same_text(was->url, k->url))
-			node_set_string(
-				&was->url,
-				k->url); /* expiring links change with every listing (P-5) */
+			known_set_text(was, &was->url,
+				       k->url); /* expiring links change with every listing (P-5) */
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
@@ -399,6 +405,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 	tree_set_known_locked(t, n, k);
 	if (follow)
 		tree_follow_content_locked(t, n);
+	if (version)
+		tree_news_locked(t, "changed", n, NULL);
 	tree_follow_mtime_locked(t, n, old_mtime_ns);
 	if (follows)
 		r = follow_place(t, n, dir);
@@ -472,8 +480,10 @@ void tree_vanish_locked(struct tree *t, struct node *n)
 	tree_unlink_locked(t, n);
 	tree_set_known_locked(t, n, NULL);
 	n->gone = true;
+	/* until the kernel is told: it has no bytes, which is not the same as empty */
+	n->left_name = n->kind == NODE_FILE;
 	n->dirty = n->mtime_dirty = false;
-	n->version++;
+	node_more(n)->version++;
 	if (n->in_ledger)
 		ledger_drop_node(t->ledger, n->id);
 	n->in_ledger = false;
@@ -495,18 +505,19 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 		tree_part_locked(t, n);
 		return;
 	}
+	tree_news_locked(t, "disappeared", n, NULL);
 	tree_vanish_locked(t, n);
 }
 
 /* Of the children by id: what becomes of one may end another. */
 static void end_children(struct tree *t, uint64_t mark, struct node *dir)
 {
-	uint64_t *ids = calloc(dir->n_children + 1, sizeof(*ids));
+	uint64_t *ids = calloc(dir->more->n_children + 1, sizeof(*ids));
 	size_t count = 0;
 
 	if (!ids)
 		return; /* the next listing ends them */
-	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 		ids[count++] = n->id;
 	for (size_t i = 0; i < count; i++) {
 		struct node *n = tree_find_locked(t, ids[i]);
@@ -522,15 +533,15 @@ static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 {
 	end_children(t, mark, dir);
 	dir->listed = true;
-	dir->listed_ns = clock_real_ns();
+	node_more(dir)->listed_ns = clock_real_ns();
 	tree_put_locked(t, dir);
 }
 
 static bool holds_unsent(const struct node *dir)
 {
-	if (dir->fields)
+	if (dir->more->fields)
 		return true;
-	for (const struct node *n = dir->child_first; n; n = n->sibling_next)
+	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
 		if (!n->known.rid || node_is_changed_here(n) || n->busy)
 			return true;
 	return false;
@@ -547,8 +558,9 @@ void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record)
 			    record->shown);
 		return;
 	}
-	while (record->child_first)
-		tree_vanish_locked(t, record->child_first);
+	tree_news_locked(t, "disappeared", record, NULL);
+	while (record->more->child_first)
+		tree_vanish_locked(t, record->more->child_first);
 	tree_vanish_locked(t, record);
 }
 
@@ -556,7 +568,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
-	for (struct node *dir = top->child_first; dir; dir = next) {
+	for (struct node *dir = top->more->child_first; dir; dir = next) {
 		next = dir->sibling_next;
 		/* emptied, maybe: as nobody can make a record here, it must not go with its files */
 		if (t->caps->hides_empty_records && dir->seen_seq)
@@ -565,7 +577,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 			tree_end_record_locked(t, mark, dir);
 	}
 	top->listed = true;
-	top->listed_ns = clock_real_ns();
+	node_more(top)->listed_ns = clock_real_ns();
 	tree_put_locked(t, top);
 }
 
@@ -582,7 +594,7 @@ static void end_elsewhere(struct tree *t, uint64_t mark, const struct node *top,
 	for (struct node *n = t->sync_first; n; n = next) {
 		const struct node *record = tree_find_locked(t, n->known.record);
 
-		next = n->sync_next;
+		next = n->more->sync_next;
 		if (n->kind != NODE_FILE || !n->known.rid || !record || n->parent == record ||
 		    (dir ? record != dir : record->parent != top))
 			continue;

@@ -67,6 +67,7 @@ struct options {
 	double settle_s;
 	double timeout_s;
 	double poll_s;
+	double poll_idle_s;
 	unsigned slots;
 
 	enum options_names names;

@@ -3,9 +3,10 @@
 """
 scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing
 beside rclone mount and davfs2 (writes.py), scripts/bench reads measures reading (reads.py); scripts/bench
-answers and scripts/bench throttle measure how soon a busy drive answers (answers.py, throttle.py). --save keeps the
-results of a commit, --compare shows those of two (saved.py). Results go to standard output, progress to
-standard error; the exit status is 1 when a result of ours did not check out.
+answers and scripts/bench throttle measure how soon a busy drive answers (answers.py, throttle.py), scripts/bench
+scale measures many attachments (scale.py). --save keeps the results of a commit, --compare shows those of
+two (saved.py). Results go to standard output, progress to standard error; the exit status is 1 when a
+result of ours did not check out.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import answers
 import everyday
 import reads
 import saved
+import scale
 import throttle
 import writes
 
@@ -27,7 +29,7 @@ ALONE = {"answers": answers, "throttle": throttle}
 
 
 def main() -> int:
-    known = [*everyday.WORKLOADS, *BESIDE, *ALONE]
+    known = [*everyday.WORKLOADS, *BESIDE, *ALONE, "scale"]
     told = "; ".join(f"of {n}: {', '.join(m.WORKLOADS)}" for n, m in BESIDE.items())
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(known))
@@ -40,6 +42,12 @@ def main() -> int:
     group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
     group.add_argument("--no-peers", action="store_true", help="without rclone and davfs2")
     group.add_argument("--only", default="", metavar="A,B", help=told)
+    parser.add_argument(
+        "--sizes",
+        default=",".join(map(str, scale.SIZES)),
+        metavar="N,N",
+        help="scale: how many attachments; default: %(default)s, a million takes minutes",
+    )
     arguments = parser.parse_args()
     if arguments.compare:
         print(saved.compare(*arguments.compare), end="")
@@ -47,7 +55,7 @@ def main() -> int:
     unknown = set(arguments.workloads) - set(known)
     if unknown:
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    jobs = [name for name in arguments.workloads if name not in known[len(everyday.WORKLOADS) :]]
+    jobs = [name for name in arguments.workloads if name in everyday.WORKLOADS]
     # what was started and mounted is ended and unmounted on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed, kept = 0, {}
@@ -82,6 +90,11 @@ def main() -> int:
         kept[name] = bench.kept()
         if arguments.readme and not failed:
             into_readme(f"scripts/bench {name}", bench.text())
+    if "scale" in arguments.workloads:
+        text = scale.measure([int(n) for n in arguments.sizes.split(",")])
+        print(text, end="")
+        if arguments.readme:
+            into_readme("scripts/bench scale", text)
     if arguments.save:
         print(f"kept in {saved.save(kept)}", file=sys.stderr)
     if failed:

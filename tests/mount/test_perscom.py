@@ -7,11 +7,13 @@ multipart overrides, batches, two names, stale caches, presigned addresses, eras
 import errno
 import json
 import os
+import re
 
 import pytest
 
 from harness import (
     PERSCOM,
+    Directory,
     added,
     numbered,
     one_record,
@@ -158,7 +160,7 @@ def test_p13_a_delete_the_storage_refuses_is_noticed(drive):
 @pytest.mark.parametrize(
     "name",
     [
-        "quote\".txt",
+        'quote".txt',
         "back\\slash.txt",
         "semi;colon.txt",
         "percent%22.txt",
@@ -321,14 +323,18 @@ OTHERS = (
 def test_the_other_owners_can_be_mounted_and_worked_on(drive, collection):
     tree = {collection: {"One": {"a.txt": b"hello " * 300, "b.txt": b"b" * 1500}, "Two": {}}}
     m = drive(tree=tree, collections=(collection,), poll=0)
-    one, two = sorted(os.listdir(m / collection), key=lambda r: -len(os.listdir(m / collection / r)))
+    one, two = sorted(
+        os.listdir(m / collection), key=lambda r: -len(os.listdir(m / collection / r))
+    )
     record = m / collection / one
     assert (record / "a.txt").read_bytes() == b"hello " * 300
     (record / "new.txt").write_bytes(b"new " * 400)
     (record / "a.txt").write_bytes(b"other " * 400)
     os.rename(record / "b.txt", m / collection / two / "c.txt")
     m.sync()
-    state = {(a["record_name"], a["name"]): m.emulator.blob(a["id"]) for a in m.emulator.attachments()}
+    state = {
+        (a["record_name"], a["name"]): m.emulator.blob(a["id"]) for a in m.emulator.attachments()
+    }
     assert state == {
         ("One", "a.txt"): b"other " * 400,
         ("One", "new.txt"): b"new " * 400,
@@ -369,7 +375,10 @@ def test_files_move_between_owners_of_different_types_in_one_call(drive):
     for i in range(20):
         name = f"file-{i:04}.txt"
         assert after[name]["collection"] == ("events" if i % 2 else "tasks")
-        assert (after[name]["id"], after[name]["path"]) == (before[name]["id"], before[name]["path"])
+        assert (after[name]["id"], after[name]["path"]) == (
+            before[name]["id"],
+            before[name]["path"],
+        )
     assert m.emulator.calls()["PATCH /v2/attachments/batch"] <= 2, m.emulator.calls()
     assert not m.emulator.uploads() and not m.emulator.downloads()
     m.same_at_end = False
@@ -486,3 +495,18 @@ def test_300_small_files_cost_two_calls_each_at_most(drive, count):
     m.sync()
     assert sum(m.emulator.calls().values()) <= 2 * count + 10, m.emulator.calls()
     assert m.emulator.summary()["max_parallel"] > 1
+
+
+def test_a_long_directory_is_read_while_it_is_being_listed(drive):
+    m = drive(generate=["users:2500:1:10"], collections=("users",), poll=0, start=False)
+    m.same_at_end = False
+    m.emulator.faults({**PERSCOM.listing, "skip": 1, "count": 1, "latency_ms": 4000})
+    m.start(look=False)
+    d = Directory(m / "users")
+    early = [d.read()[0] for _ in range(900)]
+    (second,) = [r for r in m.emulator.requests() if re.search("users/search", r["path"])][1:]
+    assert second["status"] == 0, "the second page has not come"
+    names = early + d.names()
+    assert len(names) == len(set(names)) == 2502
+    assert sorted(names[2:]) == sorted(os.fsencode(n) for n in os.listdir(m / "users"))
+    d.close()

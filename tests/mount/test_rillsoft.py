@@ -1000,3 +1000,21 @@ def test_the_seeds_errors_reach_the_user(drive, status, number, message, details
 
 def pending(m) -> str:
     return (m.path / ".attachfs/pending").read_text()
+
+
+def test_what_was_moved_unseen_and_removed_is_removed_on_the_server(drive):
+    """The move is done, but nobody could look at it: the file is not where it was, and not gone."""
+    tree = {
+        "users": {"Ada Byron": {"a.txt": b"hello", "b.txt": b"b"}, "Grace Hopper": {"c.txt": b"c"}}
+    }
+    m = drive({**tree, "events": {}}, settle=0, poll=0)
+    m.allow_errors("list project")
+    os.listdir(m / "users/Grace Hopper")
+    m.emulator.faults({**RILLSOFT.list, "status": 502})
+    os.rename(m / "users/Ada Byron/a.txt", m / "users/Grace Hopper/a.txt")
+    wait_until(lambda: "users/Grace Hopper/a.txt" in m.emulator.files(), "the move")
+    wait_until(lambda: "'a.txt' again later" in m.log() or m.emulator.struck() > 4, "the look")
+    os.unlink(m / "users/Grace Hopper/a.txt")
+    m.emulator.heal()
+    m.sync()
+    wait_until(lambda: "users/Grace Hopper/a.txt" not in m.emulator.files(), "the removal")

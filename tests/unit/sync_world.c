@@ -511,7 +511,7 @@ void user_create(struct daemon *d, unsigned record, const char *name)
 	if (!tree_child_locked(m->tree, dir, name)) {
 		n = tree_new_node_locked(m->tree, NODE_FILE, dir, name);
 		n->size = 0;
-		n->name_ms = clock_mono_ms();
+		node_more(n)->name_ms = clock_mono_ms();
 	}
 	tree_unlock(m->tree);
 	if (!n)
@@ -533,7 +533,7 @@ static void remove_locked(struct daemon *d, struct node *n)
 	n->gone = true;
 	n->mtime_dirty = false;
 	n->error = 0;
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 	n->dirty = false;
 	if (c) {
 		n->content = 0;
@@ -547,7 +547,7 @@ static void remove_locked(struct daemon *d, struct node *n)
 
 static void renamed_locked(struct daemon *d, struct node *n)
 {
-	n->name_ms = clock_mono_ms();
+	node_more(n)->name_ms = clock_mono_ms();
 	n->error = 0;
 	tree_changed_locked(d->mount.tree, n);
 }

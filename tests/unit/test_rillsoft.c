@@ -463,6 +463,8 @@ static void test_outcomes_follow_from_what_is_known_to_have_happened(void **stat
 		{0, true, RILLSOFT_CREATES, REMOTE_UNKNOWN, -EIO},
 		{0, false, RILLSOFT_CREATES, REMOTE_RETRY, -EIO},
 		{0, true, RILLSOFT_REPLACES, REMOTE_RETRY, -EIO},
+		{0, true, RILLSOFT_UPDATES, REMOTE_UNKNOWN, -EIO},
+		{0, false, RILLSOFT_UPDATES, REMOTE_RETRY, -EIO},
 		{400, true, RILLSOFT_CREATES, REMOTE_REFUSED, -EIO},
 		{400, true, RILLSOFT_UPDATES, REMOTE_REFUSED, -EINVAL},
 		{401, true, RILLSOFT_CREATES, REMOTE_RETRY, -EACCES},

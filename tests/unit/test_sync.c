@@ -91,7 +91,7 @@ static void check_tree(struct daemon *d)
 
 	tree_lock(d->mount.tree);
 	for (unsigned r = 1; r <= WORLD_RECORDS; r++)
-		for (const struct node *n = daemon_record(d, r)->child_first; n;
+		for (const struct node *n = daemon_record(d, r)->more->child_first; n;
 		     n = n->sibling_next, shown++)
 			check_node(d, n, r);
 	tree_unlock(d->mount.tree);

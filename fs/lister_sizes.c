@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Sizes that no listing tells: one tiny read each, for all files of a directory as soon as somebody
+ * wants to know that of one.
+ */
+
+#include "lister_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mount.h"
+
+struct probe {
+	struct lister *lister;
+	uint64_t node;
+	char *version;
+	struct remote_file file;
+	char *collection;
+	bool first; /* the one a program waits for */
+	struct probe *next;
+};
+
+static void probe_free(struct probe *p)
+{
+	remote_file_clear(&p->file);
+	free(p->collection);
+	free(p->version);
+	free(p);
+}
+
+void lister_forget_probes(struct lister *l)
+{
+	while (l->probes) {
+		struct probe *next = l->probes->next;
+
+		probe_free(l->probes);
+		l->probes = next;
+	}
+}
+
+static void on_size(void *ctx, int error, int64_t size)
+{
+	struct probe *p = ctx;
+	struct mount *m = p->lister->m;
+	uint64_t id = p->node;
+	struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, id);
+	if (n) {
+		n->size_asked = false;
+		tree_release_locked(m->tree, n);
+	}
+	tree_unlock(m->tree);
+	if (!error)
+		lister_learned_size(m, id, p->version, size);
+	calls_wake(m->calls, CALL_WAIT_SIZE, id, error);
+	probe_free(p);
+}
+
+static bool is_version(const struct node *n, const char *version)
+{
+	return n && n->known.version && version && !strcmp(n->known.version, version);
+}
+
+void lister_learned_content(struct mount *m, uint64_t node, const char *version, struct content *c)
+{
+	struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, node);
+	if (is_version(n, version) && !n->known.filler && !n->known.has_hash) {
+		known_set_hash(&n->known, c);
+		tree_put_locked(m->tree, n);
+	}
+	tree_unlock(m->tree);
+}
+
+void lister_learned_size(struct mount *m, uint64_t node, const char *version, int64_t size)
+{
+	struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, node);
+	if (is_version(n, version) && n->known.size != size) {
+		n->known.size = size;
+		if (!n->dirty && (!n->more->view || !content_is_dirty(n->more->view)))
+			n->size = size;
+		tree_put_locked(m->tree, n);
+	}
+	tree_unlock(m->tree);
+}
+
+static void add_probe_locked(struct lister *l, struct node *n, const char *collection, bool first)
+{
+	struct node *record = tree_find_locked(l->m->tree, n->known.record);
+	struct probe *p = calloc(1, sizeof(*p));
+	struct remote_file file;
+
+	if (!p)
+		return;
+	known_borrow(n, record ? record->known.rid : NULL, &file);
+	p->lister = l;
+	p->node = n->id;
+	p->first = first;
+	p->collection = strdup(collection);
+	p->version = n->known.version ? strdup(n->known.version) : NULL;
+	if (!p->collection || !remote_file_copy(&p->file, &file)) {
+		probe_free(p);
+		return;
+	}
+	n->size_asked = true;
+	p->next = l->probes;
+	l->probes = p;
+}
+
+static bool needs_probe(const struct node *n)
+{
+	return n->kind == NODE_FILE && n->known.rid && node_size_locked(n) < 0 && !n->size_asked;
+}
+
+void lister_size_ahead_locked(struct lister *l, struct node *n)
+{
+	const struct node *top = node_collection(n);
+
+	if (top && l->m->remote->ops->probe_size && needs_probe(n))
+		add_probe_locked(l, n, node_collection_id(top), false);
+}
+
+bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)
+{
+	struct node *top = node_collection(n);
+
+	*ret_error = c->error;
+	if (node_size_locked(n) >= 0) {
+		*ret_error = 0;
+		return true;
+	}
+	if (c->error)
+		return true;
+	if (!n->known.rid || !l->m->remote->ops->probe_size) {
+		*ret_error = n->gone ? -ESTALE : -EIO;
+		return true;
+	}
+	if (!top)
+		top = tree_find_locked(l->m->tree, n->known.record)
+			      ? node_collection(tree_find_locked(l->m->tree, n->known.record))
+			      : NULL;
+	if (!top) {
+		*ret_error = -EIO;
+		return true;
+	}
+	for (struct node *s = n->parent ? n->parent->more->child_first : NULL; s;
+	     s = s->sibling_next)
+		if (s != n && needs_probe(s))
+			add_probe_locked(l, s, node_collection_id(top), false);
+	if (needs_probe(n))
+		add_probe_locked(l, n, node_collection_id(top),
+				 true); /* last in, first out: it goes before its siblings */
+	call_park(c, CALL_WAIT_SIZE, n->id);
+	return false;
+}
+
+void lister_send_probes(struct lister *l)
+{
+	struct remote *remote = l->m->remote;
+	struct probe *p, *next;
+
+	tree_lock(l->m->tree);
+	p = l->probes;
+	l->probes = NULL;
+	tree_unlock(l->m->tree);
+	for (; p; p = next) {
+		int r;
+
+		next = p->next;
+		r = remote->ops->probe_size(remote,
+					    p->first ? TRANSFER_INTERACTIVE : TRANSFER_PREFETCH,
+					    &p->file, p->collection, 0, on_size, p);
+		if (r < 0)
+			on_size(p, r, -1);
+	}
+}

@@ -6,7 +6,6 @@ make it look like one for as long as the test takes.
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess

@@ -102,7 +102,9 @@ struct control {
 	unsigned busy;	      /* lock: callbacks that will come */
 	uint64_t mark;	      /* lock; sync: what had changed when it began */
 	uint64_t node;	      /* lock; sync, verify, drop: only at or below it, 0 = all */
-	int64_t told_ms;      /* the job's: verify and drop: the last line of progress */
+	/* the job's, of verify and drop */
+	struct survey *survey; /* NULL = none */
+	int64_t told_ms;       /* the last line of progress */
 	/* lock: events; so much more of the stream than of what this reader was given lies before */
 	uint64_t events_skipped;
 };
@@ -349,47 +351,48 @@ static void add_survey_locked(struct control *k, const struct survey_counts *s, 
 		(unsigned long long)s->bad, (unsigned long long)s->kept);
 }
 
-struct surveying {
-	struct control *k;
-	struct survey_counts counts;
-};
-
-static bool on_surveyed(void *ctx, const struct survey_counts *counts)
+/*
+ * A step of verify or drop; the next one waits behind what others have for the thread. Ends with the
+ * last file, when the reader has gone, or with the mount.
+ */
+static void survey_job(void *ctx)
 {
-	struct surveying *s = ctx;
-	struct control *k = s->k;
-	bool more, tell = clock_mono_ms() - k->told_ms >= PROGRESS_MS;
+	struct control *k = ctx;
+	struct survey_counts counts;
+	bool more = survey_step(k->survey, &counts);
+	bool tell = clock_mono_ms() - k->told_ms >= PROGRESS_MS;
 
-	s->counts = *counts;
 	pthread_mutex_lock(&k->lock);
-	more = !k->closed && !atomic_load(&k->m->served);
+	more = more && !k->closed && !atomic_load(&k->m->served);
 	if (more && tell && !k->len)
-		add_survey_locked(k, counts, false);
+		add_survey_locked(k, &counts, false);
 	pthread_mutex_unlock(&k->lock);
 	if (more && tell) {
 		k->told_ms = clock_mono_ms();
 		calls_wake(k->m->calls, CALL_WAIT_CONTROL, (uintptr_t)k, 0);
 	}
-	return more;
+	if (more && pool_run(k->m->disk_pool, survey_job, k) == 0)
+		return;
+	survey_free(k->survey);
+	k->survey = NULL;
+	pthread_mutex_lock(&k->lock);
+	add_survey_locked(k, &counts, true);
+	pthread_mutex_unlock(&k->lock);
+	finish_command(k, "");
 }
 
-static void survey_job(void *ctx)
+static void begin_survey(struct control *k, enum survey_deed deed)
 {
-	struct control *k = ctx;
-	struct surveying s = {.k = k};
-	char line[128] = "";
-	int r;
+	char line[128];
+	int r = survey_new(k->m, deed, k->node, &k->survey);
 
 	k->told_ms = clock_mono_ms();
-	r = k->command == COMMAND_VERIFY ? survey_verify(k->m, k->node, on_surveyed, &s)
-					 : survey_drop(k->m, k->node, on_surveyed, &s);
-	if (r < 0) {
-		snprintf(line, sizeof(line), "{\"done\":true,\"error\":\"%s\"}\n", strerror(-r));
-	} else {
-		pthread_mutex_lock(&k->lock);
-		add_survey_locked(k, &s.counts, true);
-		pthread_mutex_unlock(&k->lock);
-	}
+	if (r == 0 && pool_run(k->m->disk_pool, survey_job, k) == 0)
+		return;
+	survey_free(k->survey);
+	k->survey = NULL;
+	snprintf(line, sizeof(line), "{\"done\":true,\"error\":\"%s\"}\n",
+		 strerror(r < 0 ? -r : ENOMEM));
 	finish_command(k, line);
 }
 
@@ -432,8 +435,8 @@ static void set_going(struct control *k, enum command command)
 	} else if (command == COMMAND_RETRY) {
 		engine_retry_now(m->engine);
 		remote_reload_credentials(m->remote, are_credentials_doubted(m), on_reloaded, k);
-	} else if (command != COMMAND_SYNC && pool_run(m->disk_pool, survey_job, k) < 0) {
-		finish_command(k, "{\"done\":true,\"error\":\"out of memory\"}\n");
+	} else if (command != COMMAND_SYNC) {
+		begin_survey(k, command == COMMAND_VERIFY ? SURVEY_VERIFY : SURVEY_DROP);
 	}
 }
 

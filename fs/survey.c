@@ -19,6 +19,8 @@
 #include "mount.h"
 #include "ops.h"
 
+#define STEP_BYTES (4u << 20) /* others wait for the thread */
+
 /* ---- use ---- */
 
 struct use {
@@ -131,24 +133,6 @@ static int list_files(struct mount *m, uint64_t node, struct files *files)
 	return r;
 }
 
-typedef void each_file(struct mount *m, uint64_t id, struct survey_counts *counts);
-
-static int walk(struct mount *m, uint64_t node, each_file *each,
-		bool (*more)(void *ctx, const struct survey_counts *c), void *ctx)
-{
-	struct survey_counts counts = {0};
-	struct files files = {0};
-	int r = list_files(m, node, &files);
-
-	for (size_t i = 0; i < files.count && r == 0; i++) {
-		each(m, files.ids[i], &counts);
-		if (!more(ctx, &counts))
-			break;
-	}
-	free(files.ids);
-	return r;
-}
-
 /* What is in the store for that file, referenced, and what the log is to call it. */
 static struct content *content_of(struct mount *m, uint64_t id, char name[static NAMES_MAX + 1])
 {
@@ -198,14 +182,49 @@ static void drop_one(struct mount *m, uint64_t id, struct survey_counts *counts)
 	content_unref(c);
 }
 
-int survey_verify(struct mount *m, uint64_t node,
-		  bool (*more)(void *ctx, const struct survey_counts *c), void *ctx)
+struct survey {
+	struct mount *m;
+	enum survey_deed deed;
+	struct files files;
+	size_t next;
+	struct survey_counts counts;
+};
+
+int survey_new(struct mount *m, enum survey_deed deed, uint64_t node, struct survey **ret_survey)
 {
-	return walk(m, node, verify_one, more, ctx);
+	struct survey *s = calloc(1, sizeof(*s));
+	int r = s ? list_files(m, node, &s->files) : -ENOMEM;
+
+	if (r < 0) {
+		survey_free(s);
+		return r;
+	}
+	s->m = m;
+	s->deed = deed;
+	*ret_survey = s;
+	return 0;
 }
 
-int survey_drop(struct mount *m, uint64_t node,
-		bool (*more)(void *ctx, const struct survey_counts *c), void *ctx)
+bool survey_step(struct survey *s, struct survey_counts *ret_counts)
 {
-	return walk(m, node, drop_one, more, ctx);
+	uint64_t before = s->counts.bytes;
+
+	while (s->next < s->files.count && s->counts.bytes - before < STEP_BYTES) {
+		uint64_t id = s->files.ids[s->next++];
+
+		if (s->deed == SURVEY_VERIFY)
+			verify_one(s->m, id, &s->counts);
+		else
+			drop_one(s->m, id, &s->counts);
+	}
+	*ret_counts = s->counts;
+	return s->next < s->files.count;
+}
+
+void survey_free(struct survey *s)
+{
+	if (!s)
+		return;
+	free(s->files.ids);
+	free(s);
 }

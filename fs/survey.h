@@ -21,14 +21,18 @@ struct survey_counts {
 	uint64_t kept;	       /* drop: open, pinned, or not on the server */
 };
 
+enum survey_deed { SURVEY_VERIFY, SURVEY_DROP };
+
+struct survey;
+
+/* What is to be done to the contents of all files in or below node @node (0 = all). 0, -ENOMEM, -ENOENT. */
+int survey_new(struct mount *m, enum survey_deed deed, uint64_t node, struct survey **ret_survey);
 /*
- * Verify or drop the contents of all files in or below node @node (0 = all). Long: on a pool thread
- * without a lock. @more is called after each with what was done so far; false stops. 0, -ENOMEM,
- * -ENOENT (no such node).
+ * The next file, or some that need nothing; long for a large one. What was done so far goes to
+ * *@ret_counts. False: there is none left. One thread at a time, without a lock.
  */
-int survey_verify(struct mount *m, uint64_t node,
-		  bool (*more)(void *ctx, const struct survey_counts *c), void *ctx);
-int survey_drop(struct mount *m, uint64_t node,
-		bool (*more)(void *ctx, const struct survey_counts *c), void *ctx);
+bool survey_step(struct survey *s, struct survey_counts *ret_counts);
+/* NULL is fine. */
+void survey_free(struct survey *s);
 
 #endif

@@ -19,8 +19,10 @@ import hashlib
 import http.client
 import json
 import os
+import pty
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -96,6 +98,33 @@ def run(
     if ok is not None:
         assert (result.returncode == 0) == ok, told
     return result
+
+
+def on_terminal(argv, env, until=lambda shown: False, seconds: float = 30) -> tuple:
+    """
+    What a command shows on a terminal, until @until says so of it or its end; its exit status.
+    """
+    near, far = pty.openpty()
+    p = subprocess.Popen(
+        [str(a) for a in argv], stdin=far, stdout=far, stderr=far, env={**env, "TERM": "xterm"}
+    )
+    os.close(far)
+    shown = b""
+    deadline = time.monotonic() + seconds * SLOW
+    while time.monotonic() < deadline and not until(shown):
+        if select.select([near], [], [], 0.1)[0]:
+            try:
+                data = os.read(near, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data
+    if p.poll() is None and until(shown):
+        p.send_signal(signal.SIGINT)
+    p.wait(30 * SLOW)
+    os.close(near)
+    return shown.decode(), p.returncode
 
 
 @contextmanager

@@ -8,10 +8,7 @@ Credentials and check are in test_check.py, for every system.
 import errno
 import json
 import os
-import pty
-import select
 import subprocess
-import time
 
 import pytest
 
@@ -21,6 +18,7 @@ from harness import (
     binary,
     is_mounted,
     lazy_unmount,
+    on_terminal,
     raises_errno,
     refusal,
     refused,
@@ -266,32 +264,9 @@ def test_sync_of_nothing_is_quick_and_fine(drive):
 def test_sync_shows_progress_on_a_terminal(drive):
     m = drive(settle=600)
     (m / "users/Nobody/new.bin").write_bytes(b"x" * 3_000_000)
-    near, far = pty.openpty()
-    p = subprocess.Popen(
-        [binary("attachfs"), "sync", str(m.path)],
-        stdin=far,
-        stdout=far,
-        stderr=far,
-        env={**m.env(), "TERM": "xterm"},
-    )
-    os.close(far)
-    shown = b""
-    deadline = time.monotonic() + 60 * SLOW
-    while time.monotonic() < deadline:
-        if select.select([near], [], [], 0.1)[0]:
-            try:
-                data = os.read(near, 65536)
-            except OSError:
-                break
-            if not data:
-                break
-            shown += data
-        elif p.poll() is not None:
-            break
-    assert p.wait(10 * SLOW) == 0
-    os.close(near)
-    assert shown != b""
-    assert not shown.lstrip().startswith(b"{"), "a person does not read JSON"
+    shown, status = on_terminal([binary("attachfs"), "sync", m.path], m.env())
+    assert status == 0 and "1 of 1 files" in shown, shown
+    assert "{" not in shown, "a person does not read JSON"
     assert "users/Nobody/new.bin" in m.emulator.files()
 
 

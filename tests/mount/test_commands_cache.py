@@ -9,8 +9,7 @@ import os
 
 import pytest
 
-from harness import PERSCOM, binary, random_bytes, raises_errno, run
-from test_commands_status import on_terminal
+from harness import PERSCOM, binary, on_terminal, random_bytes, run
 from test_conflicts import NOTES, OURS, THEIRS, kept_as, replace_there
 
 
@@ -47,9 +46,7 @@ def test_pin_fetches_and_keeps_all_below(drive):
 
 def test_pin_shows_progress_on_a_terminal(drive):
     m = drive()
-    shown, status = on_terminal(
-        [binary("attachfs"), "pin", m / "users/Ada Byron"], m.env(), lambda s: False
-    )
+    shown, status = on_terminal([binary("attachfs"), "pin", m / "users/Ada Byron"], m.env())
     assert status == 0 and "5 of 5 files, 599.3 KiB of 599.3 KiB" in shown, shown
 
 
@@ -85,7 +82,7 @@ def test_use_of_the_cache_is_told_by_collection(drive):
     assert use["users"]["bytes"] == 602_000 and use["users"]["dirty"] == 2000
     assert use["events"]["bytes"] == use["events"]["pinned"] == 9000
     assert use["all"]["cached"] == 3 and use["all"]["files"] == 11
-    shown, _ = on_terminal([binary("attachfs"), "cache", m.path], m.env(), lambda s: False)
+    shown, _ = on_terminal([binary("attachfs"), "cache", m.path], m.env())
     assert "COLLECTION" in shown and "587.9 KiB" in shown, shown
 
 

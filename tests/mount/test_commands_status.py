@@ -5,15 +5,13 @@ complete, and how every command is refused that is not written as it should be.
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
-import time
 
 import pytest
 
-from harness import PERSCOM, SLOW, binary, run, wait_until
+from harness import PERSCOM, SLOW, binary, on_terminal, run, wait_until
 
 COMMANDS = (
     "status list sync pending failed retry conflicts refresh pin unpin events cache umount check "
@@ -80,34 +78,6 @@ def test_status_can_be_watched(drive):
         p.send_signal(signal.SIGINT)
         p.wait(10 * SLOW)
         p.stdout.close()
-
-
-def on_terminal(argv, env, until, seconds=30):
-    """What a command shows on a terminal until @until says so of it, or its end."""
-    import pty
-    import select
-
-    near, far = pty.openpty()
-    p = subprocess.Popen(
-        [str(a) for a in argv], stdin=far, stdout=far, stderr=far, env={**env, "TERM": "xterm"}
-    )
-    os.close(far)
-    shown = b""
-    deadline = time.monotonic() + seconds * SLOW
-    while time.monotonic() < deadline and not until(shown):
-        if select.select([near], [], [], 0.1)[0]:
-            try:
-                data = os.read(near, 65536)
-            except OSError:
-                break
-            if not data:
-                break
-            shown += data
-    if p.poll() is None and until(shown):
-        p.send_signal(signal.SIGINT)
-    p.wait(30 * SLOW)
-    os.close(near)
-    return shown.decode(), p.returncode
 
 
 def test_watched_on_a_terminal_it_shows_rates(drive):

@@ -6,13 +6,11 @@ Waiting for the server: the bar, a part of the mount, a limit; and unmounting wi
 import json
 import os
 import re
-import subprocess
 import time
 
 import pytest
 
-from harness import PERSCOM, SLOW, binary, is_mounted, refusal, run, wait_until
-from test_commands_status import on_terminal
+from harness import PERSCOM, SLOW, binary, is_mounted, on_terminal, refusal, run
 
 
 SLOWLY = {"port": "api", "method": "POST", "match": "/attachments", "latency_ms": 1500}
@@ -28,7 +26,7 @@ def test_the_bar_tells_files_bytes_and_rate(drive):
     m.emulator.faults(latency_ms=120)
     for i in range(6):
         (m / f"users/Nobody/{i}.bin").write_bytes(bytes([i]) * 700_000)
-    shown, status = on_terminal([binary("attachfs"), "sync", m.path], m.env(), lambda s: False)
+    shown, status = on_terminal([binary("attachfs"), "sync", m.path], m.env())
     assert status == 0
     last = shown.replace("\x1b[K", "").strip().split("\r")[-1].strip()
     assert last == "[####################] 6 of 6 files, 4.0 MiB of 4.0 MiB", repr(last)
@@ -84,7 +82,7 @@ def test_a_limit_ends_the_waiting_with_a_failure(drive):
 def test_pending_for_a_person_names_the_files(drive):
     m = drive(settle=600)
     (m / "users/Nobody/waiting.txt").write_bytes(b"x" * 2000)
-    shown, status = on_terminal([binary("attachfs"), "pending", m.path], m.env(), lambda s: False)
+    shown, status = on_terminal([binary("attachfs"), "pending", m.path], m.env())
     assert status == 0 and "upload  users/Nobody/waiting.txt: waits" in shown, shown
     line = json.loads(m.command("pending").stdout)
     assert line["path"] == "users/Nobody/waiting.txt" and line["what"] == "upload"

@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import PERSCOM, binary, clean_environment, is_mounted, lazy_unmount, random_bytes, small_tree
-from test_commands_status import on_terminal
+from harness import (
+    PERSCOM,
+    binary,
+    clean_environment,
+    is_mounted,
+    lazy_unmount,
+    on_terminal,
+    random_bytes,
+    small_tree,
+)
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 SECTIONS = re.findall(r"(?:^    .*\n)+", README.split("## Each server\n")[1].split("\n## ")[0], re.M)
@@ -79,7 +87,7 @@ class TestSession:
         env = environment(base, home)
         for command, printed in typed():
             shown, _ = on_terminal(
-                ["bash", "-c", f"cd ~; stty cols 100; {command}"], env, lambda s: False
+                ["bash", "-c", f"cd ~; stty cols 100; {command}"], env
             )
             shown = shown.replace(f"perscom:{server.api}", "perscom:https://api.perscom.io/v2")
             shown = shown.replace(server.api, "https://api.perscom.io/v2")

@@ -5,8 +5,8 @@ real `systemd --user` that runs the unit. That needs a system booted with system
 make it look like one for as long as the test takes.
 """
 
+import fcntl
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +85,9 @@ def manager(base):
     """A `systemd --user` of the test's own: systemctl(...), and where its units are."""
     if not MANAGER:
         pytest.skip("systemd is not installed")
+    # one such test at a time on this machine
+    lock = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     faked = not BOOTED.exists()
     if faked and os.getuid() != 0:
         pytest.skip("not booted with systemd, and not root")
@@ -122,6 +125,7 @@ def manager(base):
         log.close()
         if faked:
             BOOTED.rmdir()
+        os.close(lock)
 
 
 def test_the_unit_of_a_user_under_systemd(manager, emulator, token, base):

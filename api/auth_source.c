@@ -128,12 +128,13 @@ static char **environment_of_command(void)
 	while (environ && environ[n])
 		n++;
 	copy = malloc((n + 1) * sizeof(*copy));
-	for (size_t i = 0; copy && i < n; i++)
+	if (!copy)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
 		if (strncmp(environ[i], "ATTACHFS_TOKEN=", 15) != 0 &&
 		    strncmp(environ[i], "ATTACHFS_PASSWORD=", 18) != 0)
 			copy[kept++] = environ[i];
-	if (copy)
-		copy[kept] = NULL;
+	copy[kept] = NULL;
 	return copy;
 }
 

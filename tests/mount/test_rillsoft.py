@@ -294,8 +294,8 @@ def test_a_token_that_ends_while_idle_is_one_login(drive, token_form, expired_de
 
 
 def test_a_token_that_ends_is_renewed_before(drive):
-    m = drive(toggles={"ttl": 2}, poll=0)
-    for i in range(10):
+    m = drive(toggles={"ttl": 4}, poll=0)  # renewed in its last second, which has steps enough
+    for i in range(16):
         (m / f"users/Nobody/{i}.txt").write_bytes(b"x" * i)
         m.sync()
         time.sleep(0.4)

@@ -445,7 +445,7 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 	st->st_gid = n->gid;
 	st->st_size = size < 0 ? 0 : size;
 	st->st_blksize = 4096;
-	st->st_blocks = (st->st_size + 511) / 512;
+	st->st_blocks = st->st_size / 512 + (st->st_size % 512 != 0);
 	st->st_atim = to_timespec(n->atime_ns);
 	st->st_mtim = to_timespec(n->mtime_ns);
 	st->st_ctim = to_timespec(n->ctime_ns);

@@ -41,7 +41,7 @@
 
 #define RESUMES_MAX    8	  /* in a row, each with little progress */
 #define FRUITLESS_MAX  2	  /* in a row, with none */
-#define PROGRESS_BYTES (1u << 20) /* more than little */
+#define PROGRESS_BYTES (128u << 10) /* more than little: half a block */
 #define ERROR_BODY_MAX 65536	  /* of an error's page, to keep the connection */
 
 void fetch_unref(struct fetch *f)

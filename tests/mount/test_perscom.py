@@ -508,5 +508,7 @@ def test_a_long_directory_is_read_while_it_is_being_listed(drive):
     assert all(r["status"] == 0 for r in later), "the second page has not come"
     names = early + d.names()
     assert len(names) == len(set(names)) == 2502
+    pages = [r for r in m.emulator.requests() if re.search("users/search", r["path"])]
+    assert len(pages) == 3
     assert sorted(names[2:]) == sorted(os.fsencode(n) for n in os.listdir(m / "users"))
     d.close()

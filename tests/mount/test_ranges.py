@@ -310,6 +310,15 @@ def wander(path, true, seed, wrong):
         os.close(fd)
 
 
+def test_a_stream_that_is_cut_again_and_again_goes_on_while_it_brings_something(drive):
+    m, (path,) = generated(drive, 8 * MIB)
+    true = truth(m)
+    m.emulator.faults({**m.system.blob, "cut_after": 300_000, "count": 25})
+    assert path.read_bytes() == true(0, 8 * MIB)
+    assert m.emulator.ask_json("GET", "/faults")["rules"][0]["struck"] > 9
+    m.emulator.heal()
+
+
 @pytest.mark.limit(240)
 def test_readers_that_wander_over_a_file_in_a_poor_network_read_exactly(drive):
     m, (path,) = generated(drive, 256 * MIB, timeout=120)

@@ -21,77 +21,6 @@
 
 #define STEP_BYTES (4u << 20) /* others wait for the thread */
 
-/* ---- use ---- */
-
-struct use {
-	uint64_t files, cached, bytes, dirty, pinned;
-};
-
-static void add_file(struct tree *t, const struct node *n, struct use *u)
-{
-	struct content *c = node_content(t, n);
-	uint64_t bytes = c ? content_kept_bytes(c) : 0;
-
-	u->files++;
-	u->cached += bytes > 0 || (c && content_is_complete(c));
-	u->bytes += bytes;
-	if (n->dirty)
-		u->dirty += bytes;
-	if (pin_is_set(n))
-		u->pinned += bytes;
-	content_unref(c);
-}
-
-static void add_below(struct tree *t, const struct node *dir, struct use *u)
-{
-	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
-		if (n->kind == NODE_FILE)
-			add_file(t, n, u);
-		else
-			add_below(t, n, u);
-}
-
-static void print_use(FILE *f, const char *name, const struct use *u)
-{
-	json_t *o = json_pack("{s:s%, s:I, s:I, s:I, s:I, s:I}", "collection", name, strlen(name),
-			      "files", (json_int_t)u->files, "cached", (json_int_t)u->cached,
-			      "bytes", (json_int_t)u->bytes, "dirty", (json_int_t)u->dirty,
-			      "pinned", (json_int_t)u->pinned);
-
-	if (o) {
-		json_dumpf(o, f, JSON_COMPACT);
-		fputc('\n', f);
-	}
-	json_decref(o);
-}
-
-char *survey_usage(struct mount *m)
-{
-	struct use all = {0};
-	char *out = NULL;
-	size_t size;
-	FILE *f = open_memstream(&out, &size);
-
-	if (!f)
-		return NULL;
-	tree_lock(m->tree);
-	for (const struct node *top = m->tree->root->more->child_first; top; top = top->sibling_next) {
-		struct use u = {0};
-
-		add_below(m->tree, top, &u);
-		print_use(f, top->shown, &u);
-		all.files += u.files;
-		all.cached += u.cached;
-		all.bytes += u.bytes;
-		all.dirty += u.dirty;
-		all.pinned += u.pinned;
-	}
-	tree_unlock(m->tree);
-	print_use(f, "all", &all);
-	fclose(f);
-	return out;
-}
-
 /* ---- walking ---- */
 
 struct files {
@@ -99,23 +28,27 @@ struct files {
 	size_t count, room;
 };
 
+static int add_id(struct files *files, uint64_t id)
+{
+	if (files->count == files->room) {
+		size_t room = files->room ? files->room * 2 : 256;
+		uint64_t *ids = realloc(files->ids, room * sizeof(*ids));
+
+		if (!ids)
+			return -ENOMEM;
+		files->ids = ids;
+		files->room = room;
+	}
+	files->ids[files->count++] = id;
+	return 0;
+}
+
 static int list_below(const struct node *at, struct files *files)
 {
 	int r = 0;
 
-	if (at->kind == NODE_FILE) {
-		if (files->count == files->room) {
-			size_t room = files->room ? files->room * 2 : 256;
-			uint64_t *ids = realloc(files->ids, room * sizeof(*ids));
-
-			if (!ids)
-				return -ENOMEM;
-			files->ids = ids;
-			files->room = room;
-		}
-		files->ids[files->count++] = at->id;
-		return 0;
-	}
+	if (at->kind == NODE_FILE)
+		return add_id(files, at->id);
 	for (const struct node *n = at->more->child_first; n && r == 0; n = n->sibling_next)
 		r = list_below(n, files);
 	return r;
@@ -132,6 +65,127 @@ static int list_files(struct mount *m, uint64_t node, struct files *files)
 	tree_unlock(m->tree);
 	return r;
 }
+
+/* ---- use ---- */
+
+struct use {
+	uint64_t files, cached, bytes, dirty, pinned;
+};
+
+static void add_file(struct mount *m, uint64_t id, struct use *u)
+{
+	bool dirty = false, pinned = false;
+	struct content *c = NULL;
+	const struct node *n;
+	uint64_t bytes;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, id);
+	if (n) {
+		c = node_content(m->tree, n);
+		dirty = n->dirty;
+		pinned = pin_is_set(n);
+	}
+	tree_unlock(m->tree);
+	if (!n)
+		return;
+	bytes = c ? content_kept_bytes(c) : 0;
+	u->files++;
+	u->cached += bytes > 0 || (c && content_is_complete(c));
+	u->bytes += bytes;
+	u->dirty += dirty ? bytes : 0;
+	u->pinned += pinned ? bytes : 0;
+	content_unref(c);
+}
+
+/* What is at or below @top, also added to @all. */
+static int add_below(struct mount *m, uint64_t top, struct use *u, struct use *all)
+{
+	struct files files = {0};
+	int r = list_files(m, top, &files);
+
+	for (size_t i = 0; r == 0 && i < files.count; i++)
+		add_file(m, files.ids[i], u);
+	free(files.ids);
+	all->files += u->files;
+	all->cached += u->cached;
+	all->bytes += u->bytes;
+	all->dirty += u->dirty;
+	all->pinned += u->pinned;
+	return r;
+}
+
+static void print_use(FILE *f, const char *name, const struct use *u)
+{
+	json_t *o = json_pack("{s:s%, s:I, s:I, s:I, s:I, s:I}", "collection", name, strlen(name),
+			      "files", (json_int_t)u->files, "cached", (json_int_t)u->cached,
+			      "bytes", (json_int_t)u->bytes, "dirty", (json_int_t)u->dirty,
+			      "pinned", (json_int_t)u->pinned);
+
+	if (o) {
+		json_dumpf(o, f, JSON_COMPACT);
+		fputc('\n', f);
+	}
+	json_decref(o);
+}
+
+static int list_collections(struct mount *m, struct files *tops)
+{
+	int r = 0;
+
+	tree_lock(m->tree);
+	for (const struct node *n = m->tree->root->more->child_first; n && r == 0;
+	     n = n->sibling_next)
+		r = add_id(tops, n->id);
+	tree_unlock(m->tree);
+	return r;
+}
+
+static bool name_of(struct mount *m, uint64_t id, char name[static NAMES_MAX + 1])
+{
+	const struct node *n;
+
+	tree_lock(m->tree);
+	n = tree_find_locked(m->tree, id);
+	if (n)
+		snprintf(name, NAMES_MAX + 1, "%s", n->shown);
+	tree_unlock(m->tree);
+	return n;
+}
+
+char *survey_usage(struct mount *m)
+{
+	char *out = NULL, name[NAMES_MAX + 1];
+	struct files tops = {0};
+	struct use all = {0};
+	size_t size;
+	FILE *f = open_memstream(&out, &size);
+	int r = f ? list_collections(m, &tops) : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && i < tops.count; i++) {
+		struct use u = {0};
+
+		if (!name_of(m, tops.ids[i], name))
+			continue;
+		r = add_below(m, tops.ids[i], &u, &all);
+		if (r == 0)
+			print_use(f, name, &u);
+		else if (r == -ENOENT)
+			r = 0; /* gone meanwhile */
+	}
+	free(tops.ids);
+	if (f) {
+		print_use(f, "all", &all);
+		fclose(f);
+	}
+	if (r < 0) {
+		free(out);
+		return NULL;
+	}
+	return out;
+}
+
+/* ---- deeds ---- */
 
 /* What is in the store for that file, referenced, and what the log is to call it. */
 static struct content *content_of(struct mount *m, uint64_t id, char name[static NAMES_MAX + 1])

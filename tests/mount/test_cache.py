@@ -487,7 +487,7 @@ def watched(m, limit: int):
         stop.set()
         watcher.join()
     most = max(on_disk for on_disk, _ in seen), max(told for _, told in seen)
-    assert len(seen) > 1 and most[0] <= limit + 16 * 4096 and most[1] <= limit, (most, len(seen))
+    assert len(seen) > 3 and most[0] <= limit + 16 * 4096 and most[1] <= limit, (most, len(seen))
 
 
 def read_in_parallel(paths, data) -> list:

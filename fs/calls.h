@@ -49,6 +49,7 @@ enum call_wait {
 	CALL_WAIT_CONTROL, /* key: control handle */
 	CALL_WAIT_DRAINED, /* key: 0; until nothing is left to be sent */
 	CALL_WAIT_RECORD,  /* key: question about a record (records.c) */
+	CALL_WAIT_TOLD,	   /* key: file node; until the kernel has dropped the old bytes */
 };
 
 struct call {

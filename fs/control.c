@@ -30,6 +30,7 @@
 
 #include "events.h"
 #include "lister.h"
+#include "notifier.h"
 #include "status.h"
 #include "survey.h"
 #include "sync.h"
@@ -297,14 +298,23 @@ static void finish_command(struct control *k, const char *line)
 		calls_wake(m->calls, CALL_WAIT_CONTROL, (uintptr_t)k, 0);
 }
 
+static void finish_refresh(void *ctx)
+{
+	finish_command(ctx, "{\"done\":true}\n");
+}
+
 static void on_refreshed(void *ctx, int error)
 {
-	char line[128] = "{\"done\":true}\n";
+	struct control *k = ctx;
+	char line[128];
 
-	if (error)
-		snprintf(line, sizeof(line), "{\"done\":true,\"error\":\"%s\"}\n",
-			 strerror(-error));
-	finish_command(ctx, line);
+	if (!error) {
+		/* who looks next sees it */
+		notifier_after(k->m->notifier, finish_refresh, k);
+		return;
+	}
+	snprintf(line, sizeof(line), "{\"done\":true,\"error\":\"%s\"}\n", strerror(-error));
+	finish_command(k, line);
 }
 
 static void retry_job(void *ctx)

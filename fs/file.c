@@ -24,6 +24,7 @@
 #include "events.h"
 #include "notifier.h"
 #include "reader.h"
+#include "replaced.h"
 #include "sync.h"
 
 int file_view_locked(struct mount *m, struct node *n)
@@ -189,14 +190,16 @@ int file_commit(struct mount *m, struct node *n)
 void file_abandon(struct mount *m, struct node *n)
 {
 	struct tree *t = m->tree;
+	int64_t old_size;
 
 	tree_lock(t);
 	log_warning(
 		"'%s': what was written over a version that is gone from the server is dropped, "
 		"and its program told so (ESTALE)",
 		n->shown);
+	old_size = node_size_locked(n);
 	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
-	notifier_inode(t->notifier, n->id, 1); /* what was dropped is in the kernel's pages */
+	replaced_by_server_locked(t, n, old_size); /* what was dropped is in the kernel's pages */
 	if (!n->in_ledger && !n->gone) {
 		if (n->parent)
 			notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
@@ -238,6 +241,9 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 
 void file_close_locked(struct mount *m, struct node *n)
 {
+	/* a call may have counted as a handle when they were replaced */
+	if (n->more->n_stale > n->more->n_open)
+		node_more(n)->n_stale = n->more->n_open;
 	if (n->more->n_open)
 		return;
 	if (n->more->feed) {

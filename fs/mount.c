@@ -25,6 +25,7 @@
 #include "mountinfo.h"
 #include "prefetch.h"
 #include "reader.h"
+#include "replaced.h"
 #include "secret_watch.h"
 #include "status.h"
 #include "sync.h"
@@ -496,6 +497,7 @@ int mount_attach(struct mount *m, char *message, size_t size)
 		return -EPERM;
 	}
 	m->connection = mountinfo_minor(m->options->mountpoint);
+	replaced_init(m);
 	notifier_attach(m->notifier, m->session);
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/names.h>
 
+#include "replaced.h"
 #include "small.h"
 #include "tree.h"
 #include "tree_private.h"
@@ -429,7 +430,7 @@ static struct timespec to_timespec(int64_t ns)
 
 void node_stat_locked(const struct tree *t, const struct node *n, struct stat *st)
 {
-	int64_t size = node_size_locked(n);
+	int64_t size = is_replaced_untold_locked(n) ? n->more->told_size : node_size_locked(n);
 	bool dir = n->kind != NODE_FILE;
 
 	memset(st, 0, sizeof(*st));

@@ -19,13 +19,14 @@
 
 #include "tree.h"
 
-enum note_kind { NOTE_ENTRY, NOTE_DELETE, NOTE_INODE };
+enum note_kind { NOTE_ENTRY, NOTE_DELETE, NOTE_INODE, NOTE_BYTES, NOTE_AFTER };
 
 struct note {
 	struct note *next;
 	enum note_kind kind;
 	uint64_t parent, child;
-	int pages;
+	void (*done)(void *ctx);
+	void *ctx;
 	char name[];
 };
 
@@ -36,12 +37,14 @@ struct notifier {
 	struct fuse_session *session; /* lock */
 	bool stop;		      /* lock */
 	_Atomic bool twins;
+	struct notifier_hooks hooks;
 	pthread_t thread;
 };
 
 static void say(struct notifier *n, struct fuse_session *session, const struct note *note)
 {
 	bool twins = atomic_load(&n->twins);
+	off_t off = note->kind == NOTE_BYTES ? 0 : -1;
 	int r = 0;
 
 	switch (note->kind) {
@@ -61,11 +64,13 @@ static void say(struct notifier *n, struct fuse_session *session, const struct n
 							     strlen(note->name));
 		break;
 	case NOTE_INODE:
+	case NOTE_BYTES:
 		/* a negative offset means attributes only */
-		r = fuse_lowlevel_notify_inval_inode(session, note->child, note->pages ? 0 : -1, 0);
+		r = fuse_lowlevel_notify_inval_inode(session, note->child, off, 0);
 		if (twins)
-			fuse_lowlevel_notify_inval_inode(session, note->child | NODE_TWIN,
-							 note->pages ? 0 : -1, 0);
+			fuse_lowlevel_notify_inval_inode(session, note->child | NODE_TWIN, off, 0);
+		break;
+	case NOTE_AFTER:
 		break;
 	}
 	if (r < 0 && r != -ENOENT && r != -ENOTDIR)
@@ -82,13 +87,27 @@ static bool is_attached(struct notifier *n, const struct fuse_session *session)
 	return attached;
 }
 
+static void carry_out(struct notifier *n, struct fuse_session *session, const struct note *note)
+{
+	bool bytes = note->kind == NOTE_BYTES;
+
+	if (bytes)
+		n->hooks.before(n->hooks.ctx, note->child);
+	if (session && is_attached(n, session))
+		say(n, session, note);
+	if (bytes)
+		n->hooks.told(n->hooks.ctx, note->child);
+	if (note->done)
+		note->done(note->ctx);
+}
+
 static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
 	waiting_forbid("the thread that tells the kernel");
 	pthread_mutex_lock(&n->lock);
-	while (!n->stop) {
+	while (!n->stop || n->first) {
 		struct note *note = n->first;
 		struct fuse_session *session = n->session;
 
@@ -102,8 +121,7 @@ static void *notifier_main(void *arg)
 		while (note) {
 			struct note *next = note->next;
 
-			if (session && is_attached(n, session))
-				say(n, session, note);
+			carry_out(n, session, note);
 			free(note);
 			note = next;
 		}
@@ -133,6 +151,11 @@ int notifier_new(struct notifier **ret_notifier)
 	return 0;
 }
 
+void notifier_hook(struct notifier *n, const struct notifier_hooks *hooks)
+{
+	n->hooks = *hooks;
+}
+
 void notifier_attach(struct notifier *n, struct fuse_session *session)
 {
 	pthread_mutex_lock(&n->lock);
@@ -149,51 +172,44 @@ void notifier_free(struct notifier *n)
 	pthread_cond_signal(&n->wake);
 	pthread_mutex_unlock(&n->lock);
 	pthread_join(n->thread, NULL);
-	while (n->first) {
-		struct note *next = n->first->next;
-
-		free(n->first);
-		n->first = next;
-	}
 	pthread_cond_destroy(&n->wake);
 	pthread_mutex_destroy(&n->lock);
 	free(n);
 }
 
-static void queue(struct notifier *n, enum note_kind kind, uint64_t parent, uint64_t child,
-		  const char *name, int pages)
+/* False: nobody listens, or no memory. */
+static bool queue(struct notifier *n, const struct note *what, const char *name)
 {
 	size_t len = name ? strlen(name) : 0;
-	struct note *note;
+	struct note *note = NULL;
+	bool listens;
 
 	pthread_mutex_lock(&n->lock);
-	if (!n->session) {
-		pthread_mutex_unlock(&n->lock);
-		return;
-	}
-	note = malloc(sizeof(*note) + len + 1);
+	listens = n->session != NULL;
+	if (listens)
+		note = malloc(sizeof(*note) + len + 1);
 	if (note) {
-		*note = (struct note){
-			.kind = kind, .parent = parent, .child = child, .pages = pages};
+		*note = *what;
 		memcpy(note->name, name ? name : "", len + 1);
 		*n->last = note;
 		n->last = &note->next;
 		pthread_cond_signal(&n->wake);
 	}
 	pthread_mutex_unlock(&n->lock);
-	if (!note)
+	if (listens && !note)
 		log_warning("notifier: out of memory: the kernel may show an old state until its "
 			    "timeout");
+	return note;
 }
 
 void notifier_entry(struct notifier *n, uint64_t parent, const char *name)
 {
-	queue(n, NOTE_ENTRY, parent, 0, name, 0);
+	queue(n, &(struct note){.kind = NOTE_ENTRY, .parent = parent}, name);
 }
 
 void notifier_delete(struct notifier *n, uint64_t parent, uint64_t child, const char *name)
 {
-	queue(n, NOTE_DELETE, parent, child, name, 0);
+	queue(n, &(struct note){.kind = NOTE_DELETE, .parent = parent, .child = child}, name);
 }
 
 void notifier_twins(struct notifier *n)
@@ -201,7 +217,18 @@ void notifier_twins(struct notifier *n)
 	atomic_store(&n->twins, true);
 }
 
-void notifier_inode(struct notifier *n, uint64_t id, int pages)
+void notifier_inode(struct notifier *n, uint64_t id)
 {
-	queue(n, NOTE_INODE, 0, id, NULL, pages);
+	queue(n, &(struct note){.kind = NOTE_INODE, .child = id}, NULL);
+}
+
+bool notifier_bytes(struct notifier *n, uint64_t id)
+{
+	return queue(n, &(struct note){.kind = NOTE_BYTES, .child = id}, NULL);
+}
+
+void notifier_after(struct notifier *n, void (*done)(void *ctx), void *ctx)
+{
+	if (!queue(n, &(struct note){.kind = NOTE_AFTER, .done = done, .ctx = ctx}, NULL))
+		done(ctx);
 }

@@ -14,6 +14,7 @@
 #include "lister.h"
 #include "passthrough.h"
 #include "records.h"
+#include "replaced.h"
 
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
@@ -62,6 +63,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
 /* ---- entries ---- */
 
+/* How long the kernel may keep them. An unknown size costs a call: the kernel comes back when somebody looks. */
+double attr_timeout_locked(const struct mount *m, const struct node *n)
+{
+	return node_size_locked(n) < 0 || is_replaced_untold_locked(n) ? 0 : m->timeout_kernel_s;
+}
+
 void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
@@ -69,8 +76,7 @@ void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_
 	node_stat_locked(m->tree, n, &e->attr);
 	/* the record that will stand there is not known yet */
 	e->entry_timeout = tree_is_flat(m->tree, n) ? 0 : m->timeout_kernel_s;
-	/* an unknown size costs a call: the kernel comes back for it when somebody looks */
-	e->attr_timeout = node_size_locked(n) < 0 ? 0 : m->timeout_kernel_s;
+	e->attr_timeout = attr_timeout_locked(m, n);
 }
 
 void reply_entry_unlock(struct call *c, struct node *n)
@@ -225,6 +231,7 @@ static void getattr_run(struct call *c)
 	struct mount *m = c->m;
 	struct node *n;
 	struct stat st;
+	double timeout_s = 0;
 	int error = 0;
 
 	tree_lock(m->tree);
@@ -236,14 +243,16 @@ static void getattr_run(struct call *c)
 		lister_kick(m->lister);
 		return;
 	}
-	if (!error)
+	if (!error) {
 		node_stat_locked(m->tree, n, &st);
+		timeout_s = attr_timeout_locked(m, n);
+	}
 	tree_unlock(m->tree);
 	if (error) {
 		call_fail(c, error);
 		return;
 	}
-	fuse_reply_attr(c->req, &st, m->timeout_kernel_s);
+	fuse_reply_attr(c->req, &st, timeout_s);
 	call_done(c);
 }
 

@@ -42,6 +42,7 @@ struct handle {
 	struct node *node; /* alive: the node counts its handles */
 	uint32_t version;  /* of the node's content when opened: another one now = stale */
 	int flags;
+	bool twin; /* opened by the twin (fs/passthrough.h) */
 	/* tree->lock: closed (it may be duplicated and mapped yet), and nothing was written since */
 	bool flushed;
 	bool begun;	 /* tree->lock: its beginning was read */
@@ -62,6 +63,8 @@ static inline struct handle *handle_of(uint64_t fh)
  * entry and released. Finishes @c.
  */
 void reply_entry_unlock(struct call *c, struct node *n);
+/* How long the kernel may keep the attributes of @n. tree->lock held. */
+double attr_timeout_locked(const struct mount *m, const struct node *n);
 void fill_entry_locked(const struct mount *m, const struct node *n, struct fuse_entry_param *e);
 /* One kernel reference more or less. tree->lock held / not held. */
 void forget_node(struct mount *m, uint64_t ino, uint64_t nlookup);
@@ -111,6 +114,8 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 /* A handle for @n, which counts it. tree->lock held. NULL without memory. */
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
+/* The kernel opened it by the twin. Once, tree->lock held. */
+void handle_of_twin_locked(struct handle *h);
 void handle_free_locked(struct mount *m, struct handle *h);
 void handle_drop(struct mount *m, struct handle *h);
 

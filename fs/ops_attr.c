@@ -132,9 +132,9 @@ static int set_size_by_path(struct call *c, struct node *n)
 	return r;
 }
 
-static void reply_attr(struct call *c, const struct stat *st)
+static void reply_attr(struct call *c, const struct stat *st, double timeout_s)
 {
-	fuse_reply_attr(c->req, st, c->m->timeout_kernel_s);
+	fuse_reply_attr(c->req, st, timeout_s);
 	call_done(c);
 }
 
@@ -143,6 +143,7 @@ static void setattr_synced_run(struct call *c)
 {
 	struct mount *m = c->m;
 	int error = c->error;
+	double timeout_s = 0;
 	struct node *n;
 	struct stat st;
 
@@ -154,13 +155,15 @@ static void setattr_synced_run(struct call *c)
 		tree_unlock(m->tree);
 		return;
 	}
-	if (!error)
+	if (!error) {
 		node_stat_locked(m->tree, n, &st);
+		timeout_s = attr_timeout_locked(m, n);
+	}
 	tree_unlock(m->tree);
 	if (error)
 		call_fail(c, error);
 	else
-		reply_attr(c, &st);
+		reply_attr(c, &st, timeout_s);
 }
 
 /* Who is writing hears of it by its close. tree->lock held. */
@@ -175,6 +178,7 @@ static void finish_setattr(struct call *c, struct node *n)
 {
 	struct mount *m = c->m;
 	struct setattr *s = c->data;
+	double timeout_s;
 	struct stat st;
 	bool waits;
 	int r = 0;
@@ -188,6 +192,7 @@ static void finish_setattr(struct call *c, struct node *n)
 	if (!r && s->to_set != FUSE_SET_ATTR_SIZE)
 		set_attr_locked(m, n, s);
 	node_stat_locked(m->tree, n, &st);
+	timeout_s = attr_timeout_locked(m, n);
 	node_more(n)->n_open--;
 	file_close_locked(m, n);
 	waits = !r && waits_for_server_locked(m, n, s->to_set);
@@ -199,7 +204,7 @@ static void finish_setattr(struct call *c, struct node *n)
 		c->step = 0;
 		setattr_synced_run(c);
 	} else {
-		reply_attr(c, &st);
+		reply_attr(c, &st, timeout_s);
 	}
 }
 

@@ -87,10 +87,29 @@ struct handle *handle_new_locked(struct mount *m, struct node *n, int flags)
 	return h;
 }
 
+void handle_of_twin_locked(struct handle *h)
+{
+	h->twin = true;
+	node_more(h->node)->n_open_twin++;
+}
+
+/* Replaced on the server since it was opened: no mix of two versions. tree->lock held. */
+static bool is_stale(const struct handle *h)
+{
+	return h->version != h->node->more->version;
+}
+
 void handle_free_locked(struct mount *m, struct handle *h)
 {
+	struct node_more *more = node_more(h->node);
+
 	mount_opened_remove_locked(m, &h->opened);
-	node_more(h->node)->n_open--;
+	more->n_open--;
+	more->n_open_twin -= h->twin;
+	if (is_stale(h)) {
+		more->n_stale -= more->n_stale > 0;
+		more->n_stale_twin -= h->twin;
+	}
 	file_close_locked(m, h->node);
 	free(h);
 }
@@ -100,12 +119,6 @@ void handle_drop(struct mount *m, struct handle *h)
 	tree_lock(m->tree);
 	handle_free_locked(m, h);
 	tree_unlock(m->tree);
-}
-
-/* Replaced on the server since it was opened: no mix of two versions. tree->lock held. */
-static bool is_stale(const struct handle *h)
-{
-	return h->version != h->node->more->version;
 }
 
 static void open_run(struct call *c)
@@ -125,6 +138,14 @@ static void open_run(struct call *c)
 		error = -ESTALE; /* the kernel looks the name up again */
 	if (!error && writes)
 		error = may_write_locked(m, n);
+	if (!error && n->more->n_untold) {
+		error = c->error;
+		if (!error) {
+			call_park(c, CALL_WAIT_TOLD, n->id);
+			tree_unlock(m->tree);
+			return;
+		}
+	}
 	if (!error)
 		error = passthrough_admit_locked(m, n, c->ino, c->flags);
 	/* a write needs to know where the old bytes end */
@@ -136,6 +157,8 @@ static void open_run(struct call *c)
 	}
 	if (!error) {
 		h = handle_new_locked(m, n, c->flags);
+		if (h && (c->ino & NODE_TWIN))
+			handle_of_twin_locked(h);
 		error = h ? (c->flags & O_TRUNC) && writes ? file_empty_locked(m, n)
 							   : file_view_locked(m, n)
 			  : -ENOMEM;
@@ -143,6 +166,7 @@ static void open_run(struct call *c)
 	if (!error) {
 		fi->fh = (uintptr_t)h;
 		fi->keep_cache = n->more->cached_version == n->more->version;
+		fi->direct_io = n->more->n_stale_twin && h->twin && !may_write(h);
 		fi->noflush = !may_write(h); /* its close has nothing to wait for */
 		if (c->flags & O_TRUNC)
 			n->mtime_ns = n->ctime_ns = clock_real_ns();

@@ -113,6 +113,8 @@ static void reply_create_unlock(struct call *c, struct node *n, bool made)
 		return;
 	}
 	passthrough_divert_locked(m, n);
+	if (n->twinned)
+		handle_of_twin_locked(h);
 	fill_entry_locked(m, n, &e);
 	n->nlookup++;
 	tree_unlock(m->tree);

@@ -127,7 +127,7 @@ static bool only_reads(int flags)
 
 void passthrough_divert_locked(struct mount *m, struct node *n)
 {
-	if (!n->more->n_passed || n->twinned)
+	if ((!n->more->n_passed && !n->more->n_stale) || n->twinned)
 		return;
 	n->twinned = true;
 	notifier_twins(m->notifier);
@@ -144,7 +144,7 @@ int passthrough_admit_locked(struct mount *m, struct node *n, uint64_t ino, int 
 
 	if (ino & NODE_TWIN)
 		return 0;
-	if (!n->twinned && passthrough_decide(&k) != PASSTHROUGH_CLASH)
+	if (!n->twinned && !n->more->n_stale && passthrough_decide(&k) != PASSTHROUGH_CLASH)
 		return 0;
 	passthrough_divert_locked(m, n);
 	return -ESTALE;

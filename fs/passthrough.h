@@ -21,6 +21,8 @@
  *	no handle passed through	as the kernel likes: passed through if this handle is the only one
  *	... the same version, reading	shares the file
  *	... anything else		ESTALE: the kernel looks the name up again and is given the twin
+ *	handles of a version that was	the same: the page cache is the inode's, and what is read of
+ *	replaced on the server		the new one now would be found there by the old ones
  *
  * From then on lookups give the twin, until the kernel has forgotten both. They share the node, and
  * with it st_ino, attributes and content.

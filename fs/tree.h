@@ -117,6 +117,11 @@ struct node_more {
 	 * dropped, so that those of now are of this one
 	 */
 	uint32_t cached_version;
+	/* see fs/replaced.h; changes of the bytes the kernel has not heard of, and the size it knows */
+	unsigned n_open_twin;		  /* of n_open: by the twin */
+	unsigned n_stale, n_stale_twin; /* of these: of versions that were replaced since */
+	unsigned n_untold;
+	int64_t told_size;
 	/* see fs/passthrough.h: handles the kernel reads itself, of which version, content and file */
 	unsigned n_passed;
 	int32_t backing_id;

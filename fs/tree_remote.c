@@ -20,6 +20,7 @@
 
 #include "crashpoint.h"
 #include "notifier.h"
+#include "replaced.h"
 #include "tree.h"
 #include "tree_private.h"
 
@@ -302,14 +303,18 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
  */
 void tree_follow_content_locked(struct tree *t, struct node *n)
 {
-	node_more(n)
-		->version++; /* handles opened before are stale; who opens now must not meet the old bytes */
+	int64_t old_size = node_size_locked(n);
+
+	/* who opens now must not meet the old bytes */
+	node_more(n)->version++;
+	node_more(n)->n_stale = n->more->n_open;
+	node_more(n)->n_stale_twin = n->more->n_open_twin;
 	if (n->more->view) {
 		content_unref(n->more->view);
 		node_more(n)->view = NULL;
 	}
 	n->size = n->known.size;
-	notifier_inode(t->notifier, n->id, 1);
+	replaced_by_server_locked(t, n, old_size);
 }
 
 void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_ns)
@@ -322,7 +327,7 @@ void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_
 	if (n->mtime_ns - n->mtime_ns % t->caps->mtime_resolution_ns == now_ns)
 		return;
 	n->mtime_ns = n->ctime_ns = now_ns;
-	notifier_inode(t->notifier, n->id, 0);
+	notifier_inode(t->notifier, n->id);
 }
 
 static bool same_text(const char *a, const char *b)

@@ -4,7 +4,9 @@ The kernel keeps the pages of a file as long as they are those of its version: w
 the daemon again, and what has changed is never read from old pages, whoever has the file open.
 """
 
+import errno
 import os
+import string
 import threading
 
 from harness import numbered, random_bytes, wait_until
@@ -34,35 +36,70 @@ def test_what_was_read_is_not_asked_of_the_daemon_again(drive):
     assert m.requests_taken() - before < 20, "30 requests of 128 KiB and more, had it been asked"
 
 
+def stale(fd: int, at: int) -> bytes | None:
+    """What a handle of a version that is gone gives: nothing, or (FUSE passthrough) its own bytes."""
+    try:
+        return os.pread(fd, 100_000, at)
+    except OSError as e:
+        assert e.errno == errno.ESTALE
+        return None
+
+
 def test_a_new_version_is_read_although_the_old_one_is_open(drive):
     data = random_bytes(2_000_000)
     m, path = one_file(drive, data)
-    for text in ("first" * 200_000, "second" * 300_000, "third" * 250_000):
+    for text in ("first" * 200_000, "second" * 300_000, "third" * 200_000):
         old = os.open(path, os.O_RDONLY)
         assert len(os.pread(old, 100_000, 0)) == 100_000
         replace(m, path, text)
         assert path.read_bytes() == text.encode()
         assert path.read_bytes() == text.encode()
+        assert stale(old, 800_000) in (None, data[800_000:900_000]), "bytes of a newer one"
         os.close(old)
+        data = text.encode()
         assert path.read_bytes() == text.encode()
 
 
+def test_handles_of_each_version_give_their_own_bytes_or_none(drive):
+    versions = [(c * 700_000).encode() + c.encode() * i for i, c in enumerate("abcd")]
+    m, path = one_file(drive, versions[0])
+    held = [os.open(path, os.O_RDONLY)]
+    for version in versions[1:]:
+        assert os.pread(held[-1], 100_000, 0) == versions[len(held) - 1][:100_000]
+        replace(m, path, version.decode())
+        held.append(os.open(path, os.O_RDONLY))
+        assert os.pread(held[-1], 1_000_000, 0) == version
+        for fd, old in zip(held, versions):
+            assert stale(fd, 600_000) in (None, old[600_000:700_000])
+    for fd in held:
+        os.close(fd)
+    assert path.read_bytes() == versions[-1]
+
+
+def pieces(path, size: int):
+    with open(path, "rb", buffering=0) as f:
+        while piece := f.read(size):
+            yield piece
+
+
 def test_many_readers_of_changing_bytes_never_see_a_mix(drive):
-    versions = [(c * (1_500_000 + 1000 * i)).encode() for i, c in enumerate("abc")]
+    """Each is a little longer than the one before, so that both end in the same page."""
+    versions = [(c * (300_000 + 100 * i)).encode() for i, c in enumerate(string.ascii_lowercase)]
     m, path = one_file(drive, versions[0])
     stop, wrong, read = threading.Event(), [], set()
 
     def look():
         while not stop.is_set():
             try:
-                found = path.read_bytes()
-            except OSError:
-                continue  # replaced while it was read
+                found = b"".join(pieces(path, 50_000))
+            except OSError as e:
+                assert e.errno in (errno.ESTALE, errno.ENOENT), e  # replaced while it was read
+                continue
             read.add(found[:1])
             if found not in versions:
                 wrong.append((found[:1], found[-1:], len(found)))
 
-    readers = [threading.Thread(target=look) for _ in range(3)]
+    readers = [threading.Thread(target=look) for _ in range(4)]
     for r in readers:
         r.start()
     for version in versions[1:]:

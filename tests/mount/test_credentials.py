@@ -90,7 +90,7 @@ def test_a_better_token_in_the_file_is_taken_at_once(drive, system, how):
         words = [json.loads(line)["message"] for line in open(m.path / ".attachfs/failed")]
         assert all("the credentials need the right " in w for w in words), words
     put(m.token_file, "write-token-4712", how)
-    wait_until(lambda: m.idle() and not m.status()["failed"], "the queue to drain by itself")
+    wait_until(lambda: not m.status()["failed"] and m.idle(), "the queue to drain by itself")
     assert m.emulator.bytes_of("users/Nobody/new.txt") == b"new " * 1000
     assert m.emulator.bytes_of(f"{ADA}/notes.txt") == b"other " * 1000
     m.emulator.token = "write-token-4712"
@@ -107,7 +107,7 @@ def test_a_better_password_in_the_file_is_taken_at_once(drive, system):
     (m / "users/Nobody/new.txt").write_bytes(b"new " * 1000)
     m.sync(ok=False)
     m.password_file.write_text("read-write-4712\n")
-    wait_until(lambda: m.idle() and not m.status()["failed"], "the queue to drain by itself")
+    wait_until(lambda: not m.status()["failed"] and m.idle(), "the queue to drain by itself")
     assert m.emulator.bytes_of("users/Nobody/new.txt") == b"new " * 1000
     assert "4711" not in m.log() and "4712" not in m.log()
 

@@ -274,7 +274,7 @@ def test_sync_waits_for_all_the_calls_a_tiny_file_takes(drive):
     (m / ADA / "tiny.txt").write_bytes(b"0123456789")
     m.sync()
     assert (m / ".attachfs/pending").read_text() == ""
-    assert m.idle() and not m.status()["failed"]
+    assert not m.status()["failed"] and m.idle()
     assert m.emulator.bytes_of(f"{ADA}/tiny.txt") == b"0123456789"
     m.emulator.heal()
 

@@ -130,3 +130,27 @@ def test_a_listed_directory_is_looked_at_without_a_lookup_for_each_file(drive):
     assert sum(entry.stat().st_size for entry in os.scandir(folder)) == 500 * 1500
     assert m.requests_taken() - before < 60, "500 and more, had each been looked up"
     assert m.emulator.blob_requests() == []
+
+
+def test_who_waits_for_bytes_that_are_gone_holds_up_nobody(drive):
+    """The kernel waits for reads that are under way before it drops a file's pages."""
+    m, path = one_file(drive, random_bytes(9_000_000))
+    m.allow_errors("gone|stale|cut|broke")
+    ended: list = []
+
+    def look():
+        try:
+            ended.append(len(path.read_bytes()))
+        except OSError as e:
+            ended.append(e.errno)
+
+    os.stat(path)
+    m.emulator.faults({**m.system.blob, "hang": True})
+    reader = threading.Thread(target=look)
+    reader.start()
+    wait_until(lambda: m.status()["parked_calls"], "the read to wait")
+    m.emulator.heal()
+    replace(m, path, "new" * 1000)
+    reader.join(timeout=20)
+    assert ended == [errno.ESTALE]
+    assert path.read_bytes() == b"new" * 1000

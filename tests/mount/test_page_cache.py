@@ -14,8 +14,8 @@ from harness import numbered, random_bytes, wait_until
 NAME = "users/Ada Byron/file.bin"
 
 
-def one_file(drive, data: bytes):
-    m = drive(tree={"users": {"Ada Byron": {"file.bin": data}}, "events": {}}, poll=0)
+def one_file(drive, data: bytes, **options):
+    m = drive(tree={"users": {"Ada Byron": {"file.bin": data}}, "events": {}}, poll=0, **options)
     return m, m / NAME
 
 
@@ -134,7 +134,7 @@ def test_a_listed_directory_is_looked_at_without_a_lookup_for_each_file(drive):
 
 def test_who_waits_for_bytes_that_are_gone_holds_up_nobody(drive):
     """The kernel waits for reads that are under way before it drops a file's pages."""
-    m, path = one_file(drive, random_bytes(9_000_000))
+    m, path = one_file(drive, random_bytes(9_000_000), timeout=600)
     m.allow_errors("gone|stale|cut|broke")
     ended: list = []
 

@@ -126,7 +126,7 @@ static struct node *target_of(struct lister *l, struct node *dir)
 static struct watch *watch_of(struct lister *l, struct node *target)
 {
 	const struct node *top = node_collection(target);
-	struct watch *w = target->more->watch;
+	struct watch *w = node_dir(target)->watch;
 
 	if (w)
 		return w;
@@ -139,13 +139,13 @@ static struct watch *watch_of(struct lister *l, struct node *target)
 						    : WATCH_RECORD;
 	w->node = target->id;
 	w->id = strdup(top ? node_collection_id(top) : "");
-	w->record = w->kind == WATCH_RECORD ? strdup(target->known.rid) : NULL;
+	w->record = w->kind == WATCH_RECORD ? strdup(node_rid(target)) : NULL;
 	if (!w->id || (w->kind == WATCH_RECORD && !w->record)) {
 		watch_free(w);
 		return NULL;
 	}
 	w->next = l->watches;
-	node_more(target)->watch = l->watches = w;
+	node_own_dir(target)->watch = l->watches = w;
 	return w;
 }
 
@@ -383,7 +383,7 @@ bool lister_need_some_locked(struct lister *l, struct call *c, struct node *dir,
 			     int *ret_error)
 {
 	const struct node *target = target_of(l, dir);
-	const struct watch *w = target ? target->more->watch : NULL;
+	const struct watch *w = target ? node_dir(target)->watch : NULL;
 
 	*ret_mark = 0;
 	*ret_error = 0;
@@ -404,7 +404,7 @@ void lister_await_more_locked(struct lister *l, struct call *c, struct node *dir
 void lister_again_locked(struct lister *l, struct node *collection)
 {
 	struct node *target = l ? target_of(l, collection) : NULL;
-	struct watch *w = target ? target->more->watch : NULL;
+	struct watch *w = target ? node_dir(target)->watch : NULL;
 
 	if (!w || !w->validated)
 		return; /* whoever looks first lists it */
@@ -419,7 +419,7 @@ void lister_made_locked(struct lister *l, struct node *record)
 	struct watch *w = watch_of(l, record);
 
 	record->listed = true;
-	node_more(record)->listed_ns = clock_real_ns();
+	node_own_dir(record)->listed_ns = clock_real_ns();
 	if (!w)
 		return;
 	w->validated = true;
@@ -558,7 +558,7 @@ static void watch_all_locked(struct lister *l)
 
 	if (target)
 		watch_of(l, target);
-	for (struct node *n = l->m->tree->root->more->child_first; n; n = n->sibling_next) {
+	for (struct node *n = node_dir(l->m->tree->root)->child_first; n; n = n->sibling_next) {
 		target = target_of(l, n);
 		if (target && (!l->all_collections || n->listed))
 			watch_of(l, target);

@@ -305,8 +305,6 @@ static int open_tree(struct mount *m, char *message, size_t size)
 	m->tree->uid = o->uid >= 0 ? (uint32_t)o->uid : getuid();
 	m->tree->gid = o->gid >= 0 ? (uint32_t)o->gid : getgid();
 	m->tree->umask = o->umask >= 0 ? (uint32_t)o->umask : 0;
-	m->tree->root->uid = m->tree->uid;
-	m->tree->root->gid = m->tree->gid;
 	r = tree_load(m->tree);
 	if (!r && collections)
 		r = tree_set_collections(m->tree, collections);
@@ -369,7 +367,7 @@ static bool knows_anything(struct mount *m)
 	bool knows = false;
 
 	tree_lock(m->tree);
-	for (const struct node *n = m->tree->root->more->child_first; n && !knows;
+	for (const struct node *n = node_dir(m->tree->root)->child_first; n && !knows;
 	     n = n->sibling_next)
 		knows = n->listed;
 	tree_unlock(m->tree);

@@ -2,7 +2,7 @@
 
 /*
  * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list
- * of children per directory. The hashes grow together when there are two nodes for each bucket,
+ * of children per directory. The hashes grow together when there are three nodes for each bucket,
  * so a lookup stays a step or two with a million files.
  */
 
@@ -21,7 +21,8 @@
 #include "small.h"
 #include "tree_private.h"
 
-#define FIRST_BUCKETS 1024
+#define FIRST_BUCKETS  1024
+#define MOST_IN_BUCKET 3 /* on average */
 
 void tree_lock(struct tree *t)
 {
@@ -227,7 +228,7 @@ struct node *tree_alloc_node_locked(struct tree *t, enum node_kind kind, uint64_
 			      .size = kind == NODE_FILE ? -1 : 0,
 			      .mtime_ns = clock_real_ns()},
 	       sizeof(*n));
-	if (t->n_nodes >= 2 * t->buckets)
+	if (t->n_nodes >= MOST_IN_BUCKET * t->buckets)
 		grow(t);
 	slot = &t->by_id[id_bucket(t, id)];
 	n->by_id_next = *slot;

@@ -48,6 +48,8 @@ const struct perscom_collection *perscom_find_collection(const char *name);
 const struct perscom_collection *perscom_find_model(const char *model_type);
 /* A bit of its own for each collection; all bits for NULL. */
 unsigned perscom_collection_bit(const struct perscom_collection *c);
+/* NULL behind the last one. */
+const struct perscom_collection *perscom_collection_at(size_t index);
 
 /* Pure: what an answer's links are measured against. */
 struct perscom_base {
@@ -134,6 +136,8 @@ json_t *perscom_body_owner(const char *model_type, const char *record, const cha
 json_t *perscom_body_ids(const char *const *ids, size_t n);
 json_t *perscom_body_from_id(const char *id);
 json_t *perscom_body_newest(const char *model_type);
+/* @collections: perscom_collection_bit()s. */
+json_t *perscom_body_newest_of(unsigned collections);
 
 /*
  * The map of a batch update; entries of one id are merged, those with nothing to change are left
@@ -203,6 +207,30 @@ bool perscom_doubts_take(struct perscom_doubts *d, int64_t now_ms,
 			 char (**ret_ids)[PERSCOM_ID_SIZE], size_t *ret_n);
 
 struct perscom_renewal;
+struct perscom_polling;
+
+/*
+ * What polls have in common, see perscom_poll.c: the last answer, or the call that is on its way and
+ * who waits for it.
+ */
+#define PERSCOM_HALF_MAX 256
+struct perscom_glance {
+	unsigned collections; /* all that were ever polled */
+	unsigned long turn;   /* how many calls there were */
+	const struct perscom_collection *last_records;
+	bool running;
+	struct perscom_polling *waiting;
+	/* of the call under way, or else of the last answer: */
+	const struct perscom_collection *records; /* whose; NULL = attachments */
+	unsigned asked;				  /* attachments: of these collections */
+	unsigned given;				  /* shown to these */
+	int error;
+	bool blind; /* the newest row's time lies in the future: nothing would show behind it */
+	char newest[PERSCOM_HALF_MAX];
+	int64_t newest_ns; /* of the row: what tells when it came; REMOTE_TIME_NONE = nothing */
+	int64_t date_s;	   /* the server's clock */
+	int64_t at_ms;
+};
 
 struct perscom {
 	struct remote base; /* first */
@@ -225,6 +253,9 @@ struct perscom {
 	struct perscom_doubts doubts;
 	/* perscom_collection_bit()s: deletions there were not verified, and no poll has told */
 	atomic_uint unproved;
+
+	pthread_mutex_t glance_lock;
+	struct perscom_glance glance;
 };
 
 int perscom_new(const struct options *options, struct engine *engine, struct pool *pool,

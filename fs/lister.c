@@ -28,6 +28,7 @@
 /* A record looked into within this time is kept fresh. */
 #define USED_LATELY_MS (10 * 60 * 1000)
 /* After a listing: how often, and how long nobody must have used the mount for all but the first. */
+#define ROOT_EVERY 10 /* polls: that a collection comes or goes is rare */
 #define TRIMS	      4
 #define TRIM_QUIET_MS 1000
 
@@ -443,10 +444,16 @@ enum due { DUE_NOT, DUE_POLL, DUE_LIST };
  * Collections are asked whether something changed; where one call tells all, it is made. Of records
  * one by one only those somebody cares for: the others are listed when somebody does again.
  */
-static enum due due_locked(struct watch *w, int64_t now)
+static enum due due_locked(struct watch *w, int64_t now, bool together)
 {
+	int64_t after_ms = poll_ms(w->lister, now);
+
+	if (together && w->kind == WATCH_COLLECTION)
+		after_ms /= 2;
+	if (w->kind == WATCH_ROOT && after_ms < INT64_MAX)
+		after_ms *= ROOT_EVERY;
 	if (!lister_watched_locked(w) || !w->validated || w->listing || w->polling ||
-	    now - w->asked_ms < poll_ms(w->lister, now))
+	    now - w->asked_ms < after_ms)
 		return DUE_NOT;
 	if (w->kind == WATCH_COLLECTION) {
 		w->polling = w->lister->m->remote->ops->poll != NULL;
@@ -484,6 +491,29 @@ static void trim_job(void *ctx)
 	malloc_trim(0);
 }
 
+/*
+ * Those whose time has come; @together: and collections that are half way there, for a system may
+ * look at all with one call. Whether a collection was polled.
+ */
+static bool start_due(struct lister *l, int64_t now, bool together)
+{
+	bool polled = false;
+
+	for (struct watch *w = lister_first_watch(l); w; w = w->next) {
+		enum due due;
+
+		tree_lock(l->m->tree);
+		due = due_locked(w, now, together);
+		tree_unlock(l->m->tree);
+		if (due == DUE_POLL)
+			start_poll(w);
+		else if (due == DUE_LIST)
+			lister_start_listing(w, TRANSFER_REFRESH);
+		polled |= due == DUE_POLL;
+	}
+	return polled;
+}
+
 void lister_tick(struct lister *l)
 {
 	int64_t now = clock_mono_ms();
@@ -499,17 +529,8 @@ void lister_tick(struct lister *l)
 	if (trim)
 		pool_run(l->m->disk_pool, trim_job, NULL);
 
-	for (struct watch *w = lister_first_watch(l); w; w = w->next) {
-		enum due due;
-
-		tree_lock(l->m->tree);
-		due = due_locked(w, now);
-		tree_unlock(l->m->tree);
-		if (due == DUE_POLL)
-			start_poll(w);
-		else if (due == DUE_LIST)
-			lister_start_listing(w, TRANSFER_REFRESH);
-	}
+	if (start_due(l, now, false))
+		start_due(l, now, true);
 }
 
 void lister_kick(struct lister *l)

@@ -42,7 +42,8 @@ int file_view_locked(struct mount *m, struct node *n)
 	if (!node_key(n, key))
 		return -EIO;
 	n->content = 0; /* it was evicted */
-	node_more(n)->view = content_for_key(m->store, key, node_known(n).filler ? -1 : node_known(n).size);
+	node_more(n)->view =
+		content_for_key(m->store, key, node_known(n).filler ? -1 : node_known(n).size);
 	pin_content_locked(n, n->more->view);
 	return n->more->view ? 0 : -ENOMEM;
 }

@@ -95,7 +95,7 @@ bool known_has_url(const struct known *k, const char *url)
 /* ---- what many have in common ---- */
 
 /* A server with more of them than this has each in its block. */
-#define SHARED_MAX	 255
+#define SHARED_MAX	255
 #define SHARED_TEXT_MAX 256
 
 static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -239,8 +239,8 @@ static void choose_texts(const struct known *k, struct texts *t)
 {
 	size_t head = k->url && !k->url_head ? head_length(k->url) : 0;
 
-	*t = (struct texts){.text = {k->rid, k->url, k->version, k->filename, k->name,
-				     k->media_type}};
+	*t = (struct texts){
+		.text = {k->rid, k->url, k->version, k->filename, k->name, k->media_type}};
 	if (k->url_head)
 		t->url_head = share(k->url_head, strlen(k->url_head));
 	else if (head)
@@ -312,8 +312,7 @@ char *known_pack(const struct known *k)
 }
 
 /* *@ret_texts: how many bytes of texts, returned: where they begin. */
-static char *read_block(const char *block, struct known *k, uint64_t *ret_texts,
-			uint64_t at[TEXTS])
+static char *read_block(const char *block, struct known *k, uint64_t *ret_texts, uint64_t at[TEXTS])
 {
 	const unsigned char *from = (const unsigned char *)block + strlen(block) + 1;
 	unsigned flags = *from++, ctime = flags >> FLAG_CTIME & 3;

@@ -28,7 +28,7 @@
 /* A record looked into within this time is kept fresh. */
 #define USED_LATELY_MS (10 * 60 * 1000)
 /* After a listing: how often, and how long nobody must have used the mount for all but the first. */
-#define ROOT_EVERY 10 /* polls: that a collection comes or goes is rare */
+#define ROOT_EVERY    10 /* polls: that a collection comes or goes is rare */
 #define TRIMS	      4
 #define TRIM_QUIET_MS 1000
 

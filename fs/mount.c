@@ -374,7 +374,8 @@ static bool knows_anything(struct mount *m)
 	return knows;
 }
 
-static int try_mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+static int try_mount_new(const struct options *o, struct mount **ret_mount, char *message,
+			 size_t size)
 {
 	struct mount *m = calloc(1, sizeof(*m));
 	int r;

@@ -79,8 +79,7 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 		node_more(n)->mode = (s->attr.st_mode & 07777u) | NODE_MODE_SET;
 	if (s->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
 		node_set_owner(
-			n,
-			s->to_set & FUSE_SET_ATTR_UID ? s->attr.st_uid : node_uid(m->tree, n),
+			n, s->to_set & FUSE_SET_ATTR_UID ? s->attr.st_uid : node_uid(m->tree, n),
 			s->to_set & FUSE_SET_ATTR_GID ? s->attr.st_gid : node_gid(m->tree, n));
 	set_times_locked(m, n, s, now);
 	tree_changed_locked(m->tree, n);

@@ -241,8 +241,8 @@ static int64_t cost(void *ctx, uint64_t file)
 	struct view *v = ctx;
 	struct node *n = tree_find_locked(v->m->tree, file);
 
-	if (!n || n->dirty || n->gone || !node_rid(n) || !node_known(n).version || node_known(n).filler ||
-	    (n->more->view && content_is_dirty(n->more->view)))
+	if (!n || n->dirty || n->gone || !node_rid(n) || !node_known(n).version ||
+	    node_known(n).filler || (n->more->view && content_is_dirty(n->more->view)))
 		return SIBLINGS_NEEDLESS;
 	if (node_known(n).size < 0) {
 		v->unsized = n->size_asked || v->m->remote->ops->probe_size;

@@ -702,7 +702,8 @@ static bool was_name(const struct node *record, const char *sent)
 	{
 		const char *old = json_string_value(json_object_get(known, key));
 
-		was |= !known || (old && node_known(record).name && !strcmp(old, node_known(record).name));
+		was |= !known ||
+		       (old && node_known(record).name && !strcmp(old, node_known(record).name));
 	}
 	json_decref(fields);
 	json_decref(known);

@@ -271,8 +271,10 @@ char *status_conflicts(struct mount *m)
 	tree_lock(m->tree);
 	for (const struct node *top = node_dir(m->tree->root)->child_first; top;
 	     top = top->sibling_next)
-		for (const struct node *dir = node_dir(top)->child_first; dir; dir = dir->sibling_next)
-			for (const struct node *n = node_dir(dir)->child_first; n; n = n->sibling_next)
+		for (const struct node *dir = node_dir(top)->child_first; dir;
+		     dir = dir->sibling_next)
+			for (const struct node *n = node_dir(dir)->child_first; n;
+			     n = n->sibling_next)
 				if (strstr(n->shown, " (conflict "))
 					print_json(f,
 						   json_pack("{s:o}", "path", path_of(m->tree, n)));

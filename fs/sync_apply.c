@@ -255,9 +255,10 @@ static void apply_mtime(const struct sync *s, struct node *n, const struct remot
 {
 	const struct remote_caps *caps = &s->m->remote->caps;
 
-	n->mtime_dirty = caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns &&
-			 node_known(n).mtime_ns != REMOTE_TIME_NONE &&
-			 node_known(n).mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
+	n->mtime_dirty =
+		caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns &&
+		node_known(n).mtime_ns != REMOTE_TIME_NONE &&
+		node_known(n).mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
 }
 
 void sync_leave_ghost_locked(struct tree *t, struct node *n)

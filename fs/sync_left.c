@@ -55,9 +55,9 @@ static void count_node(const struct node *n, struct sync_counts *c)
 static bool is_below(const struct sync *s, const struct node *n, uint64_t node)
 {
 	while (n && n->id != node)
-		n = n->parent		? n->parent
-		    : node_known(n).record	? tree_find_locked(s->m->tree, node_known(n).record)
-					: NULL;
+		n = n->parent		   ? n->parent
+		    : node_known(n).record ? tree_find_locked(s->m->tree, node_known(n).record)
+					   : NULL;
 	return n;
 }
 

@@ -115,8 +115,8 @@ static void fill_place(struct batch *b, const struct node *dir, const char **col
 /* The way back, should the server not want it where it goes. */
 static void fill_origin(struct batch *b, struct remote_change *c, const struct node *n)
 {
-	fill_place(b, tree_find_locked(b->sync->m->tree, node_known(n).record), &c->known_collection,
-		   &c->known_record);
+	fill_place(b, tree_find_locked(b->sync->m->tree, node_known(n).record),
+		   &c->known_collection, &c->known_record);
 	c->known_filename = keep(b, node_known(n).filename);
 }
 

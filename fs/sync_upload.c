@@ -82,7 +82,8 @@ static void unchanged_locked(struct sync *s, const struct sent *sent, struct nod
 		n->dirty = false;
 		/* the time may differ though; and the name, which the replace would have carried */
 		n->mtime_dirty |=
-			s->m->remote->caps.set_mtime && node_known(n).mtime_ns != REMOTE_TIME_NONE &&
+			s->m->remote->caps.set_mtime &&
+			node_known(n).mtime_ns != REMOTE_TIME_NONE &&
 			n->mtime_ns / CLOCK_NS_PER_S != node_known(n).mtime_ns / CLOCK_NS_PER_S;
 		/* a thousand that are compared one after the other go in one call */
 		if (n->mtime_dirty)

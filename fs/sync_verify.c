@@ -52,8 +52,8 @@ struct verify *verify_new_locked(struct sync *s, uint64_t record, size_t n)
 {
 	struct tree *t = s->m->tree;
 	struct node *dir = tree_find_locked(t, record);
-	struct node *top = dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(t, dir)
-							   : NULL;
+	struct node *top =
+		dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(t, dir) : NULL;
 	struct verify *v;
 
 	if (!top || dir->verifying || top->verifying || !node_rid(dir))

@@ -14,9 +14,9 @@
 
 #include "sync_private.h"
 
-#define NAME_MOST_MS 2000   /* names and deletes: so long after the first of them at most */
-#define LONG_BURST   8	    /* so many of them: a script is at work, */
-#define LONG_IDLE_MS 1000   /* which may be slow, and has more of them */
+#define NAME_MOST_MS 2000 /* names and deletes: so long after the first of them at most */
+#define LONG_BURST   8	  /* so many of them: a script is at work, */
+#define LONG_IDLE_MS 1000 /* which may be slow, and has more of them */
 #define LONG_MOST_MS 5000
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 /*
@@ -91,9 +91,9 @@ static void settle_names(struct sync *s, struct sync_view *v)
 			add_to_burst(&moves, n->more->name_ms);
 	}
 	is_long = names.count >= LONG_BURST;
-	v->names_settled = s->draining ||
-			   is_over(v, &names, is_long ? LONG_IDLE_MS : SYNC_NAME_IDLE_MS,
-				   is_long ? LONG_MOST_MS : NAME_MOST_MS);
+	v->names_settled =
+		s->draining || is_over(v, &names, is_long ? LONG_IDLE_MS : SYNC_NAME_IDLE_MS,
+				       is_long ? LONG_MOST_MS : NAME_MOST_MS);
 	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
 			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
 			   is_over(v, &moves, rest_ms, most_ms);
@@ -254,7 +254,8 @@ static bool must_gather(struct sync *s, struct sync_view *v, const struct node *
 		most_ms = FRESH_MS;
 	if (dir && node_known(dir).confirmed_ms)
 		until_ms = node_known(dir).confirmed_ms + most_ms;
-	if (top && node_known(top).confirmed_ms && node_known(top).confirmed_ms + most_ms > until_ms)
+	if (top && node_known(top).confirmed_ms &&
+	    node_known(top).confirmed_ms + most_ms > until_ms)
 		until_ms = node_known(top).confirmed_ms + most_ms;
 	if (until_ms <= v->now_ms)
 		return false;
@@ -280,8 +281,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.known_record = known.record,
 		.known_collection = record ? known.record : collection_id(t, known.record),
 		.known_name = known_shown,
-		.known_name_exact =
-			!known_is_tokened(&known) && n->flight != LEDGER_FLIGHT_UPDATE,
+		.known_name_exact = !known_is_tokened(&known) && n->flight != LEDGER_FLIGHT_UPDATE,
 		.known_place_doubt = node_rid(n) && n->flight == LEDGER_FLIGHT_UPDATE,
 		.known_filler = known.filler,
 		.known_stale = !record && node_rid(n) && !is_confirmed(v, n, changed_ms(n) + 1) &&

@@ -335,8 +335,8 @@ void tree_release_locked(struct tree *t, struct node *n)
 {
 	struct node **slot;
 
-	if (n->parent || n == t->root || n->nlookup || n->more->n_open || n->in_sync_list || n->busy ||
-	    n->size_asked)
+	if (n->parent || n == t->root || n->nlookup || n->more->n_open || n->in_sync_list ||
+	    n->busy || n->size_asked)
 		return;
 	/* a collection that is not shown, a record of which something is still to be removed */
 	if (n->kind != NODE_FILE && n->in_ledger)

@@ -28,8 +28,7 @@ const char *node_collection_id(const struct node *collection)
 bool tree_is_unlisted(const struct tree *t, const struct node *collection)
 {
 	return collection->kind == NODE_COLLECTION && t->caps->unlisted_collection &&
-	       node_rid(collection) &&
-	       !strcmp(node_rid(collection), t->caps->unlisted_collection);
+	       node_rid(collection) && !strcmp(node_rid(collection), t->caps->unlisted_collection);
 }
 
 bool tree_is_flat(const struct tree *t, const struct node *collection)

@@ -42,8 +42,7 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 	if (!node_set_shown(n, row->shown ? row->shown : ""))
 		return false;
 	node_edit_known(n, &whole);
-	return
-	       (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
+	return (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
 	       (!row->message || node_set_string(&node_more(n)->message, row->message)) &&
 	       (!row->fields || node_set_string(&node_more(n)->fields, row->fields)) &&
 	       (!row->rfields || node_set_string(&node_more(n)->known_fields, row->rfields));

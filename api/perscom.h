@@ -10,6 +10,7 @@
  *	perscom_encode.c   pure: bodies of requests, URLs, names that survive as a part's filename
  *	perscom_url.c      pure: links in answers: whether they may be followed, and until when
  *	perscom_list.c     listings
+ *	perscom_stream.c   ... of which some is shown before the answer is whole
  *	perscom_check.c    what attachfs check asks
  *	perscom_renew.c    new links for expired ones, many at a time, and the memory of them
  *	perscom_fetch.c    reading bytes
@@ -291,6 +292,16 @@ bool perscom_is_expired(struct perscom *p, const char *url);
  */
 void perscom_renew(struct remote *r, enum transfer_class class, const char *id, const char *bad,
 		   bool fresh, int64_t deadline_mono_ms, fetch_renewed *done, void *ctx);
+
+/*
+ * Shows files of large rows to @sink while an answer comes: call_set_tap(call, perscom_stream_take,
+ * stream). End it in the call's done() before anything else: from then on the sink is left alone.
+ * NULL without memory, which end tolerates.
+ */
+struct perscom_stream *perscom_stream_new(struct perscom *p, const struct perscom_collection *c,
+					  const struct remote_sink *sink);
+void perscom_stream_take(void *ctx, const void *data, size_t len);
+void perscom_stream_end(struct perscom_stream *stream);
 
 int perscom_list_tree(struct remote *r, enum transfer_class class, const char *collection,
 		      const struct remote_sink *sink);

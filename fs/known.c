@@ -26,7 +26,7 @@ void known_clear(struct known *k)
 	free(k->name);
 	free(k->filename);
 	free(k->version);
-	free(k->url);
+	free(k->url_rest);
 	free(k->media_type);
 	*k = (struct known){.size = -1};
 }
@@ -39,7 +39,7 @@ void known_take(struct known *k, struct remote_file *f, uint64_t record)
 		.name = f->raw_name ? f->raw_name : f->name,
 		.filename = f->raw_filename,
 		.version = f->version,
-		.url = f->url,
+		.url_rest = f->url,
 		.media_type = f->media_type,
 		.size = f->size,
 		.mtime_ns = f->mtime_ns,
@@ -74,12 +74,12 @@ bool known_is_tokened(const struct known *k)
 char *known_url(const struct known *k)
 {
 	size_t head = k->url_head ? strlen(k->url_head) : 0;
-	char *url = k->url ? malloc(head + strlen(k->url) + 1) : NULL;
+	char *url = k->url_rest ? malloc(head + strlen(k->url_rest) + 1) : NULL;
 
 	if (!url)
 		return NULL;
 	memcpy(url, k->url_head ? k->url_head : "", head);
-	strcpy(url + head, k->url);
+	strcpy(url + head, k->url_rest);
 	return url;
 }
 
@@ -87,9 +87,9 @@ bool known_has_url(const struct known *k, const char *url)
 {
 	size_t head = k->url_head ? strlen(k->url_head) : 0;
 
-	if (!k->url || !url)
-		return !k->url && !url;
-	return (!head || !strncmp(url, k->url_head, head)) && !strcmp(url + head, k->url);
+	if (!k->url_rest || !url)
+		return !k->url_rest && !url;
+	return (!head || !strncmp(url, k->url_head, head)) && !strcmp(url + head, k->url_rest);
 }
 
 /* ---- what many have in common ---- */
@@ -237,14 +237,14 @@ static void place_texts(struct texts *t)
 
 static void choose_texts(const struct known *k, struct texts *t)
 {
-	size_t head = k->url && !k->url_head ? head_length(k->url) : 0;
+	size_t head = k->url_rest && !k->url_head ? head_length(k->url_rest) : 0;
 
 	*t = (struct texts){
-		.text = {k->rid, k->url, k->version, k->filename, k->name, k->media_type}};
+		.text = {k->rid, k->url_rest, k->version, k->filename, k->name, k->media_type}};
 	if (k->url_head)
 		t->url_head = share(k->url_head, strlen(k->url_head));
 	else if (head)
-		t->url_head = share(k->url, head);
+		t->url_head = share(k->url_rest, head);
 	if (head && t->url_head)
 		t->text[TEXT_URL] += head;
 	if (k->media_type)
@@ -366,7 +366,7 @@ void known_unpack(const char *block, struct known *ret_known)
 	}
 	rid_bytes = strlen(block) + 1;
 	texts = read_block(block, ret_known, &bytes, at);
-	ret_known->url = text_at(block, rid_bytes, texts, at[TEXT_URL]);
+	ret_known->url_rest = text_at(block, rid_bytes, texts, at[TEXT_URL]);
 	ret_known->version = text_at(block, rid_bytes, texts, at[TEXT_VERSION]);
 	ret_known->filename = text_at(block, rid_bytes, texts, at[TEXT_FILENAME]);
 	ret_known->name = text_at(block, rid_bytes, texts, at[TEXT_NAME]);

@@ -27,8 +27,8 @@ struct known {
 	char *name;	 /* the server's own fields */
 	char *filename;
 	char *version;	      /* NULL: a replacement of ours may have arrived, or not */
-	const char *url_head; /* what comes before `url`; kept for ever; NULL = nothing */
-	char *url;
+	const char *url_head; /* what comes before `url_rest`; kept for ever; NULL = nothing */
+	char *url_rest;
 	char *media_type;
 	int64_t size; /* -1 = not known */
 	int64_t mtime_ns, ctime_ns;

@@ -295,6 +295,7 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	uint8_t hash[LEDGER_HASH_BYTES];
 	struct content *c = n->kind == NODE_FILE ? node_content(t, n) : NULL;
 	const char *text = NULL;
+	char *url = NULL;
 
 	*value = '\0';
 	if (!strcmp(name, "id"))
@@ -308,12 +309,13 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	else if (!strcmp(name, "error") && n->error)
 		text = n->more->message && *n->more->message ? n->more->message
 							     : strerror(-n->error);
-	else if (!strcmp(name, "url") && k->url)
-		log_redact(k->url, value, size); /* signed links are secrets */
+	else if (!strcmp(name, "url") && (url = known_url(k)))
+		log_redact(url, value, size); /* signed links are secrets */
 	else if (!strcmp(name, "xxh128") && c && content_hash(c, hash))
 		hex(hash, sizeof(hash), value);
 	if (text)
 		snprintf(value, size, "%s", text);
+	free(url);
 	content_unref(c);
 	return *value != '\0';
 }

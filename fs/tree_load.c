@@ -28,7 +28,7 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 		.name = (char *)(bare ? row->shown : row->rname),
 		.filename = (char *)row->rfilename,
 		.version = (char *)row->rversion,
-		.url = (char *)row->rurl,
+		.url_rest = (char *)row->rurl,
 		.media_type = (char *)row->rmedia,
 		.size = row->rsize,
 		.mtime_ns = row->rmtime_ns,

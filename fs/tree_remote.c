@@ -372,7 +372,7 @@ static void follow_url(struct node *n, char *url)
 	struct known k = node_known(n);
 
 	k.url_head = NULL;
-	k.url = url;
+	k.url_rest = url;
 	node_edit_known(n, &k);
 }
 
@@ -397,8 +397,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 		return 0;
 	if (!unsure && !version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
-		if (k->url && !known_has_url(was, k->url))
-			follow_url(n, k->url);
+		if (k->url_rest && !known_has_url(was, k->url_rest))
+			follow_url(n, k->url_rest);
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)

@@ -49,6 +49,8 @@ struct call {
 	bool idempotent, broken, plain, any_answer, login_page;
 	int64_t deadline_mono_ms;
 	size_t max_body;
+	void (*tap)(void *ctx, const void *data, size_t len);
+	void *tap_ctx;
 	call_done *done;
 	void *ctx;
 
@@ -292,6 +294,14 @@ void call_set_max_body(struct call *c, size_t max)
 		c->max_body = max;
 }
 
+void call_set_tap(struct call *c, void (*tap)(void *ctx, const void *data, size_t len), void *ctx)
+{
+	if (c) {
+		c->tap = tap;
+		c->tap_ctx = ctx;
+	}
+}
+
 void call_set_scope(struct call *c, const char *scope)
 {
 	if (c)
@@ -319,6 +329,8 @@ static bool on_head(void *ctx, const struct transfer_head *head)
 	}
 	c->html = strncasecmp(head->content_type, "text/html", 9) == 0;
 	c->answer_len = 0;
+	if (c->tap)
+		c->tap(c->tap_ctx, NULL, 0);
 	c->too_large = head->content_length > 0 && (uint64_t)head->content_length > c->max_body;
 	return !c->too_large;
 }
@@ -331,6 +343,8 @@ static bool on_data(void *ctx, const void *data, size_t len)
 		c->too_large = true;
 		return false;
 	}
+	if (c->tap)
+		c->tap(c->tap_ctx, data, len);
 	if (len > c->answer_size - c->answer_len) {
 		size_t size = c->answer_size ? 2 * c->answer_size : 16384;
 		while (size - c->answer_len < len)

@@ -103,6 +103,11 @@ void call_want_headers(struct call *c, const char *const *names);
 void call_set_idempotent(struct call *c, bool idempotent);	  /* default: false */
 void call_set_deadline(struct call *c, int64_t deadline_mono_ms); /* default: none */
 void call_set_max_body(struct call *c, size_t max);		  /* default: 64 MiB */
+/*
+ * The answer's body also goes to @tap as it comes, on the transfer thread; with NULL first, each
+ * time that the call is made. Over before done().
+ */
+void call_set_tap(struct call *c, void (*tap)(void *ctx, const void *data, size_t len), void *ctx);
 void call_set_scope(struct call *c, const char *scope); /* static; what a key needs, said on 403 */
 void call_set_trace_header(struct call *c,
 			   const char *name); /* static; an answer's header to log */

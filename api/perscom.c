@@ -28,6 +28,7 @@ static void perscom_free(struct remote *r)
 	pthread_mutex_destroy(&p->links_lock);
 	pthread_mutex_destroy(&p->renew_lock);
 	pthread_mutex_destroy(&p->doubts_lock);
+	pthread_mutex_destroy(&p->glance_lock);
 	free(p);
 }
 
@@ -259,6 +260,7 @@ int perscom_new(const struct options *options, struct engine *engine, struct poo
 	pthread_mutex_init(&p->links_lock, NULL);
 	pthread_mutex_init(&p->renew_lock, NULL);
 	pthread_mutex_init(&p->doubts_lock, NULL);
+	pthread_mutex_init(&p->glance_lock, NULL);
 	int r = init(p, options, message, size);
 	if (r < 0) {
 		remote_free(&p->base);

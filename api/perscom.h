@@ -10,6 +10,7 @@
  *	perscom_encode.c   pure: bodies of requests, URLs, names that survive as a part's filename
  *	perscom_url.c      pure: links in answers: whether they may be followed, and until when
  *	perscom_list.c     listings
+ *	perscom_stream.c   ... of which some is shown before the answer is whole
  *	perscom_check.c    what attachfs check asks
  *	perscom_renew.c    new links for expired ones, many at a time, and the memory of them
  *	perscom_fetch.c    reading bytes
@@ -48,6 +49,8 @@ const struct perscom_collection *perscom_find_collection(const char *name);
 const struct perscom_collection *perscom_find_model(const char *model_type);
 /* A bit of its own for each collection; all bits for NULL. */
 unsigned perscom_collection_bit(const struct perscom_collection *c);
+/* NULL behind the last one. */
+const struct perscom_collection *perscom_collection_at(size_t index);
 
 /* Pure: what an answer's links are measured against. */
 struct perscom_base {
@@ -134,6 +137,8 @@ json_t *perscom_body_owner(const char *model_type, const char *record, const cha
 json_t *perscom_body_ids(const char *const *ids, size_t n);
 json_t *perscom_body_from_id(const char *id);
 json_t *perscom_body_newest(const char *model_type);
+/* @collections: perscom_collection_bit()s. */
+json_t *perscom_body_newest_of(unsigned collections);
 
 /*
  * The map of a batch update; entries of one id are merged, those with nothing to change are left
@@ -203,6 +208,30 @@ bool perscom_doubts_take(struct perscom_doubts *d, int64_t now_ms,
 			 char (**ret_ids)[PERSCOM_ID_SIZE], size_t *ret_n);
 
 struct perscom_renewal;
+struct perscom_polling;
+
+/*
+ * What polls have in common, see perscom_poll.c: the last answer, or the call that is on its way and
+ * who waits for it.
+ */
+#define PERSCOM_HALF_MAX 256
+struct perscom_glance {
+	unsigned collections; /* all that were ever polled */
+	unsigned long turn;   /* how many calls there were */
+	const struct perscom_collection *last_records;
+	bool running;
+	struct perscom_polling *waiting;
+	/* of the call under way, or else of the last answer: */
+	const struct perscom_collection *records; /* whose; NULL = attachments */
+	unsigned asked;				  /* attachments: of these collections */
+	unsigned given;				  /* shown to these */
+	int error;
+	bool blind; /* the newest row's time lies in the future: nothing would show behind it */
+	char newest[PERSCOM_HALF_MAX];
+	int64_t newest_ns; /* of the row: what tells when it came; REMOTE_TIME_NONE = nothing */
+	int64_t date_s;	   /* the server's clock */
+	int64_t at_ms;
+};
 
 struct perscom {
 	struct remote base; /* first */
@@ -225,6 +254,9 @@ struct perscom {
 	struct perscom_doubts doubts;
 	/* perscom_collection_bit()s: deletions there were not verified, and no poll has told */
 	atomic_uint unproved;
+
+	pthread_mutex_t glance_lock;
+	struct perscom_glance glance;
 };
 
 int perscom_new(const struct options *options, struct engine *engine, struct pool *pool,
@@ -260,6 +292,16 @@ bool perscom_is_expired(struct perscom *p, const char *url);
  */
 void perscom_renew(struct remote *r, enum transfer_class class, const char *id, const char *bad,
 		   bool fresh, int64_t deadline_mono_ms, fetch_renewed *done, void *ctx);
+
+/*
+ * Shows files of large rows to @sink while an answer comes: call_set_tap(call, perscom_stream_take,
+ * stream). End it in the call's done() before anything else: from then on the sink is left alone.
+ * NULL without memory, which end tolerates.
+ */
+struct perscom_stream *perscom_stream_new(struct perscom *p, const struct perscom_collection *c,
+					  const struct remote_sink *sink);
+void perscom_stream_take(void *ctx, const void *data, size_t len);
+void perscom_stream_end(struct perscom_stream *stream);
 
 int perscom_list_tree(struct remote *r, enum transfer_class class, const char *collection,
 		      const struct remote_sink *sink);

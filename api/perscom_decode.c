@@ -55,6 +55,11 @@ const struct perscom_collection *perscom_find_model(const char *model_type)
 	return NULL;
 }
 
+const struct perscom_collection *perscom_collection_at(size_t index)
+{
+	return index < sizeof(collections) / sizeof(collections[0]) ? &collections[index] : NULL;
+}
+
 unsigned perscom_collection_bit(const struct perscom_collection *c)
 {
 	return c ? 1u << (unsigned)(c - collections) : ~0u;

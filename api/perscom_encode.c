@@ -71,6 +71,14 @@ json_t *perscom_body_from_id(const char *id)
 	return make_body(json_pack("[o]", make_filter("id", ">=", id_value(id))));
 }
 
+/* Takes @filters. */
+static json_t *make_newest(json_t *filters)
+{
+	/* Times have a resolution of one second: the id decides among equals. */
+	return json_pack("{s:o, s:[{s:s, s:s}, {s:s, s:s}]}", "filters", filters, "sort", "field",
+			 "updated_at", "direction", "desc", "field", "id", "direction", "desc");
+}
+
 json_t *perscom_body_newest(const char *model_type)
 {
 	json_t *filters = json_array();
@@ -78,9 +86,18 @@ json_t *perscom_body_newest(const char *model_type)
 	if (model_type)
 		json_array_append_new(filters,
 				      make_filter("model_type", "=", json_string(model_type)));
-	/* Times have a resolution of one second: the id decides among equals. */
-	return json_pack("{s:o, s:[{s:s, s:s}, {s:s, s:s}]}", "filters", filters, "sort", "field",
-			 "updated_at", "direction", "desc", "field", "id", "direction", "desc");
+	return make_newest(filters);
+}
+
+json_t *perscom_body_newest_of(unsigned collections)
+{
+	const struct perscom_collection *c;
+	json_t *models = json_array();
+
+	for (size_t i = 0; (c = perscom_collection_at(i)); i++)
+		if (collections & perscom_collection_bit(c))
+			json_array_append_new(models, json_string(c->model_type));
+	return make_newest(json_pack("[o]", make_filter("model_type", "in", models)));
 }
 
 bool perscom_format_time(int64_t ns, char out[32])

@@ -7,7 +7,8 @@
  * ones only add at the end.
  *
  * One call brings 1,000 records with all their attachments inline. When an answer would be larger
- * than what we are willing to hold, the page is asked for again with a tenth of the rows.
+ * than what we are willing to hold, the page is asked for again with a tenth of the rows. Of a record
+ * with very many, names are shown as they come (perscom_stream.c).
  */
 
 #include "perscom.h"
@@ -29,13 +30,21 @@ struct listing {
 	char after[REMOTE_ID_MAX + 1];
 	unsigned limit;
 	struct remote_sink sink;
+	struct perscom_stream *stream; /* of the call under way; NULL = none */
 };
 
 static void listing_done(void *ctx, const struct call_reply *reply);
 
+static void stop_stream(struct listing *l)
+{
+	perscom_stream_end(l->stream);
+	l->stream = NULL;
+}
+
 static int listing_ask(struct listing *l)
 {
 	struct call *call;
+	int error;
 
 	if (l->record[0] != '\0') {
 		json_t *body = perscom_body_owner(l->c->model_type, l->record, l->after);
@@ -45,8 +54,14 @@ static int listing_ask(struct listing *l)
 		call = perscom_search(l->p, l->class, l->c->name, "include=attachments&", l->limit,
 				      perscom_body_page(l->after));
 		call_set_scope(call, l->c->view_scope);
+		l->stream = perscom_stream_new(l->p, l->c, &l->sink);
+		if (l->stream)
+			call_set_tap(call, perscom_stream_take, l->stream);
 	}
-	return call_start(call, listing_done, l);
+	error = call_start(call, listing_done, l);
+	if (error < 0)
+		stop_stream(l);
+	return error;
 }
 
 static void listing_end(struct listing *l, int error, const char *message)
@@ -90,6 +105,7 @@ static void listing_done(void *ctx, const struct call_reply *reply)
 	const char *message = reply->message;
 	int r = reply->error;
 
+	stop_stream(l);
 	perscom_note_reply(l->p, reply);
 	if (r == -EOVERFLOW && l->limit > 1) {
 		l->limit = l->limit > 10 ? l->limit / 10 : 1;

@@ -221,8 +221,9 @@ int cmd_sync_mount(const char *mountpoint, const char *command, struct cmd_progr
 
 /* ---- the commands ---- */
 
-/* "sync INODE" for what is at @path; false: there is nothing, and said so. */
-static bool scope_of(const char *mountpoint, const char *path, char command[static 64])
+/* "@verb INODE" for what is at @path; false: there is nothing, and said so. */
+static bool scope_of(const char *mountpoint, const char *verb, const char *path,
+		     char command[static 64])
 {
 	char below[8192];
 	struct stat st;
@@ -233,12 +234,12 @@ static bool scope_of(const char *mountpoint, const char *path, char command[stat
 		if (*path == '/' || lstat(below, &st) < 0) {
 			fprintf(stderr,
 				"attachfs: '%s' does not exist: name what is there, or "
-				"leave out --path to wait for all\n",
+				"nothing for the whole mount\n",
 				path);
 			return false;
 		}
 	}
-	snprintf(command, 64, "sync %llu", (unsigned long long)st.st_ino);
+	snprintf(command, 64, "%s %llu", verb, (unsigned long long)st.st_ino);
 	return true;
 }
 
@@ -254,7 +255,7 @@ int cmd_run_sync(const struct cmd_args *a)
 		return CMD_USAGE;
 	}
 	mountpoint = cmd_mount_of(scope && !a->n_words ? scope : cmd_path(a));
-	if (mountpoint && (!scope || scope_of(mountpoint, scope, command)))
+	if (mountpoint && (!scope || scope_of(mountpoint, "sync", scope, command)))
 		status = cmd_sync_mount(mountpoint, command, &p);
 	free(mountpoint);
 	return status;
@@ -277,30 +278,37 @@ static bool on_answer(void *ctx, json_t *o)
 	return true;
 }
 
-static int tell(const struct cmd_args *a)
+static int tell(const char *mountpoint, const char *command, const char *name)
 {
 	struct answer answer = {.silent = isatty(STDOUT_FILENO)};
-	char *mountpoint = cmd_mount_of(cmd_path(a));
-	int r;
+	int r = cmd_talk(mountpoint, command, on_answer, &answer);
 
-	if (!mountpoint)
-		return CMD_FAILED;
-	r = cmd_talk(mountpoint, a->command->name, on_answer, &answer);
 	if (r < 0)
-		cmd_cut_off(a->command->name, mountpoint, r);
+		cmd_cut_off(name, mountpoint, r);
 	else if (*answer.error)
-		fprintf(stderr, "attachfs: %s of '%s': %s\n", a->command->name, mountpoint,
-			answer.error);
-	free(mountpoint);
+		fprintf(stderr, "attachfs: %s of '%s': %s\n", name, mountpoint, answer.error);
 	return r < 0 || *answer.error ? CMD_FAILED : CMD_OK;
 }
 
 int cmd_run_retry(const struct cmd_args *a)
 {
-	return tell(a);
+	char *mountpoint = cmd_mount_of(cmd_path(a));
+	int status = mountpoint ? tell(mountpoint, "retry", "retry") : CMD_FAILED;
+
+	free(mountpoint);
+	return status;
 }
 
+/* A read-only mount takes no command with an inode: all of it is looked at. */
 int cmd_run_refresh(const struct cmd_args *a)
 {
-	return tell(a);
+	const char *path = a->n_words ? cmd_path(a) : NULL;
+	char *mountpoint = cmd_mount_of(cmd_path(a)), command[64] = "refresh";
+	int status = CMD_FAILED;
+
+	if (mountpoint && (!path || cmd_is_read_only(mountpoint) ||
+			   scope_of(mountpoint, "refresh", path, command)))
+		status = tell(mountpoint, command, "refresh");
+	free(mountpoint);
+	return status;
 }

@@ -77,6 +77,8 @@ static const struct command commands[] = {
 	{.name = "refresh",
 	 .arguments = "[PATH]",
 	 .help = "look for changes on the server now",
+	 .more = "With PATH only there: in that record or collection; of a file, in its "
+		 "record. A read-only mount looks everywhere.",
 	 .most = 1,
 	 .run = cmd_run_refresh},
 	{.name = "pin",

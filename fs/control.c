@@ -6,7 +6,7 @@
  * JSON lines until it is done:
  *
  *	sync [INODE]    progress until all that was pending at the start is on the server; last line {"done":true,"failed":n}
- *	refresh         asks the server for changes now
+ *	refresh [INODE] asks the server for changes now
  *	retry           reads the credentials again, and sends parked items again
  *	verify [INODE]  compares what is cached with its hashes; last line {"done":true,"files":n,"bytes":n,"bad":n}
  *	drop [INODE]    forgets what is cached and neither open, pinned nor dirty; {..., "kept":n}
@@ -102,7 +102,7 @@ struct control {
 	bool closed;	      /* lock: a refresh or retry still on its way frees it */
 	unsigned busy;	      /* lock: callbacks that will come */
 	uint64_t mark;	      /* lock; sync: what had changed when it began */
-	uint64_t node;	      /* lock; sync, verify, drop: only at or below it, 0 = all */
+	uint64_t node;	      /* lock; all but retry: only at or below it, 0 = all */
 	/* the job's, of verify and drop */
 	struct survey *survey; /* NULL = none */
 	int64_t told_ms;       /* the last line of progress */
@@ -411,7 +411,7 @@ static const struct {
 	enum command command;
 	bool scoped; /* takes an inode */
 } named_commands[] = {
-	{"sync", COMMAND_SYNC, true},	 {"refresh", COMMAND_REFRESH, false},
+	{"sync", COMMAND_SYNC, true},	 {"refresh", COMMAND_REFRESH, true},
 	{"retry", COMMAND_RETRY, false}, {"verify", COMMAND_VERIFY, true},
 	{"drop", COMMAND_DROP, true},
 };
@@ -441,7 +441,7 @@ static void set_going(struct control *k, enum command command)
 	struct mount *m = k->m;
 
 	if (command == COMMAND_REFRESH) {
-		lister_refresh(m->lister, on_refreshed, k);
+		lister_refresh(m->lister, k->node, on_refreshed, k);
 	} else if (command == COMMAND_RETRY) {
 		engine_retry_now(m->engine);
 		remote_reload_credentials(m->remote, are_credentials_doubted(m), on_reloaded, k);

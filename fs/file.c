@@ -15,6 +15,7 @@
 
 #include "ops.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <attachfs/clock.h>
@@ -34,7 +35,7 @@ int file_view_locked(struct mount *m, struct node *n)
 	if (n->more->view)
 		return 0;
 	node_more(n)->view = node_content(m->tree, n);
-	if (n->more->view || (!n->content && (n->dirty || !n->known.rid)))
+	if (n->more->view || (!n->content && (n->dirty || !node_rid(n))))
 		return 0;
 	if (n->dirty)
 		return log_errno(-EIO, "'%s': its bytes are missing from the cache directory",
@@ -42,7 +43,8 @@ int file_view_locked(struct mount *m, struct node *n)
 	if (!node_key(n, key))
 		return -EIO;
 	n->content = 0; /* it was evicted */
-	node_more(n)->view = content_for_key(m->store, key, n->known.filler ? -1 : n->known.size);
+	node_more(n)->view =
+		content_for_key(m->store, key, node_known(n).filler ? -1 : node_known(n).size);
 	pin_content_locked(n, n->more->view);
 	return n->more->view ? 0 : -ENOMEM;
 }
@@ -212,7 +214,7 @@ void file_abandon(struct mount *m, struct node *n)
 int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 {
 	struct tree *t = m->tree;
-	struct node *record = tree_find_locked(t, n->known.record),
+	struct node *record = tree_find_locked(t, node_known(n).record),
 		    *top = record ? tree_collection_of_locked(t, record) : NULL;
 	struct content *now;
 	struct remote_file file;
@@ -227,8 +229,9 @@ int file_feed_locked(struct mount *m, struct node *n, struct content *clean)
 	content_unref(now);
 	if (now != clean)
 		return -ESTALE;
-	known_borrow(n, record->known.rid, &file);
+	node_borrow_file(n, node_rid(record), &file);
 	r = reader_open(m->reader, clean, &file, node_collection_id(top), n->id);
+	free(file.url);
 	if (r < 0)
 		return r;
 	if (n->more->feed) {

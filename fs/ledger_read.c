@@ -33,6 +33,8 @@ static int walk(struct ledger *l, enum ledger_table table, const char *rest,
 	if (r == 0)
 		r = ledger_errno(l->reader, result);
 	sqlite3_finalize(stmt);
+	/* what it has read will not be asked for again */
+	sqlite3_db_release_memory(l->reader);
 	pthread_mutex_unlock(&l->read_lock);
 	return r;
 }

@@ -27,43 +27,10 @@
 
 /* A record looked into within this time is kept fresh. */
 #define USED_LATELY_MS (10 * 60 * 1000)
-
-struct refresh {
-	void (*done)(void *ctx, int error);
-	void *ctx;
-	_Atomic unsigned left;
-	_Atomic int error;
-};
-
-/* One watch's part in a refresh. */
-struct refreshing {
-	struct refreshing *next;
-	struct refresh *refresh;
-};
-
-enum watch_kind { WATCH_ROOT, WATCH_COLLECTION, WATCH_RECORD };
-
-struct watch {
-	struct watch *next; /* constant, as all up to here below */
-	struct lister *lister;
-	enum watch_kind kind;
-	uint64_t node;	/* what is listed */
-	char *id;	/* of the collection; "" for the root */
-	char *record;	/* id of the record, or NULL */
-	bool validated; /* tree->lock, as all below: listed, or tried, in this mount */
-	bool wanted;	/* to be started by lister_kick() */
-	bool listing, polling;
-	bool again;	   /* something changed while a listing was under way: list once more */
-	int64_t began_ms;  /* of the first listing of this mount */
-	uint64_t mark;	   /* of the listing under way */
-	bool cursor_read;  /* `cursor` is what the ledger has, or newer */
-	char *cursor;	   /* what the tree is as new as */
-	char *next_cursor; /* ... will be, once the listing it asked for succeeded */
-	int64_t asked_ms;  /* when the last poll or listing was over */
-	int64_t used_ms;   /* somebody last looked there */
-	/* who waits for the listing under way, and for the one that begins after it */
-	struct refreshing *refreshes, *refreshes_next;
-};
+/* After a listing: how often, and how long nobody must have used the mount for all but the first. */
+#define ROOT_EVERY    10 /* polls: that a collection comes or goes is rare */
+#define TRIMS	      4
+#define TRIM_QUIET_MS 1000
 
 int lister_new(struct mount *m, struct lister **ret_lister)
 {
@@ -72,6 +39,7 @@ int lister_new(struct mount *m, struct lister **ret_lister)
 	if (!l)
 		return -ENOMEM;
 	l->m = m;
+	l->trims = TRIMS; /* of what the ledger was read with */
 	l->all_collections = !m->options->collections && !m->remote->caps.default_collections;
 	*ret_lister = l;
 	return 0;
@@ -100,7 +68,7 @@ void lister_free(struct lister *l)
 	free(l);
 }
 
-static struct watch *first_watch(struct lister *l)
+struct watch *lister_first_watch(struct lister *l)
 {
 	struct watch *w;
 
@@ -111,7 +79,7 @@ static struct watch *first_watch(struct lister *l)
 }
 
 /* The directory whose listing shows what is in @dir; NULL = what is known is all there is. */
-static struct node *target_of(struct lister *l, struct node *dir)
+struct node *lister_target_of_locked(struct lister *l, struct node *dir)
 {
 	struct node *top = node_collection(dir);
 
@@ -123,10 +91,10 @@ static struct node *target_of(struct lister *l, struct node *dir)
 }
 
 /* tree->lock held. NULL without memory. */
-static struct watch *watch_of(struct lister *l, struct node *target)
+struct watch *lister_watch_of_locked(struct lister *l, struct node *target)
 {
 	const struct node *top = node_collection(target);
-	struct watch *w = target->more->watch;
+	struct watch *w = node_dir(target)->watch;
 
 	if (w)
 		return w;
@@ -139,18 +107,18 @@ static struct watch *watch_of(struct lister *l, struct node *target)
 						    : WATCH_RECORD;
 	w->node = target->id;
 	w->id = strdup(top ? node_collection_id(top) : "");
-	w->record = w->kind == WATCH_RECORD ? strdup(target->known.rid) : NULL;
+	w->record = w->kind == WATCH_RECORD ? strdup(node_rid(target)) : NULL;
 	if (!w->id || (w->kind == WATCH_RECORD && !w->record)) {
 		watch_free(w);
 		return NULL;
 	}
 	w->next = l->watches;
-	node_more(target)->watch = l->watches = w;
+	node_own_dir(target)->watch = l->watches = w;
 	return w;
 }
 
 /* What it lists; NULL = gone. tree->lock held. */
-static struct node *watched_locked(const struct watch *w)
+struct node *lister_watched_locked(const struct watch *w)
 {
 	struct node *n = tree_find_locked(w->lister->m->tree, w->node);
 
@@ -171,27 +139,6 @@ static int64_t poll_ms(const struct lister *l, int64_t now)
 	if (poll_s <= 0)
 		return INT64_MAX;
 	return (int64_t)(1000 * (idle_s > poll_s && unused_s >= idle_s ? idle_s : poll_s));
-}
-
-static void refresh_part_done(struct refresh *f, int error)
-{
-	if (error)
-		f->error = error;
-	if (atomic_fetch_sub(&f->left, 1) > 1)
-		return;
-	f->done(f->ctx, f->error);
-	free(f);
-}
-
-static void refreshes_done(struct refreshing *r, int error)
-{
-	while (r) {
-		struct refreshing *next = r->next;
-
-		refresh_part_done(r->refresh, error);
-		free(r);
-		r = next;
-	}
 }
 
 /* The node of its collection; 0 = gone. */
@@ -218,8 +165,6 @@ static bool on_page(void *ctx, struct remote_record *records, size_t n_records,
 	calls_wake(w->lister->m->calls, CALL_WAIT_PAGE, w->node, 0);
 	return r == 0;
 }
-
-static void start_listing(struct watch *w, enum transfer_class class);
 
 /* The tree is as new as the poll that asked for this listing. tree->lock held. */
 static void take_cursor_locked(struct watch *w)
@@ -250,7 +195,7 @@ static void listing_over(struct watch *w, int error, const char *message)
 	bool again, vanished = error == -ENOENT && w->kind == WATCH_RECORD;
 
 	tree_lock(m->tree);
-	target = watched_locked(w);
+	target = lister_watched_locked(w);
 	if (vanished)
 		log_info("list %s: gone from the server", watch_words(w));
 	/* that the server is not reachable is said once, elsewhere */
@@ -270,15 +215,16 @@ static void listing_over(struct watch *w, int error, const char *message)
 	late = again ? NULL : w->refreshes_next;
 	w->refreshes = again ? w->refreshes_next : NULL;
 	w->refreshes_next = NULL;
-	w->lister->trim |= w->kind == WATCH_COLLECTION;
+	if (w->kind == WATCH_COLLECTION)
+		w->lister->trims = TRIMS;
 	tree_unlock(m->tree);
 	calls_wake(m->calls, CALL_WAIT_LISTING, w->node, error);
 	calls_wake(m->calls, CALL_WAIT_PAGE, w->node, error);
 	/* that a record is gone is what was to be found out */
-	refreshes_done(refreshes, vanished ? 0 : error);
-	refreshes_done(late, vanished ? 0 : error);
+	lister_refreshes_done(refreshes, vanished ? 0 : error);
+	lister_refreshes_done(late, vanished ? 0 : error);
 	if (again)
-		start_listing(w, TRANSFER_REFRESH);
+		lister_start_listing(w, TRANSFER_REFRESH);
 }
 
 static void on_listed(void *ctx, int error, const char *message)
@@ -306,7 +252,7 @@ static void on_collections(void *ctx, int error, const struct remote_collection 
 	listing_over(w, error, message);
 }
 
-static void start_listing(struct watch *w, enum transfer_class class)
+void lister_start_listing(struct watch *w, enum transfer_class class)
 {
 	struct remote *remote = w->lister->m->remote;
 	const struct remote_ops *ops = remote->ops;
@@ -337,14 +283,14 @@ static void start_listing(struct watch *w, enum transfer_class class)
 static bool need_locked(struct lister *l, struct call *c, struct node *dir, enum call_wait wait,
 			int *ret_error)
 {
-	struct node *target = target_of(l, dir);
+	struct node *target = lister_target_of_locked(l, dir);
 	struct watch *w;
 	int64_t waited_ms;
 
 	*ret_error = 0;
 	if (!target)
 		return true;
-	w = watch_of(l, target);
+	w = lister_watch_of_locked(l, target);
 	if (!w) {
 		*ret_error = -ENOMEM;
 		return false;
@@ -382,8 +328,8 @@ bool lister_need_locked(struct lister *l, struct call *c, struct node *dir, int 
 bool lister_need_some_locked(struct lister *l, struct call *c, struct node *dir, uint64_t *ret_mark,
 			     int *ret_error)
 {
-	const struct node *target = target_of(l, dir);
-	const struct watch *w = target ? target->more->watch : NULL;
+	const struct node *target = lister_target_of_locked(l, dir);
+	const struct watch *w = target ? node_dir(target)->watch : NULL;
 
 	*ret_mark = 0;
 	*ret_error = 0;
@@ -398,13 +344,13 @@ bool lister_need_some_locked(struct lister *l, struct call *c, struct node *dir,
 
 void lister_await_more_locked(struct lister *l, struct call *c, struct node *dir)
 {
-	call_park(c, CALL_WAIT_PAGE, target_of(l, dir)->id);
+	call_park(c, CALL_WAIT_PAGE, lister_target_of_locked(l, dir)->id);
 }
 
 void lister_again_locked(struct lister *l, struct node *collection)
 {
-	struct node *target = l ? target_of(l, collection) : NULL;
-	struct watch *w = target ? target->more->watch : NULL;
+	struct node *target = l ? lister_target_of_locked(l, collection) : NULL;
+	struct watch *w = target ? node_dir(target)->watch : NULL;
 
 	if (!w || !w->validated)
 		return; /* whoever looks first lists it */
@@ -416,10 +362,10 @@ void lister_again_locked(struct lister *l, struct node *collection)
 
 void lister_made_locked(struct lister *l, struct node *record)
 {
-	struct watch *w = watch_of(l, record);
+	struct watch *w = lister_watch_of_locked(l, record);
 
 	record->listed = true;
-	node_more(record)->listed_ns = clock_real_ns();
+	node_own_dir(record)->listed_ns = clock_real_ns();
 	if (!w)
 		return;
 	w->validated = true;
@@ -449,7 +395,7 @@ static void on_polled(void *ctx, int error, bool changed, const char *cursor)
 	w->asked_ms = clock_mono_ms();
 	tree_unlock(m->tree);
 	if (list)
-		start_listing(w, TRANSFER_REFRESH);
+		lister_start_listing(w, TRANSFER_REFRESH);
 }
 
 /* Asks the ledger once, and not under a lock. */
@@ -498,10 +444,16 @@ enum due { DUE_NOT, DUE_POLL, DUE_LIST };
  * Collections are asked whether something changed; where one call tells all, it is made. Of records
  * one by one only those somebody cares for: the others are listed when somebody does again.
  */
-static enum due due_locked(struct watch *w, int64_t now)
+static enum due due_locked(struct watch *w, int64_t now, bool together)
 {
-	if (!watched_locked(w) || !w->validated || w->listing || w->polling ||
-	    now - w->asked_ms < poll_ms(w->lister, now))
+	int64_t after_ms = poll_ms(w->lister, now);
+
+	if (together && w->kind == WATCH_COLLECTION)
+		after_ms /= 2;
+	if (w->kind == WATCH_ROOT && after_ms < INT64_MAX)
+		after_ms *= ROOT_EVERY;
+	if (!lister_watched_locked(w) || !w->validated || w->listing || w->polling ||
+	    now - w->asked_ms < after_ms)
 		return DUE_NOT;
 	if (w->kind == WATCH_COLLECTION) {
 		w->polling = w->lister->m->remote->ops->poll != NULL;
@@ -516,11 +468,50 @@ static enum due due_locked(struct watch *w, int64_t now)
 	return DUE_LIST;
 }
 
-/* A page may be some hundred MiB as JSON, and what it was made of lies between what it left. */
+/*
+ * A page may be some hundred MiB as JSON, and what it was made of lies between what it left; so do
+ * the rows on their way to the ledger, and what is read of a directory. What can go back goes at
+ * once, and again when the mount is quiet.
+ */
+static bool trim_due_locked(struct lister *l, int64_t now)
+{
+	bool first = l->trims == TRIMS;
+
+	if (!l->trims || (!first && (now - atomic_load(&l->m->used_ms) < TRIM_QUIET_MS ||
+				     now - l->trimmed_ms < TRIM_QUIET_MS)))
+		return false;
+	l->trims--;
+	l->trimmed_ms = now;
+	return true;
+}
+
 static void trim_job(void *ctx)
 {
 	(void)ctx;
 	malloc_trim(0);
+}
+
+/*
+ * Those whose time has come; @together: and collections that are half way there, for a system may
+ * look at all with one call. Whether a collection was polled.
+ */
+static bool start_due(struct lister *l, int64_t now, bool together)
+{
+	bool polled = false;
+
+	for (struct watch *w = lister_first_watch(l); w; w = w->next) {
+		enum due due;
+
+		tree_lock(l->m->tree);
+		due = due_locked(w, now, together);
+		tree_unlock(l->m->tree);
+		if (due == DUE_POLL)
+			start_poll(w);
+		else if (due == DUE_LIST)
+			lister_start_listing(w, TRANSFER_REFRESH);
+		polled |= due == DUE_POLL;
+	}
+	return polled;
 }
 
 void lister_tick(struct lister *l)
@@ -530,92 +521,21 @@ void lister_tick(struct lister *l)
 
 	tree_lock(l->m->tree);
 	kick = l->kick;
-	trim = l->trim;
-	l->kick = l->trim = false;
+	l->kick = false;
+	trim = trim_due_locked(l, now);
 	tree_unlock(l->m->tree);
 	if (kick)
 		lister_kick(l);
 	if (trim)
 		pool_run(l->m->disk_pool, trim_job, NULL);
 
-	for (struct watch *w = first_watch(l); w; w = w->next) {
-		enum due due;
-
-		tree_lock(l->m->tree);
-		due = due_locked(w, now);
-		tree_unlock(l->m->tree);
-		if (due == DUE_POLL)
-			start_poll(w);
-		else if (due == DUE_LIST)
-			start_listing(w, TRANSFER_REFRESH);
-	}
-}
-
-/* Collections that options or the system name are listed whether somebody looked or not. */
-static void watch_all_locked(struct lister *l)
-{
-	struct node *target = target_of(l, l->m->tree->root);
-
-	if (target)
-		watch_of(l, target);
-	for (struct node *n = l->m->tree->root->more->child_first; n; n = n->sibling_next) {
-		target = target_of(l, n);
-		if (target && (!l->all_collections || n->listed))
-			watch_of(l, target);
-	}
-}
-
-/*
- * A listing under way may show what was there before the refresh was asked for: one more follows
- * it. True: its listing is to be started.
- */
-static bool refreshes_locked(struct watch *w, struct refresh *f)
-{
-	struct refreshing *r = watched_locked(w) ? malloc(sizeof(*r)) : NULL;
-	struct refreshing **list = w->listing ? &w->refreshes_next : &w->refreshes;
-	bool start = r && !w->listing;
-
-	if (!r)
-		return false;
-	*r = (struct refreshing){.next = *list, .refresh = f};
-	*list = r;
-	f->left++;
-	if (start)
-		w->listing = true;
-	else
-		w->again = true;
-	return start;
-}
-
-void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx)
-{
-	struct refresh *f = calloc(1, sizeof(*f));
-
-	if (!f) {
-		done(ctx, -ENOMEM);
-		return;
-	}
-	f->done = done;
-	f->ctx = ctx;
-	f->left = 1;
-	tree_lock(l->m->tree);
-	watch_all_locked(l);
-	tree_unlock(l->m->tree);
-	for (struct watch *w = first_watch(l); w; w = w->next) {
-		bool start;
-
-		tree_lock(l->m->tree);
-		start = refreshes_locked(w, f);
-		tree_unlock(l->m->tree);
-		if (start)
-			start_listing(w, TRANSFER_INTERACTIVE);
-	}
-	refresh_part_done(f, 0);
+	if (start_due(l, now, false))
+		start_due(l, now, true);
 }
 
 void lister_kick(struct lister *l)
 {
-	for (struct watch *w = first_watch(l); w; w = w->next) {
+	for (struct watch *w = lister_first_watch(l); w; w = w->next) {
 		bool start;
 
 		tree_lock(l->m->tree);
@@ -623,7 +543,7 @@ void lister_kick(struct lister *l)
 		w->wanted = false;
 		tree_unlock(l->m->tree);
 		if (start)
-			start_listing(w, TRANSFER_INTERACTIVE);
+			lister_start_listing(w, TRANSFER_INTERACTIVE);
 	}
 	lister_send_probes(l);
 }

@@ -73,9 +73,10 @@ void lister_learned_content(struct mount *m, uint64_t node, const char *version,
 void lister_tick(struct lister *l);
 
 /*
- * List everything that was listed, now. @done is called when all are through (on a pool thread, or
- * at once).
+ * List now what is at @node: a collection, a record, or the record of a file; 0 or the root:
+ * everything that was listed. @done is called when all are through (on a pool thread, or at once):
+ * 0, -ENOENT (no such node any more), or what the server said last.
  */
-void lister_refresh(struct lister *l, void (*done)(void *ctx, int error), void *ctx);
+void lister_refresh(struct lister *l, uint64_t node, void (*done)(void *ctx, int error), void *ctx);
 
 #endif

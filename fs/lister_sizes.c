@@ -63,7 +63,7 @@ static void on_size(void *ctx, int error, int64_t size)
 
 static bool is_version(const struct node *n, const char *version)
 {
-	return n && n->known.version && version && !strcmp(n->known.version, version);
+	return n && node_known(n).version && version && !strcmp(node_known(n).version, version);
 }
 
 void lister_learned_content(struct mount *m, uint64_t node, const char *version, struct content *c)
@@ -72,8 +72,8 @@ void lister_learned_content(struct mount *m, uint64_t node, const char *version,
 
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, node);
-	if (is_version(n, version) && !n->known.filler && !n->known.has_hash) {
-		known_set_hash(&n->known, c);
+	if (is_version(n, version) && !node_known(n).filler && !node_known(n).has_hash) {
+		node_set_hash(n, c);
 		tree_put_locked(m->tree, n);
 	}
 	tree_unlock(m->tree);
@@ -85,8 +85,8 @@ void lister_learned_size(struct mount *m, uint64_t node, const char *version, in
 
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, node);
-	if (is_version(n, version) && n->known.size != size) {
-		n->known.size = size;
+	if (is_version(n, version) && node_known(n).size != size) {
+		node_set_known_size(n, size);
 		if (!n->dirty && (!n->more->view || !content_is_dirty(n->more->view)))
 			n->size = size;
 		tree_put_locked(m->tree, n);
@@ -96,19 +96,22 @@ void lister_learned_size(struct mount *m, uint64_t node, const char *version, in
 
 static void add_probe_locked(struct lister *l, struct node *n, const char *collection, bool first)
 {
-	struct node *record = tree_find_locked(l->m->tree, n->known.record);
+	struct node *record = tree_find_locked(l->m->tree, node_known(n).record);
 	struct probe *p = calloc(1, sizeof(*p));
 	struct remote_file file;
+	bool copied;
 
 	if (!p)
 		return;
-	known_borrow(n, record ? record->known.rid : NULL, &file);
+	node_borrow_file(n, record ? node_rid(record) : NULL, &file);
 	p->lister = l;
 	p->node = n->id;
 	p->first = first;
 	p->collection = strdup(collection);
-	p->version = n->known.version ? strdup(n->known.version) : NULL;
-	if (!p->collection || !remote_file_copy(&p->file, &file)) {
+	p->version = file.version ? strdup(file.version) : NULL;
+	copied = p->collection && remote_file_copy(&p->file, &file);
+	free(file.url);
+	if (!copied) {
 		probe_free(p);
 		return;
 	}
@@ -119,7 +122,7 @@ static void add_probe_locked(struct lister *l, struct node *n, const char *colle
 
 static bool needs_probe(const struct node *n)
 {
-	return n->kind == NODE_FILE && n->known.rid && node_size_locked(n) < 0 && !n->size_asked;
+	return n->kind == NODE_FILE && node_rid(n) && node_size_locked(n) < 0 && !n->size_asked;
 }
 
 void lister_size_ahead_locked(struct lister *l, struct node *n)
@@ -141,19 +144,19 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 	}
 	if (c->error)
 		return true;
-	if (!n->known.rid || !l->m->remote->ops->probe_size) {
+	if (!node_rid(n) || !l->m->remote->ops->probe_size) {
 		*ret_error = n->gone ? -ESTALE : -EIO;
 		return true;
 	}
 	if (!top)
-		top = tree_find_locked(l->m->tree, n->known.record)
-			      ? node_collection(tree_find_locked(l->m->tree, n->known.record))
+		top = tree_find_locked(l->m->tree, node_known(n).record)
+			      ? node_collection(tree_find_locked(l->m->tree, node_known(n).record))
 			      : NULL;
 	if (!top) {
 		*ret_error = -EIO;
 		return true;
 	}
-	for (struct node *s = n->parent ? n->parent->more->child_first : NULL; s;
+	for (struct node *s = n->parent ? node_dir(n->parent)->child_first : NULL; s;
 	     s = s->sibling_next)
 		if (s != n && needs_probe(s))
 			add_probe_locked(l, s, node_collection_id(top), false);

@@ -41,7 +41,7 @@ static int ask_shown(const struct mount *m, enum remote_deed deed, struct node *
 /* The server has it, or may have it in a moment. */
 static bool is_there(const struct node *n)
 {
-	return n->known.rid || n->busy || n->unknown;
+	return node_rid(n) || n->busy || n->unknown;
 }
 
 int may_create_locked(const struct mount *m, struct node *dir, const char *shown)
@@ -65,13 +65,13 @@ int may_write_locked(const struct mount *m, struct node *n)
 
 int may_remove_locked(const struct mount *m, struct node *n)
 {
-	struct node *dir = tree_find_locked(m->tree, n->known.record);
+	struct node *dir = tree_find_locked(m->tree, node_known(n).record);
 	const char *flight = node_flight_name(n);
 
 	if (!is_there(n))
 		return 0;
-	if (n->known.rid && dir)
-		return ask(m, REMOTE_REMOVES, dir, NULL, n->known.name);
+	if (node_rid(n) && dir)
+		return ask(m, REMOTE_REMOVES, dir, NULL, node_known(n).name);
 	if (flight)
 		return ask(m, REMOTE_REMOVES, n->parent, NULL, flight);
 	return ask_shown(m, REMOTE_REMOVES, n->parent, NULL, n->shown);

@@ -306,8 +306,6 @@ static int open_tree(struct mount *m, char *message, size_t size)
 	m->tree->uid = o->uid >= 0 ? (uint32_t)o->uid : getuid();
 	m->tree->gid = o->gid >= 0 ? (uint32_t)o->gid : getgid();
 	m->tree->umask = o->umask >= 0 ? (uint32_t)o->umask : 0;
-	m->tree->root->uid = m->tree->uid;
-	m->tree->root->gid = m->tree->gid;
 	r = tree_load(m->tree);
 	if (!r && collections)
 		r = tree_set_collections(m->tree, collections);
@@ -370,14 +368,15 @@ static bool knows_anything(struct mount *m)
 	bool knows = false;
 
 	tree_lock(m->tree);
-	for (const struct node *n = m->tree->root->more->child_first; n && !knows;
+	for (const struct node *n = node_dir(m->tree->root)->child_first; n && !knows;
 	     n = n->sibling_next)
 		knows = n->listed;
 	tree_unlock(m->tree);
 	return knows;
 }
 
-static int try_mount_new(const struct options *o, struct mount **ret_mount, char *message, size_t size)
+static int try_mount_new(const struct options *o, struct mount **ret_mount, char *message,
+			 size_t size)
 {
 	struct mount *m = calloc(1, sizeof(*m));
 	int r;

@@ -36,7 +36,7 @@ void node_known_shown(const struct tree *t, const struct known *k, char *out)
 
 bool node_name_matches(const struct tree *t, const struct node *n)
 {
-	const struct known *k = &n->known;
+	const struct known known = node_known(n), *k = &known;
 	char base[NAMES_MAX + 1], other[NAMES_MAX + 1], server[3 * NAMES_MAX + 1];
 
 	if (!k->rid || !k->name)
@@ -53,161 +53,92 @@ bool node_name_matches(const struct tree *t, const struct node *n)
 	return !strcmp(n->shown, other);
 }
 
-/* ---- the strings of a known half ---- */
+/* ---- the known half ---- */
 
-#define KNOWN_TEXTS 6
-
-static void texts_of(const struct known *k, char *texts[KNOWN_TEXTS])
+struct known node_known(const struct node *n)
 {
-	/* rid first, where a packed block begins; what others may be the end of before them */
-	memcpy(texts,
-	       (char *[KNOWN_TEXTS]){k->rid, k->url, k->version, k->filename, k->name,
-				     k->media_type},
-	       KNOWN_TEXTS * sizeof(*texts));
+	struct known k;
+
+	known_unpack(n->known, &k);
+	return k;
 }
 
-static void set_texts(struct known *k, char *texts[KNOWN_TEXTS])
+/* The name shown is mostly one of the server's: it is kept once. */
+static void put_block(struct node *n, char *block)
 {
-	k->rid = texts[0];
-	k->url = texts[1];
-	k->version = texts[2];
-	k->filename = texts[3];
-	k->name = texts[4];
-	k->media_type = texts[5];
+	char *name = block && n->shown ? known_find_name(block, n->shown) : NULL;
+	char *old = n->known;
+
+	if (name && !n->shown_known)
+		small_free_text(n->shown);
+	if (name)
+		n->shown = name;
+	else if (n->shown_known)
+		n->shown = small_must(small_text(n->shown));
+	n->shown_known = name != NULL;
+	n->known = block;
+	known_free_block(old);
 }
 
-/* Where @text stands among the first @n already, as one of them or its end; NULL = nowhere. */
-static char *find_text(char *const *texts, size_t n, const char *text)
+void node_edit_known(struct node *n, const struct known *k)
 {
-	size_t len = strlen(text);
-
-	for (size_t i = 0; i < n; i++) {
-		size_t have = texts[i] ? strlen(texts[i]) : 0;
-
-		if (texts[i] && have >= len && !strcmp(texts[i] + have - len, text))
-			return texts[i] + have - len;
-	}
-	return NULL;
+	put_block(n, known_pack(k));
 }
 
-/*
- * There are as many of these as files on the server, and their strings say the same again and again:
- * two names, and a URL that ends in the version.
- */
-bool known_copy_text(struct known *k, const struct known *from)
+void node_set_known_name(struct node *n, const char *name)
 {
-	char *texts[KNOWN_TEXTS] = {0}, *to;
-	size_t size = 0;
+	struct known k = node_known(n);
 
-	if (from->rid)
-		texts_of(from, texts);
-	for (size_t i = 0; i < KNOWN_TEXTS; i++)
-		if (texts[i] && !find_text(texts, i, texts[i]))
-			size += strlen(texts[i]) + 1;
-	to = size ? small_alloc(size) : NULL;
-	if (size && !to)
+	k.name = (char *)name;
+	node_edit_known(n, &k);
+}
+
+void node_set_known_size(struct node *n, int64_t size)
+{
+	struct known k = node_known(n);
+
+	k.size = size;
+	node_edit_known(n, &k);
+}
+
+void node_set_confirmed(struct node *n, int64_t mono_ms)
+{
+	struct known k = node_known(n);
+
+	k.confirmed_ms = mono_ms;
+	node_edit_known(n, &k);
+}
+
+bool node_set_shown(struct node *n, const char *shown)
+{
+	char *name = n->known ? known_find_name(n->known, shown) : NULL;
+	char *text = name ? name : small_text(shown);
+
+	if (!text)
 		return false;
-	for (size_t i = 0; i < KNOWN_TEXTS; i++) {
-		char *there = texts[i] ? find_text(texts, i, texts[i]) : NULL;
-
-		if (!texts[i])
-			continue;
-		if (there) {
-			texts[i] = there;
-			continue;
-		}
-		memcpy(to, texts[i], strlen(texts[i]) + 1);
-		texts[i] = to;
-		to += strlen(to) + 1;
-	}
-	set_texts(k, texts);
-	k->packed = k->rid != NULL;
+	if (!n->shown_known)
+		small_free_text(n->shown);
+	n->shown = text;
+	n->shown_known = name != NULL;
 	return true;
 }
 
-static void free_texts(const struct known *k)
-{
-	char *texts[KNOWN_TEXTS];
-	size_t size = 0;
-
-	texts_of(k, texts);
-	for (size_t i = 0; i < KNOWN_TEXTS; i++) {
-		size_t end = texts[i] && k->packed
-				     ? (size_t)(texts[i] - texts[0]) + strlen(texts[i]) + 1
-				     : 0;
-
-		size = end > size ? end : size;
-		if (!k->packed)
-			free(texts[i]);
-	}
-	if (k->packed)
-		small_free(texts[0], size);
-}
-
-void known_clear(struct known *k)
-{
-	free_texts(k);
-	*k = (struct known){.size = -1};
-}
-
-bool known_set_text(struct known *k, char **slot, const char *value)
-{
-	struct known old = *k;
-
-	if (!k->packed)
-		return node_set_string(slot, value);
-	*slot = (char *)value;
-	if (!known_copy_text(k, k)) {
-		*k = old;
-		return false;
-	}
-	free_texts(&old);
-	return true;
-}
-
-/* Without memory they stay as they are: larger, not wrong. */
-static void pack_texts(struct known *k)
-{
-	struct known old = *k;
-
-	if (k->rid && !k->packed && known_copy_text(k, &old))
-		free_texts(&old);
-}
-
-void known_take(struct known *k, struct remote_file *f, uint64_t record)
-{
-	*k = (struct known){
-		.rid = f->id,
-		.record = record,
-		.name = f->raw_name ? f->raw_name : f->name,
-		.filename = f->raw_filename,
-		.version = f->version,
-		.url = f->url,
-		.media_type = f->media_type,
-		.size = f->size,
-		.mtime_ns = f->mtime_ns,
-		.ctime_ns = f->ctime_ns,
-	};
-	if (f->raw_name)
-		free(f->name);
-	free(f->record);
-	memset(f, 0, sizeof(*f));
-}
-
-void known_copy_hash(struct known *k, const struct known *from)
-{
-	k->has_hash = from->has_hash;
-	memcpy(k->hash, from->hash, sizeof(k->hash));
-}
-
-void known_set_hash(struct known *k, struct content *c)
+static void known_set_hash(struct known *k, struct content *c)
 {
 	k->has_hash = c && content_hash(c, k->hash);
 }
 
+void node_set_hash(struct node *n, struct content *c)
+{
+	struct known k = node_known(n);
+
+	known_set_hash(&k, c);
+	node_edit_known(n, &k);
+}
+
 bool node_known_is_content(struct tree *t, const struct node *n, struct content *c)
 {
-	const struct known *k = &n->known;
+	const struct known there = node_known(n), *k = &there;
 	int64_t size = c ? content_size(c) : 0;
 	uint8_t ours[LEDGER_HASH_BYTES], theirs[LEDGER_HASH_BYTES];
 	char key[NODE_KEY_MAX];
@@ -231,52 +162,50 @@ bool node_known_is_content(struct tree *t, const struct node *n, struct content 
 	return known;
 }
 
-void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file)
+void node_borrow_file(const struct node *n, const char *record_rid, struct remote_file *ret_file)
 {
-	const struct known *k = &n->known;
+	struct known k = node_known(n);
 
 	*ret_file = (struct remote_file){
-		.id = k->rid,
+		.id = k.rid,
 		.record = (char *)record_rid,
-		.name = k->name,
-		.raw_name = k->name,
-		.raw_filename = k->filename,
-		.version = k->version,
-		.url = k->url,
-		.media_type = k->media_type,
-		.size = k->size,
-		.mtime_ns = k->mtime_ns,
-		.ctime_ns = k->ctime_ns,
+		.name = k.name,
+		.raw_name = k.name,
+		.raw_filename = k.filename,
+		.version = k.version,
+		.url = known_url(&k),
+		.media_type = k.media_type,
+		.size = k.size,
+		.mtime_ns = k.mtime_ns,
+		.ctime_ns = k.ctime_ns,
 	};
 }
 
 void tree_set_known_locked(struct tree *t, struct node *n, struct known *k)
 {
-	if (n->known.rid)
+	if (n->known)
 		tree_unhash_rid_locked(t, n);
-	known_clear(&n->known);
-	if (k) {
-		n->known = *k;
-		memset(k, 0, sizeof(*k));
-		pack_texts(&n->known);
-	}
-	if (n->known.rid)
+	put_block(n, k ? known_pack(k) : NULL);
+	if (k)
+		known_clear(k);
+	if (n->known)
 		tree_hash_rid_locked(t, n);
 }
 
 void tree_swap_known_locked(struct tree *t, struct node *a, struct node *b)
 {
-	struct known k = a->known;
+	struct known of_a = node_known(a), of_b = node_known(b);
+	char *for_a = known_pack(&of_b), *for_b = known_pack(&of_a);
 
-	if (a->known.rid)
+	if (a->known)
 		tree_unhash_rid_locked(t, a);
-	if (b->known.rid)
+	if (b->known)
 		tree_unhash_rid_locked(t, b);
-	a->known = b->known;
-	b->known = k;
-	if (a->known.rid)
+	put_block(a, for_a);
+	put_block(b, for_b);
+	if (a->known)
 		tree_hash_rid_locked(t, a);
-	if (b->known.rid)
+	if (b->known)
 		tree_hash_rid_locked(t, b);
 }
 
@@ -303,20 +232,6 @@ bool node_token(const struct node *n, char token[static 64])
 	memcpy(token, n->more->token, len);
 	token[len] = '\0';
 	return true;
-}
-
-bool known_is_tokened(const struct known *k)
-{
-	const char *f = k->filename;
-	size_t first, second;
-
-	if (!f || strncmp(f, "attachfs-", 9) || (k->name && !strcmp(k->name, f)))
-		return false;
-	first = strspn(f + 9, "0123456789abcdef");
-	if (!first || f[9 + first] != '-')
-		return false;
-	second = strspn(f + 10 + first, "0123456789abcdef");
-	return second && !f[10 + first + second];
 }
 
 bool node_has_token(const struct node *n, const char *filename)
@@ -375,7 +290,7 @@ const char *node_flight_name(const struct node *n)
 
 bool node_key(const struct node *n, char key[static NODE_KEY_MAX])
 {
-	const struct known *k = &n->known;
+	const struct known known = node_known(n), *k = &known;
 
 	if (!k->rid || !k->version)
 		return false;
@@ -389,7 +304,7 @@ struct content *node_content(struct tree *t, const struct node *n)
 	struct content *c = n->content ? content_get(t->store, n->content) : NULL;
 
 	/* a clean one was perhaps evicted, and came again as another */
-	if (c || n->dirty || n->known.filler || !node_key(n, key))
+	if (c || n->dirty || node_known(n).filler || !node_key(n, key))
 		return c;
 	return content_peek_key(t->store, key);
 }
@@ -442,15 +357,69 @@ void node_stat_locked(const struct tree *t, const struct node *n, struct stat *s
 	 */
 	st->st_mode &= ~(mode_t)NODE_MODE_SET;
 	st->st_nlink = n->gone ? 0 : dir ? 2 : 1;
-	st->st_uid = n->uid;
-	st->st_gid = n->gid;
+	st->st_uid = node_uid(t, n);
+	st->st_gid = node_gid(t, n);
 	st->st_size = size < 0 ? 0 : size;
 	st->st_blksize = 4096;
 	st->st_blocks = st->st_size / 512 + (st->st_size % 512 != 0);
-	st->st_atim = to_timespec(n->atime_ns);
+	st->st_atim = to_timespec(node_atime(n));
 	st->st_mtim = to_timespec(n->mtime_ns);
-	st->st_ctim = to_timespec(n->ctime_ns);
+	st->st_ctim = to_timespec(node_ctime(n));
 }
+
+/* ---- owner and times ---- */
+
+uint32_t node_uid(const struct tree *t, const struct node *n)
+{
+	return n->owner_set ? n->more->uid : t->uid;
+}
+
+uint32_t node_gid(const struct tree *t, const struct node *n)
+{
+	return n->owner_set ? n->more->gid : t->gid;
+}
+
+void node_set_owner(struct node *n, uint32_t uid, uint32_t gid)
+{
+	n->owner_set = true;
+	node_more(n)->uid = uid;
+	node_more(n)->gid = gid;
+}
+
+int64_t node_atime(const struct node *n)
+{
+	return n->more->own_times ? n->more->atime_ns : n->mtime_ns;
+}
+
+int64_t node_ctime(const struct node *n)
+{
+	return n->more->own_times ? n->more->ctime_ns : n->mtime_ns;
+}
+
+void node_set_times(struct node *n, int64_t atime_ns, int64_t mtime_ns, int64_t ctime_ns)
+{
+	bool own = atime_ns != mtime_ns || ctime_ns != mtime_ns;
+
+	n->mtime_ns = mtime_ns;
+	if (!own && !n->more->own_times)
+		return;
+	node_more(n)->own_times = own;
+	node_more(n)->atime_ns = own ? atime_ns : 0;
+	node_more(n)->ctime_ns = own ? ctime_ns : 0;
+	node_less(n);
+}
+
+void node_set_modified(struct node *n, int64_t now_ns)
+{
+	node_set_times(n, node_atime(n), now_ns, now_ns);
+}
+
+void node_set_changed(struct node *n, int64_t now_ns)
+{
+	node_set_times(n, node_atime(n), n->mtime_ns, now_ns);
+}
+
+/* ---- extended attributes ---- */
 
 struct xattr *node_find_xattr(const struct node *n, const char *name)
 {

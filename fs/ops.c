@@ -18,7 +18,7 @@
 
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
-#define FREE_FILES UINT32_MAX
+#define FREE_FILES  UINT32_MAX
 #define BACKGROUND                                                                                 \
 	1024 /* parked reads are background requests for the kernel, whose default is 12 */
 #define REQUEST_BYTES (1u << 20)
@@ -155,6 +155,30 @@ bool need_seen_locked(struct call *c, struct node *n)
 	       error;
 }
 
+/*
+ * A record that the first listing has named is there, though the listing is not over: who wants to
+ * see the names in it need not wait for those in others.
+ */
+static struct node *need_for_lookup_locked(struct call *c)
+{
+	struct tree *t = c->m->tree;
+	const struct node *at = tree_find_locked(t, c->ino);
+	struct node *dir, *n;
+	uint64_t mark;
+
+	if (!at || at->kind != NODE_COLLECTION)
+		return need_dir_locked(c, c->ino);
+	dir = need_some_locked(c, c->ino, &mark);
+	if (!dir || !mark)
+		return dir;
+	n = tree_child_locked(t, dir, c->name);
+	if (n && n->kind == NODE_RECORD && n->seen_seq >= mark)
+		return dir;
+	lister_await_more_locked(c->m->lister, c, dir);
+	tree_unlock(t);
+	return NULL;
+}
+
 static void lookup_run(struct call *c)
 {
 	struct mount *m = c->m;
@@ -162,7 +186,7 @@ static void lookup_run(struct call *c)
 	struct node *dir, *n;
 
 	tree_lock(m->tree);
-	dir = need_dir_locked(c, c->ino);
+	dir = need_for_lookup_locked(c);
 	if (!dir || virtual_lookup_locked(c, dir))
 		return;
 	n = tree_child_locked(m->tree, dir, c->name);

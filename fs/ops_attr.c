@@ -36,8 +36,8 @@ static int64_t from_timespec(const struct timespec *ts)
 static int check_owner(const struct mount *m, const struct node *n, const struct stat *attr,
 		       int to_set)
 {
-	bool other_uid = (to_set & FUSE_SET_ATTR_UID) && attr->st_uid != n->uid;
-	bool other_gid = (to_set & FUSE_SET_ATTR_GID) && attr->st_gid != n->gid;
+	bool other_uid = (to_set & FUSE_SET_ATTR_UID) && attr->st_uid != node_uid(m->tree, n);
+	bool other_gid = (to_set & FUSE_SET_ATTR_GID) && attr->st_gid != node_gid(m->tree, n);
 
 	/*
 	 * the kernel has checked the right to do so; where only one user is served, other owners
@@ -50,18 +50,23 @@ static int check_owner(const struct mount *m, const struct node *n, const struct
 
 static void set_times_locked(struct mount *m, struct node *n, const struct setattr *s, int64_t now)
 {
+	int64_t atime_ns = node_atime(n), mtime_ns = n->mtime_ns;
+
 	if (s->to_set & FUSE_SET_ATTR_ATIME)
-		n->atime_ns =
+		atime_ns =
 			s->to_set & FUSE_SET_ATTR_ATIME_NOW ? now : from_timespec(&s->attr.st_atim);
+	if (s->to_set & FUSE_SET_ATTR_MTIME)
+		mtime_ns =
+			s->to_set & FUSE_SET_ATTR_MTIME_NOW ? now : from_timespec(&s->attr.st_mtim);
+	node_set_times(n, atime_ns, mtime_ns, now);
 	if (!(s->to_set & FUSE_SET_ATTR_MTIME))
 		return;
-	n->mtime_ns = s->to_set & FUSE_SET_ATTR_MTIME_NOW ? now : from_timespec(&s->attr.st_mtim);
 	/*
 	 * the server keeps its own resolution and range (P-24); what it keeps already need not be
 	 * sent
 	 */
-	if (n->kind == NODE_FILE && m->remote->caps.set_mtime && n->known.rid)
-		n->mtime_dirty = n->known.mtime_ns !=
+	if (n->kind == NODE_FILE && m->remote->caps.set_mtime && node_rid(n))
+		n->mtime_dirty = node_known(n).mtime_ns !=
 				 n->mtime_ns - n->mtime_ns % m->remote->caps.mtime_resolution_ns;
 	node_more(n)->name_ms = clock_mono_ms();
 }
@@ -72,14 +77,10 @@ static void set_attr_locked(struct mount *m, struct node *n, const struct setatt
 
 	if (s->to_set & FUSE_SET_ATTR_MODE)
 		node_more(n)->mode = (s->attr.st_mode & 07777u) | NODE_MODE_SET;
-	if (s->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
-		if (s->to_set & FUSE_SET_ATTR_UID)
-			n->uid = s->attr.st_uid;
-		if (s->to_set & FUSE_SET_ATTR_GID)
-			n->gid = s->attr.st_gid;
-		n->owner_set = true;
-	}
-	n->ctime_ns = now;
+	if (s->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		node_set_owner(
+			n, s->to_set & FUSE_SET_ATTR_UID ? s->attr.st_uid : node_uid(m->tree, n),
+			s->to_set & FUSE_SET_ATTR_GID ? s->attr.st_gid : node_gid(m->tree, n));
 	set_times_locked(m, n, s, now);
 	tree_changed_locked(m->tree, n);
 }
@@ -109,7 +110,7 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, struct handl
 	if (r < 0)
 		return r;
 	tree_lock(m->tree);
-	n->mtime_ns = n->ctime_ns = clock_real_ns();
+	node_set_modified(n, clock_real_ns());
 	tree_unlock(m->tree);
 	return by_handle ? 0 : file_commit(m, n);
 }
@@ -278,9 +279,9 @@ static const char *state_of(const struct node *n, struct content *c)
 {
 	if (n->error)
 		return "parked";
-	if (n->busy && (n->dirty || !n->known.rid))
+	if (n->busy && (n->dirty || !node_rid(n)))
 		return "uploading";
-	if (n->dirty || !n->known.rid)
+	if (n->dirty || !node_rid(n))
 		return strstr(n->shown, " (conflict ") ? "conflict" : "dirty";
 	return c && content_is_complete(c) ? "cached" : "remote";
 }
@@ -295,10 +296,11 @@ static void hex(const uint8_t *bytes, size_t n, char *out)
 static bool own_value(struct tree *t, const struct node *n, const char *name, char *value,
 		      size_t size)
 {
-	const struct known *k = &n->known;
+	const struct known known = node_known(n), *k = &known;
 	uint8_t hash[LEDGER_HASH_BYTES];
 	struct content *c = n->kind == NODE_FILE ? node_content(t, n) : NULL;
 	const char *text = NULL;
+	char *url = NULL;
 
 	*value = '\0';
 	if (!strcmp(name, "id"))
@@ -312,12 +314,13 @@ static bool own_value(struct tree *t, const struct node *n, const char *name, ch
 	else if (!strcmp(name, "error") && n->error)
 		text = n->more->message && *n->more->message ? n->more->message
 							     : strerror(-n->error);
-	else if (!strcmp(name, "url") && k->url)
-		log_redact(k->url, value, size); /* signed links are secrets */
+	else if (!strcmp(name, "url") && (url = known_url(k)))
+		log_redact(url, value, size); /* signed links are secrets */
 	else if (!strcmp(name, "xxh128") && c && content_hash(c, hash))
 		hex(hash, sizeof(hash), value);
 	if (text)
 		snprintf(value, size, "%s", text);
+	free(url);
 	content_unref(c);
 	return *value != '\0';
 }
@@ -478,7 +481,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	else
 		r = node_set_xattr(n, name, value, size);
 	if (!r) {
-		n->ctime_ns = clock_real_ns();
+		node_set_changed(n, clock_real_ns());
 		r = ledger_put_xattr(m->ledger, n->id, name, value, size);
 		tree_put_locked(m->tree, n);
 	}
@@ -502,7 +505,7 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 		else if (!node_remove_xattr(n, name))
 			r = -ENODATA;
 		else {
-			n->ctime_ns = clock_real_ns();
+			node_set_changed(n, clock_real_ns());
 			r = ledger_drop_xattr(m->ledger, n->id, name);
 			tree_put_locked(m->tree, n);
 		}

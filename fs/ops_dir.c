@@ -79,8 +79,8 @@ static struct node *find_pending_locked(const struct tree *t, uint64_t dir)
 	struct node *n = t->sync_first;
 
 	while (n && (n->local || node_being_written(n) ||
-		     (n->parent ? n->parent->id : n->known.record) != dir ||
-		     (n->gone ? !n->known.rid && !n->busy && !n->unknown : !node_differs(t, n))))
+		     (n->parent ? n->parent->id : node_known(n).record) != dir ||
+		     (n->gone ? !node_rid(n) && !n->busy && !n->unknown : !node_differs(t, n))))
 		n = n->more->sync_next;
 	return n;
 }
@@ -144,10 +144,10 @@ static int take_some(struct tree *t, struct dir_handle *d, const struct node *di
 
 	if (d->last && (!last || last->parent != dir))
 		return 0; /* nobody knows where that was: the rest comes when all is there */
-	for (const struct node *n = last ? last->sibling_next : dir->more->child_first; n && !r;
+	for (const struct node *n = last ? last->sibling_next : node_dir(dir)->child_first; n && !r;
 	     n = n->sibling_next) {
 		d->last = n->id;
-		if (!n->known.rid || n->seen_seq >= mark)
+		if (!node_rid(n) || n->seen_seq >= mark)
 			r = append(d, n->id);
 	}
 	return r;
@@ -171,7 +171,7 @@ static int take_all(struct dir_handle *d, const struct node *dir)
 		memcpy(sorted, d->ids, had * sizeof(*sorted));
 		qsort(sorted, had, sizeof(*sorted), compare_ids);
 	}
-	for (const struct node *n = dir->more->child_first; n && !r; n = n->sibling_next)
+	for (const struct node *n = node_dir(dir)->child_first; n && !r; n = n->sibling_next)
 		if (!had || !bsearch(&n->id, sorted, had, sizeof(*sorted), compare_ids))
 			r = append(d, n->id);
 	free(sorted);
@@ -265,12 +265,12 @@ static bool add_link(struct fill *f, const struct node *n, off_t next)
 	struct fuse_entry_param e = {.attr = {.st_ino = VIRTUAL_LINK | n->id, .st_mode = S_IFLNK}};
 	size_t size;
 
-	if (!n->known.rid)
+	if (!node_rid(n))
 		return true;
 	size = f->plus ? fuse_add_direntry_plus(f->req, f->buffer + f->used, f->size - f->used,
-						n->known.rid, &e, next)
+						node_rid(n), &e, next)
 		       : fuse_add_direntry(f->req, f->buffer + f->used, f->size - f->used,
-					   n->known.rid, &e.attr, next);
+					   node_rid(n), &e.attr, next);
 	if (size > f->size - f->used)
 		return false;
 	f->used += size;
@@ -296,7 +296,7 @@ static void fill_locked(struct fill *f, struct dir_handle *d, const struct node 
 /* False: @c was parked, tree->lock released. */
 static bool need_all_seen(struct call *c, const struct node *dir)
 {
-	for (struct node *n = dir->more->child_first; n && dir->kind == NODE_ROOT;
+	for (struct node *n = node_dir(dir)->child_first; n && dir->kind == NODE_ROOT;
 	     n = n->sibling_next) {
 		if (need_seen_locked(c, n))
 			continue;

@@ -169,7 +169,7 @@ static void open_run(struct call *c)
 		fi->direct_io = n->more->n_stale_twin && h->twin && !may_write(h);
 		fi->noflush = !may_write(h); /* its close has nothing to wait for */
 		if (c->flags & O_TRUNC)
-			n->mtime_ns = n->ctime_ns = clock_real_ns();
+			node_set_modified(n, clock_real_ns());
 	} else if (h) {
 		handle_free_locked(m, h);
 	}
@@ -572,7 +572,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		return;
 	}
 	tree_lock(m->tree);
-	n->mtime_ns = n->ctime_ns = clock_real_ns();
+	node_set_modified(n, clock_real_ns());
 	tree_unlock(m->tree);
 	fuse_reply_write(req, (size_t)done);
 }
@@ -743,7 +743,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	}
 	if (!r) {
 		tree_lock(m->tree);
-		n->mtime_ns = n->ctime_ns = clock_real_ns();
+		node_set_modified(n, clock_real_ns());
 		tree_unlock(m->tree);
 	}
 	fuse_reply_err(req, -r);

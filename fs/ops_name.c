@@ -63,7 +63,7 @@ static void touch_dir_locked(struct mount *m, struct node *dir)
 	int64_t now_ns = clock_real_ns();
 
 	/* the time it has may be of a server whose clock is ahead: it changes all the same */
-	dir->mtime_ns = dir->ctime_ns = now_ns > dir->mtime_ns ? now_ns : dir->mtime_ns + 1;
+	node_set_modified(dir, now_ns > dir->mtime_ns ? now_ns : dir->mtime_ns + 1);
 	tree_touch_locked(m->tree, dir);
 }
 
@@ -77,9 +77,7 @@ static struct node *new_file_locked(struct mount *m, struct node *dir, const cha
 	if (!n)
 		return NULL;
 	node_more(n)->mode = (a->mode & 07777u) | NODE_MODE_SET;
-	n->uid = a->uid;
-	n->gid = dir->more->mode & S_ISGID ? dir->gid : a->gid;
-	n->owner_set = true;
+	node_set_owner(n, a->uid, dir->more->mode & S_ISGID ? node_gid(m->tree, dir) : a->gid);
 	n->size = 0;
 	n->local = names_is_local(m->options->local_names, name);
 	node_more(n)->name_ms = clock_mono_ms();
@@ -279,7 +277,7 @@ void remove_node_locked(struct mount *m, struct node *n)
 	struct tree *t = m->tree;
 	struct node *dir = n->parent;
 
-	n->ctime_ns = clock_real_ns();
+	node_set_changed(n, clock_real_ns());
 	touch_dir_locked(m, dir);
 	tree_unlink_locked(t, n);
 	n->gone = true;
@@ -362,18 +360,18 @@ static void name_unlisted_locked(struct mount *m, struct node *n)
 	if (n->kind != NODE_RECORD || !tree_is_unlisted(m->tree, n->parent))
 		return;
 	names_to_server(n->shown, server);
-	known_set_text(&n->known, &n->known.name, server);
+	node_set_known_name(n, server);
 }
 
 static void renamed_locked(struct mount *m, struct node *n)
 {
 	name_unlisted_locked(m, n);
-	n->ctime_ns = clock_real_ns();
+	node_set_changed(n, clock_real_ns());
 	node_more(n)->name_ms = clock_mono_ms();
 	n->error = 0;
 	/* what the server has already stays there, whatever it is called now */
 	if (n->kind == NODE_FILE)
-		n->local = !n->known.rid && names_is_local(m->options->local_names, n->shown);
+		n->local = !node_rid(n) && names_is_local(m->options->local_names, n->shown);
 	touch_dir_locked(m, n->parent);
 	tree_changed_locked(m->tree, n);
 }
@@ -383,7 +381,7 @@ static int check_rename_file(struct mount *m, const struct node *n, const struct
 {
 	if (target && target->kind != NODE_FILE)
 		return -EISDIR;
-	if (n->known.rid && !m->remote->caps.move_between_collections &&
+	if (node_rid(n) && !m->remote->caps.move_between_collections &&
 	    n->parent->parent != dir->parent)
 		return -EXDEV;
 	return check_name(m, dir, name);
@@ -395,7 +393,7 @@ static bool is_known_as(const struct node *n, const char *shown)
 	char server[3 * NAMES_MAX + 1];
 
 	names_to_server(shown, server);
-	return n->known.name && !strcmp(n->known.name, server);
+	return node_known(n).name && !strcmp(node_known(n).name, server);
 }
 
 static int check_rename_record(struct mount *m, struct node *n, const struct node *dir,
@@ -449,7 +447,7 @@ static int exchange_checked_locked(struct mount *m, struct node *a, struct node 
 static void replace_after_locked(struct tree *t, struct node *target, const struct node *n)
 {
 	node_more(target)->after = n->id;
-	if (target->known.rid)
+	if (node_rid(target))
 		return; /* then nothing was replaced by it that is not settled */
 	for (struct node *g = t->sync_first; g; g = g->more->sync_next)
 		if (g->gone && g->more->after == target->id) {

@@ -55,21 +55,24 @@ static void on_fetched(void *ctx, int error)
 static int open_locked(struct pinning *p, struct node *n)
 {
 	struct tree *t = p->m->tree;
-	struct node *record = tree_find_locked(t, n->known.record);
+	struct node *record = tree_find_locked(t, node_known(n).record);
 	struct node *top = record ? tree_collection_of_locked(t, record) : NULL;
 	struct remote_file file;
 	char key[NODE_KEY_MAX];
+	int r;
 
 	if (n->dirty || !top || !node_key(n, key))
 		return -ENODATA;
-	p->clean = content_for_key(t->store, key, n->known.filler ? -1 : n->known.size);
+	p->clean = content_for_key(t->store, key, node_known(n).filler ? -1 : node_known(n).size);
 	if (!p->clean)
 		return -ENOMEM;
 	pin_content_locked(n, p->clean);
 	if (content_is_complete(p->clean))
 		return -ENODATA;
-	known_borrow(n, record->known.rid, &file);
-	return reader_open(p->m->reader, p->clean, &file, node_collection_id(top), n->id);
+	node_borrow_file(n, node_rid(record), &file);
+	r = reader_open(p->m->reader, p->clean, &file, node_collection_id(top), n->id);
+	free(file.url);
+	return r;
 }
 
 void pin_changed(struct mount *m, uint64_t node)

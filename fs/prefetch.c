@@ -88,7 +88,7 @@ struct view {
 
 static struct node *first_file(const struct node *dir)
 {
-	struct node *n = dir->more->child_first;
+	struct node *n = node_dir(dir)->child_first;
 
 	while (n && n->kind != NODE_FILE)
 		n = n->sibling_next;
@@ -129,12 +129,12 @@ static bool sort(struct program *p, const struct node *dir)
 	p->sorted = NULL;
 	p->sorted_dir = dir->id;
 	p->n_sorted = p->sorted_at = 0;
-	if (!dir->more->n_children || dir->more->n_children > PREFETCH_SORT_MAX)
+	if (!node_dir(dir)->n_children || node_dir(dir)->n_children > PREFETCH_SORT_MAX)
 		return false;
-	nodes = malloc(dir->more->n_children * sizeof(struct node *));
-	p->sorted = malloc(dir->more->n_children * sizeof(*p->sorted));
+	nodes = malloc(node_dir(dir)->n_children * sizeof(struct node *));
+	p->sorted = malloc(node_dir(dir)->n_children * sizeof(*p->sorted));
 	if (nodes && p->sorted) {
-		for (const struct node *c = dir->more->child_first; c; c = c->sibling_next)
+		for (const struct node *c = node_dir(dir)->child_first; c; c = c->sibling_next)
 			if (c->kind == NODE_FILE)
 				nodes[n++] = c;
 		qsort(nodes, n, sizeof(struct node *), by_name);
@@ -164,9 +164,9 @@ static const struct node *next_record_by_name(const struct node *record)
 {
 	const struct node *top = record->parent, *found = NULL;
 
-	if (!top || top->more->n_children > PREFETCH_SORT_MAX)
+	if (!top || node_dir(top)->n_children > PREFETCH_SORT_MAX)
 		return NULL;
-	for (const struct node *c = top->more->child_first; c; c = c->sibling_next)
+	for (const struct node *c = node_dir(top)->child_first; c; c = c->sibling_next)
 		if (c->kind == NODE_RECORD && strcmp(c->shown, record->shown) > 0 &&
 		    (!found || strcmp(c->shown, found->shown) < 0))
 			found = c;
@@ -177,7 +177,7 @@ static struct node *first_by_name(const struct node *dir)
 {
 	struct node *found = NULL;
 
-	for (struct node *c = dir->more->child_first; c; c = c->sibling_next)
+	for (struct node *c = node_dir(dir)->child_first; c; c = c->sibling_next)
 		if (c->kind == NODE_FILE && (!found || strcmp(c->shown, found->shown) < 0))
 			found = c;
 	return found;
@@ -228,7 +228,7 @@ static struct content *peek(const struct mount *m, const struct node *n)
 static int64_t missing_bytes(const struct mount *m, const struct node *n)
 {
 	struct content *c = peek(m, n);
-	int64_t cost = n->known.size;
+	int64_t cost = node_known(n).size;
 
 	if (c && (content_is_complete(c) || content_get_user(c)))
 		cost = SIBLINGS_NEEDLESS;
@@ -241,14 +241,14 @@ static int64_t cost(void *ctx, uint64_t file)
 	struct view *v = ctx;
 	struct node *n = tree_find_locked(v->m->tree, file);
 
-	if (!n || n->dirty || n->gone || !n->known.rid || !n->known.version || n->known.filler ||
-	    (n->more->view && content_is_dirty(n->more->view)))
+	if (!n || n->dirty || n->gone || !node_rid(n) || !node_known(n).version ||
+	    node_known(n).filler || (n->more->view && content_is_dirty(n->more->view)))
 		return SIBLINGS_NEEDLESS;
-	if (n->known.size < 0) {
+	if (node_known(n).size < 0) {
 		v->unsized = n->size_asked || v->m->remote->ops->probe_size;
 		return v->unsized ? SIBLINGS_UNSIZED : SIBLINGS_NEEDLESS;
 	}
-	if (n->known.size == 0 || (uint64_t)n->known.size > WINDOW_WHOLE_BYTES)
+	if (node_known(n).size == 0 || (uint64_t)node_known(n).size > WINDOW_WHOLE_BYTES)
 		return SIBLINGS_NEEDLESS;
 	return missing_bytes(v->m, n);
 }
@@ -273,7 +273,7 @@ static void add(struct mount *m, struct prefetch_batch *b, uint64_t file)
 {
 	struct tree *t = m->tree;
 	struct node *n = tree_find_locked(t, file);
-	struct node *record = n ? tree_find_locked(t, n->known.record) : NULL;
+	struct node *record = n ? tree_find_locked(t, node_known(n).record) : NULL;
 	struct node *top = record ? tree_collection_of_locked(t, record) : NULL;
 	struct remote_file known;
 	struct content *c;
@@ -281,15 +281,16 @@ static void add(struct mount *m, struct prefetch_batch *b, uint64_t file)
 
 	if (!top || !node_key(n, key))
 		return;
-	c = content_for_key(m->store, key, n->known.size);
+	c = content_for_key(m->store, key, node_known(n).size);
 	if (!c)
 		return;
 	pin_content_locked(n, c);
-	known_borrow(n, record->known.rid, &known);
+	node_borrow_file(n, node_rid(record), &known);
 	if (reader_open(m->reader, c, &known, node_collection_id(top), n->id) < 0)
 		content_unref(c);
 	else
 		b->of[b->n++] = c;
+	free(known.url);
 }
 
 struct prefetch_batch *prefetch_read_locked(struct prefetch *p, const struct call *c,
@@ -302,7 +303,7 @@ struct prefetch_batch *prefetch_read_locked(struct prefetch *p, const struct cal
 	uint64_t files[SIBLINGS_FILES];
 	unsigned n;
 
-	if (h->begun || c->off || h->node->known.size > (int64_t)WINDOW_WHOLE_BYTES)
+	if (h->begun || c->off || node_known(h->node).size > (int64_t)WINDOW_WHOLE_BYTES)
 		return NULL;
 	h->begun = true;
 	if (engine_get_state(m->engine, NULL) != ENGINE_ONLINE)

@@ -147,7 +147,7 @@ void json_open(fuse_req_t req, struct mount *m, uint64_t ino, struct fuse_file_i
 void json_stat_locked(const struct mount *m, struct node *record, struct stat *st)
 {
 	bool writable = json_is_writable_locked(m, record);
-	int64_t ns = record->known.mtime_ns;
+	int64_t ns = node_known(record).mtime_ns;
 
 	/* not the directory's: it changes with every file in it, and editors would wonder */
 	if (ns == REMOTE_TIME_NONE)
@@ -300,9 +300,9 @@ static void ask_text(struct text *t)
 
 	tree_lock(m->tree);
 	n = tree_find_locked(m->tree, t->record);
-	if (n && n->parent && n->known.rid) {
+	if (n && n->parent && node_rid(n)) {
 		collection = strdup(node_collection_id(n->parent));
-		rid = strdup(n->known.rid);
+		rid = strdup(node_rid(n));
 	}
 	tree_unlock(m->tree);
 	if (collection && rid)
@@ -702,7 +702,8 @@ static bool was_name(const struct node *record, const char *sent)
 	{
 		const char *old = json_string_value(json_object_get(known, key));
 
-		was |= !known || (old && record->known.name && !strcmp(old, record->known.name));
+		was |= !known ||
+		       (old && node_known(record).name && !strcmp(old, node_known(record).name));
 	}
 	json_decref(fields);
 	json_decref(known);

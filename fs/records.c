@@ -115,7 +115,7 @@ static struct node *found_locked(struct ask *a)
 	if (n->parent || tree_move_locked(t, n, top, a->name) < 0)
 		return NULL;
 	n->gone = false;
-	known_set_text(&n->known, &n->known.name, a->name);
+	node_set_known_name(n, a->name);
 	tree_put_locked(t, n);
 	return n;
 }
@@ -185,12 +185,10 @@ static void made_locked(struct ask *a, const char *rid)
 	if (!n)
 		return;
 	node_more(n)->mode = (a->mode & 07777u) | NODE_MODE_SET;
-	n->uid = a->uid;
-	n->gid = a->gid;
-	n->owner_set = true;
+	node_set_owner(n, a->uid, a->gid);
 	lister_made_locked(a->m->lister, n);
 	tree_put_locked(t, n);
-	top->mtime_ns = top->ctime_ns = clock_real_ns();
+	node_set_modified(top, clock_real_ns());
 	tree_put_locked(t, top);
 }
 
@@ -313,10 +311,10 @@ static int rmdir_locked(struct call *c, struct node *dir)
 		return -EPERM; /* records are not ours to delete */
 	if (!lister_need_locked(m->lister, c, n, &error))
 		return error ? error : -EINPROGRESS;
-	if (n->more->child_first)
+	if (node_dir(n)->child_first)
 		return -ENOTEMPTY;
 	tree_forget_record_locked(m->tree, n);
-	dir->mtime_ns = dir->ctime_ns = clock_real_ns();
+	node_set_modified(dir, clock_real_ns());
 	tree_put_locked(m->tree, dir);
 	return 0;
 }

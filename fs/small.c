@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <attachfs/log.h>
+
 #define STEP	    16 /* sizes are rounded up to it */
 #define LARGEST	    512
 #define CHUNK_BYTES ((size_t)64 << 10)
@@ -79,6 +81,16 @@ void small_free(void *p, size_t size)
 	piece->next = pieces[class];
 	pieces[class] = piece;
 	pthread_mutex_unlock(&lock);
+}
+
+void *small_must(void *p)
+{
+	if (!p) {
+		/* as safe as any other kill: what was promised is in the ledger */
+		log_error("tree: out of memory");
+		abort();
+	}
+	return p;
 }
 
 char *small_text(const char *text)

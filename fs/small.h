@@ -13,6 +13,8 @@
 
 /* Not cleared; at least as aligned as malloc()'s. NULL without memory. */
 void *small_alloc(size_t size);
+/* @p, unless it is NULL: then the end of the process. */
+void *small_must(void *p);
 /* @size as it was allocated. NULL is fine. */
 void small_free(void *p, size_t size);
 

@@ -269,10 +269,12 @@ char *status_conflicts(struct mount *m)
 	if (!f)
 		return NULL;
 	tree_lock(m->tree);
-	for (const struct node *top = m->tree->root->more->child_first; top;
+	for (const struct node *top = node_dir(m->tree->root)->child_first; top;
 	     top = top->sibling_next)
-		for (const struct node *dir = top->more->child_first; dir; dir = dir->sibling_next)
-			for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
+		for (const struct node *dir = node_dir(top)->child_first; dir;
+		     dir = dir->sibling_next)
+			for (const struct node *n = node_dir(dir)->child_first; n;
+			     n = n->sibling_next)
 				if (strstr(n->shown, " (conflict "))
 					print_json(f,
 						   json_pack("{s:o}", "path", path_of(m->tree, n)));

@@ -49,7 +49,7 @@ static int list_below(const struct node *at, struct files *files)
 
 	if (at->kind == NODE_FILE)
 		return add_id(files, at->id);
-	for (const struct node *n = at->more->child_first; n && r == 0; n = n->sibling_next)
+	for (const struct node *n = node_dir(at)->child_first; n && r == 0; n = n->sibling_next)
 		r = list_below(n, files);
 	return r;
 }
@@ -134,7 +134,7 @@ static int list_collections(struct mount *m, struct files *tops)
 	int r = 0;
 
 	tree_lock(m->tree);
-	for (const struct node *n = m->tree->root->more->child_first; n && r == 0;
+	for (const struct node *n = node_dir(m->tree->root)->child_first; n && r == 0;
 	     n = n->sibling_next)
 		r = add_id(tops, n->id);
 	tree_unlock(m->tree);

@@ -189,13 +189,14 @@ void sync_drop_double_locked(struct tree *t, struct node *n, const char *rid)
  */
 static void follow_spelling(struct tree *t, struct node *n, const struct remote_change *c)
 {
+	const struct known known = node_known(n);
 	char server[3 * NAMES_MAX + 1], shown[NAMES_MAX + 1];
 	struct node *taken;
 
 	names_to_server(n->shown, server);
 	if (!c->name || strcmp(c->name, server) || n->gone || !n->parent || node_name_matches(t, n))
 		return;
-	node_known_shown(t, &n->known, shown);
+	node_known_shown(t, &known, shown);
 	taken = tree_child_locked(t, n->parent, shown);
 	if (taken && taken != n)
 		return;
@@ -224,7 +225,7 @@ static uint64_t record_of(struct batch *b, const struct remote_change *c, const 
 
 	if (dir)
 		return dir->id;
-	return b->kind == PLAN_CREATE ? node_flight_record(n) : n->known.record;
+	return b->kind == PLAN_CREATE ? node_flight_record(n) : node_known(n).record;
 }
 
 /*
@@ -235,13 +236,16 @@ static void content_arrived(const struct sent *sent, struct node *n)
 {
 	char key[NODE_KEY_MAX];
 
-	n->known.size = sent->content ? content_size(sent->content) : 0;
-	n->known.confirmed_ms = clock_mono_ms();
-	known_set_hash(&n->known, sent->content);
+	struct known k = node_known(n);
+
+	k.size = sent->content ? content_size(sent->content) : 0;
+	k.confirmed_ms = clock_mono_ms();
+	node_edit_known(n, &k);
+	node_set_hash(n, sent->content);
 	if (n->content != sent->content_id)
 		return;
 	n->dirty = false;
-	n->size = n->known.size;
+	n->size = k.size;
 	if (sent->content && node_key(n, key))
 		content_become_clean(sent->content, key);
 }
@@ -251,16 +255,17 @@ static void apply_mtime(const struct sync *s, struct node *n, const struct remot
 {
 	const struct remote_caps *caps = &s->m->remote->caps;
 
-	n->mtime_dirty = caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns &&
-			 n->known.mtime_ns != REMOTE_TIME_NONE &&
-			 n->known.mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
+	n->mtime_dirty =
+		caps->set_mtime && !n->gone && c->mtime_ns != n->mtime_ns &&
+		node_known(n).mtime_ns != REMOTE_TIME_NONE &&
+		node_known(n).mtime_ns != n->mtime_ns - n->mtime_ns % caps->mtime_resolution_ns;
 }
 
 void sync_leave_ghost_locked(struct tree *t, struct node *n)
 {
 	struct node *ghost;
 
-	if (!n->known.rid)
+	if (!node_rid(n))
 		return;
 	ghost = tree_new_node_locked(t, NODE_FILE, t->root, ".ghost");
 	if (!ghost)
@@ -269,7 +274,7 @@ void sync_leave_ghost_locked(struct tree *t, struct node *n)
 	node_set_shown(ghost, n->shown);
 	ghost->gone = ghost->in_ledger = true;
 	node_more(ghost)->after = n->id;
-	ghost->size = n->known.size;
+	ghost->size = node_known(n).size;
 	tree_swap_known_locked(t, n, ghost);
 	node_more(ghost)->known_seq = ++t->seq;
 	tree_changed_locked(t, ghost);
@@ -283,15 +288,18 @@ static void created(struct batch *b, size_t i, struct node *n)
 	struct tree *t = b->sync->m->tree;
 	struct remote_change *c = &b->items[i];
 	uint64_t record = record_of(b, c, n);
+	struct known k;
 
 	sync_leave_ghost_locked(t, n);
 	sync_drop_double_locked(t, n, c->file.id);
 	take_known(t, n, c, record);
-	if (!node_has_token(n, n->known.filename))
+	if (!node_has_token(n, node_known(n).filename))
 		node_set_string(&node_more(n)->token, NULL);
 	if (c->filler) {
-		n->known.filler = true;
-		n->known.confirmed_ms = clock_mono_ms();
+		k = node_known(n);
+		k.filler = true;
+		k.confirmed_ms = clock_mono_ms();
+		node_edit_known(n, &k);
 	} else {
 		content_arrived(&b->sent[i], n);
 	}
@@ -305,18 +313,19 @@ static void created(struct batch *b, size_t i, struct node *n)
  */
 static void take_place(struct batch *b, struct node *n, struct remote_change *c)
 {
-	struct known old = n->known;
+	struct known old = node_known(n), k;
 	/* without memory: not known any more */
 	char *version = old.version ? strdup(old.version) : NULL;
 
 	take_known(b->sync->m->tree, n, c, record_of(b, c, n));
-	if (!known_set_text(&n->known, &n->known.version, version))
-		log_warning("sync: out of memory");
+	k = node_known(n);
+	k.version = version;
+	k.size = old.size;
+	k.confirmed_ms = old.confirmed_ms;
+	k.filler = old.filler;
+	known_copy_hash(&k, &old);
+	node_edit_known(n, &k);
 	free(version);
-	n->known.size = old.size;
-	n->known.confirmed_ms = old.confirmed_ms;
-	n->known.filler = old.filler;
-	known_copy_hash(&n->known, &old);
 }
 
 static void updated(struct batch *b, size_t i, struct node *n)
@@ -330,7 +339,7 @@ static void updated(struct batch *b, size_t i, struct node *n)
 	} else {
 		take_place(b, n, c);
 	}
-	if (!node_has_token(n, n->known.filename))
+	if (!node_has_token(n, node_known(n).filename))
 		node_set_string(&node_more(n)->token, NULL);
 	apply_mtime(b->sync, n, c);
 	follow_spelling(t, n, c);
@@ -338,8 +347,8 @@ static void updated(struct batch *b, size_t i, struct node *n)
 
 void sync_removed_locked(struct tree *t, struct node *n)
 {
-	if (n->known.rid)
-		tree_bury_locked(t, n->known.rid);
+	if (node_rid(n))
+		tree_bury_locked(t, node_rid(n));
 	tree_set_known_locked(t, n, NULL);
 	node_more(n)->known_seq = t->seq;
 }
@@ -349,7 +358,7 @@ static void updated_record(struct batch *b, struct node *n, const struct remote_
 	struct tree *t = b->sync->m->tree;
 
 	if (c->name)
-		known_set_text(&n->known, &n->known.name, c->name);
+		node_set_known_name(n, c->name);
 	if (c->fields_json)
 		json_arrived_locked(b->sync->m, n, c->fields_json);
 	node_more(n)->known_seq = ++t->seq;
@@ -415,8 +424,8 @@ static void apply_gone(struct batch *b, struct node *n, struct remote_change *c)
 		sync_park_locked(b->sync, n, -ENOENT, c->message);
 		return;
 	}
-	if (n->known.rid)
-		tree_bury_locked(t, n->known.rid);
+	if (node_rid(n))
+		tree_bury_locked(t, node_rid(n));
 	node_more(n)->known_seq = t->seq;
 	if (n->gone) {
 		tree_set_known_locked(t, n, NULL);
@@ -446,6 +455,7 @@ static void half_created(struct batch *b, size_t i, struct node *n)
 	struct tree *t = b->sync->m->tree;
 	struct remote_change *c = &b->items[i];
 	uint64_t record = record_of(b, c, n);
+	struct known k;
 
 	if (!n->gone && sync_claim_content_locked(t, n) < 0) {
 		look_first(b->sync, n, LEDGER_FLIGHT_CREATE);
@@ -454,7 +464,9 @@ static void half_created(struct batch *b, size_t i, struct node *n)
 	sync_leave_ghost_locked(t, n);
 	sync_drop_double_locked(t, n, c->file.id);
 	take_known(t, n, c, record);
-	n->known.filler = true;
+	k = node_known(n);
+	k.filler = true;
+	node_edit_known(n, &k);
 }
 
 static void apply_unknown(struct batch *b, size_t i, struct node *n)
@@ -506,7 +518,7 @@ static void apply_outcome(struct batch *b, size_t i, struct node *n)
 		sync_park_locked(b->sync, n, c->error, c->message);
 		/* something was done there all the same */
 		half = c->file.id != NULL;
-		if (half && b->kind == PLAN_UPDATE && n->known.rid)
+		if (half && b->kind == PLAN_UPDATE && node_rid(n))
 			take_place(b, n, c);
 		if (half && n->parent)
 			lister_again_locked(b->sync->m->lister, n->parent);
@@ -534,7 +546,7 @@ static void keep_doubt(const struct batch *b, size_t i, struct node *n)
 		       (outcome == REMOTE_DONE &&
 			(b->kind != PLAN_UPDATE || b->sent[i].doubt == LEDGER_FLIGHT_UPDATE));
 
-	if (!settled && n->flight == LEDGER_FLIGHT_NONE && n->known.rid)
+	if (!settled && n->flight == LEDGER_FLIGHT_NONE && node_rid(n))
 		n->flight = b->sent[i].doubt;
 }
 

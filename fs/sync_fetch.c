@@ -72,7 +72,7 @@ static struct content *bottom_locked(struct sync *s, struct node *n)
 	content_unref(c);
 	if (clean || n->dirty || !node_key(n, key))
 		return clean;
-	return content_for_key(s->m->store, key, n->known.size);
+	return content_for_key(s->m->store, key, node_known(n).size);
 }
 
 /* A reader may have brought it since this was planned: nothing is gone. */
@@ -97,15 +97,16 @@ void sync_fetch(struct sync *s, uint64_t node)
 	if (f && n) {
 		struct remote_file file;
 
-		record = tree_find_locked(t, n->known.record);
+		record = tree_find_locked(t, node_known(n).record);
 		top = record ? tree_collection_of_locked(t, record) : NULL;
-		known_borrow(n, record ? record->known.rid : NULL, &file);
+		node_borrow_file(n, record ? node_rid(record) : NULL, &file);
 		*f = (struct fetching){s, node, bottom_locked(s, n)};
 		if (!f->clean && is_here_locked(s, n))
 			r = -EAGAIN;
 		if (f->clean && top)
 			r = reader_open(s->m->reader, f->clean, &file, node_collection_id(top),
 					node);
+		free(file.url);
 	}
 	if (n && r < 0) {
 		sync_landed_locked(s, n);

@@ -15,8 +15,8 @@ const char *sync_what_differs(const struct node *n)
 {
 	/* deleted while its upload is on its way: something may be on the server in a moment */
 	if (n->gone)
-		return n->known.rid || n->busy || n->unknown ? "delete" : NULL;
-	if (n->kind == NODE_FILE && (n->dirty || !n->known.rid || n->unknown))
+		return node_rid(n) || n->busy || n->unknown ? "delete" : NULL;
+	if (n->kind == NODE_FILE && (n->dirty || !node_rid(n) || n->unknown))
 		return "upload";
 	return n->more->fields ? "record fields" : "rename";
 }
@@ -55,9 +55,9 @@ static void count_node(const struct node *n, struct sync_counts *c)
 static bool is_below(const struct sync *s, const struct node *n, uint64_t node)
 {
 	while (n && n->id != node)
-		n = n->parent		? n->parent
-		    : n->known.record	? tree_find_locked(s->m->tree, n->known.record)
-					: NULL;
+		n = n->parent		   ? n->parent
+		    : node_known(n).record ? tree_find_locked(s->m->tree, node_known(n).record)
+					   : NULL;
 	return n;
 }
 
@@ -128,7 +128,7 @@ void sync_each(struct sync *s, bool parked,
 static const struct node *find_left(struct sync *s, const struct node *n)
 {
 	for (const struct node *g = s->m->tree->sync_first; g; g = g->more->sync_next)
-		if (g->gone && g->more->after == n->id && g->known.rid)
+		if (g->gone && g->more->after == n->id && node_rid(g))
 			return g;
 	return NULL;
 }
@@ -161,7 +161,7 @@ void sync_tell_left(struct sync *s, const struct sync_counts *c)
 	for (const struct node *n = s->m->tree->sync_first; n; n = n->more->sync_next) {
 		const char *what = sync_what_differs(n);
 		const struct node *dir =
-			n->parent ? n->parent : tree_find_locked(s->m->tree, n->known.record);
+			n->parent ? n->parent : tree_find_locked(s->m->tree, node_known(n).record);
 
 		if (!what)
 			continue;

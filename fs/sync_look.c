@@ -52,7 +52,7 @@ uint64_t sync_look_record(const struct node *n)
 
 	if (record)
 		return record;
-	return n->gone && n->known.rid ? n->known.record : n->parent ? n->parent->id : 0;
+	return n->gone && node_rid(n) ? node_known(n).record : n->parent ? n->parent->id : 0;
 }
 
 static bool on_look_page(void *ctx, struct remote_record *records, size_t n_records,
@@ -203,7 +203,7 @@ static void take_created(struct look *l, struct node *n, struct remote_file *f, 
 	node_more(n)->known_seq = ++t->seq;
 	if (sure && !n->gone && n->content == sent.content) {
 		n->dirty = false;
-		n->size = n->known.size;
+		n->size = node_known(n).size;
 		remember_arrived(l, n, content);
 	}
 	content_unref(content);
@@ -246,8 +246,8 @@ static void resolve_remove(struct look *l, struct node *n)
 {
 	bool there = false;
 
-	for (size_t i = 0; i < l->n && n->known.rid; i++)
-		there |= l->files[i].id && !strcmp(l->files[i].id, n->known.rid);
+	for (size_t i = 0; i < l->n && node_rid(n); i++)
+		there |= l->files[i].id && !strcmp(l->files[i].id, node_rid(n));
 	if (there && must_look_again(n))
 		return;
 	n->unknown = false;
@@ -376,9 +376,9 @@ void sync_look(struct sync *s, uint64_t record, uint64_t number)
 	tree_lock(s->m->tree);
 	dir = tree_find_locked(s->m->tree, record);
 	top = dir ? tree_collection_of_locked(s->m->tree, dir) : NULL;
-	if (top && dir->known.rid) {
+	if (top && node_rid(dir)) {
 		collection = strdup(node_collection_id(top));
-		rid = strdup(dir->known.rid);
+		rid = strdup(node_rid(dir));
 	}
 	tree_unlock(s->m->tree);
 	if (collection && rid)

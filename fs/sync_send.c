@@ -97,14 +97,14 @@ static struct node *place_of(const struct batch *b, const struct plan_entry *e,
 
 	if (wanted && n->parent)
 		return n->parent;
-	return tree_find_locked(b->sync->m->tree, n->known.record);
+	return tree_find_locked(b->sync->m->tree, node_known(n).record);
 }
 
 static void fill_place(struct batch *b, const struct node *dir, const char **collection,
 		       const char **record)
 {
 	if (dir && dir->kind == NODE_RECORD) {
-		*record = keep(b, dir->known.rid);
+		*record = keep(b, node_rid(dir));
 		dir = tree_collection_of_locked(b->sync->m->tree, dir);
 		*collection = dir ? keep(b, node_collection_id(dir)) : NULL;
 	} else if (dir) {
@@ -115,9 +115,9 @@ static void fill_place(struct batch *b, const struct node *dir, const char **col
 /* The way back, should the server not want it where it goes. */
 static void fill_origin(struct batch *b, struct remote_change *c, const struct node *n)
 {
-	fill_place(b, tree_find_locked(b->sync->m->tree, n->known.record), &c->known_collection,
-		   &c->known_record);
-	c->known_filename = keep(b, n->known.filename);
+	fill_place(b, tree_find_locked(b->sync->m->tree, node_known(n).record),
+		   &c->known_collection, &c->known_record);
+	c->known_filename = keep(b, node_known(n).filename);
 }
 
 static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, struct node *n)
@@ -134,11 +134,11 @@ static void fill_item(struct batch *b, size_t i, const struct plan_entry *e, str
 				    .filler = e->filler,
 				    .move = e->set_record,
 				    .file.size = -1};
-	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.rid);
-	c->known_name = b->kind == PLAN_CREATE ? NULL : keep(b, n->known.name);
+	c->id = b->kind == PLAN_CREATE ? NULL : keep(b, node_rid(n));
+	c->known_name = b->kind == PLAN_CREATE ? NULL : keep(b, node_known(n).name);
 	/* what an earlier call may have left there is not what is known */
 	if (b->kind == PLAN_REPLACE && n->flight == LEDGER_FLIGHT_NONE)
-		c->version = keep(b, n->known.version);
+		c->version = keep(b, node_known(n).version);
 	fill_place(b, place_of(b, e, n), &c->collection, &c->record);
 	if (c->move)
 		fill_origin(b, c, n);
@@ -175,7 +175,7 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
 {
 	struct remote_change *c = &b->items[i];
 	const struct sent *sent = &b->sent[i];
-	const struct known *k = &n->known;
+	const struct known known = node_known(n), *k = &known;
 	bool wanted = b->kind == PLAN_CREATE && n->parent;
 	struct flight f = {.record = wanted ? n->parent->id : k->record,
 			   .content = sent->content_id,
@@ -205,10 +205,13 @@ static void fill_part_name(struct batch *b, size_t i, struct node *n)
  */
 static void drop_doubted_version(struct node *n)
 {
+	struct known k = node_known(n);
+
 	if (n->flight != LEDGER_FLIGHT_REPLACE)
 		return;
-	known_set_text(&n->known, &n->known.version, NULL);
-	n->known.has_hash = false;
+	k.version = NULL;
+	k.has_hash = false;
+	node_edit_known(n, &k);
 }
 
 static void fill_upload(struct batch *b, size_t i, struct node *n)
@@ -224,10 +227,10 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 	else if (!sent->content && !n->dirty && n->size != 0)
 		sent->lost = -EAGAIN;
 	sent->first_try = !n->more->tries;
-	sent->in_place = !n->known.filler &&
+	sent->in_place = !node_known(n).filler &&
 			 (b->kind == PLAN_REPLACE ||
-			  (n->known.rid && n->parent && n->known.record == n->parent->id &&
-			   c->name && n->known.name && !strcmp(n->known.name, c->name)));
+			  (node_rid(n) && n->parent && node_known(n).record == n->parent->id &&
+			   c->name && node_known(n).name && !strcmp(node_known(n).name, c->name)));
 	fill_part_name(b, i, n);
 	if (b->kind == PLAN_CREATE)
 		drop_doubted_version(n);
@@ -243,7 +246,7 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
  */
 static void fill_change(struct batch *b, size_t i, struct node *n)
 {
-	struct flight f = {.record = n->known.record, .size = -1};
+	struct flight f = {.record = node_known(n).record, .size = -1};
 
 	if (b->kind != PLAN_UPDATE && b->kind != PLAN_REMOVE &&
 	    (b->kind != PLAN_UPDATE_RECORDS || !b->items[i].name))

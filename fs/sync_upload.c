@@ -42,7 +42,7 @@ static void finish_predecessor(struct tree *t, const struct sent *sent)
 
 	tree_lock(t);
 	n = predecessor_locked(t, sent);
-	if (n && !n->known.filler && !n->known.has_hash && node_key(n, key))
+	if (n && !node_known(n).filler && !node_known(n).has_hash && node_key(n, key))
 		clean = content_peek_key(t->store, key);
 	tree_unlock(t);
 	if (clean && content_is_complete(clean))
@@ -77,13 +77,14 @@ static void unchanged_locked(struct sync *s, const struct sent *sent, struct nod
 	char key[NODE_KEY_MAX];
 
 	n->flight = sent->doubt;
-	known_set_hash(&n->known, sent->content);
+	node_set_hash(n, sent->content);
 	if (n->content == sent->content_id) {
 		n->dirty = false;
 		/* the time may differ though; and the name, which the replace would have carried */
 		n->mtime_dirty |=
-			s->m->remote->caps.set_mtime && n->known.mtime_ns != REMOTE_TIME_NONE &&
-			n->mtime_ns / CLOCK_NS_PER_S != n->known.mtime_ns / CLOCK_NS_PER_S;
+			s->m->remote->caps.set_mtime &&
+			node_known(n).mtime_ns != REMOTE_TIME_NONE &&
+			n->mtime_ns / CLOCK_NS_PER_S != node_known(n).mtime_ns / CLOCK_NS_PER_S;
 		/* a thousand that are compared one after the other go in one call */
 		if (n->mtime_dirty)
 			node_more(n)->name_ms = clock_mono_ms();

@@ -52,11 +52,11 @@ struct verify *verify_new_locked(struct sync *s, uint64_t record, size_t n)
 {
 	struct tree *t = s->m->tree;
 	struct node *dir = tree_find_locked(t, record);
-	struct node *top = dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(t, dir)
-							   : NULL;
+	struct node *top =
+		dir && dir->kind == NODE_RECORD ? tree_collection_of_locked(t, dir) : NULL;
 	struct verify *v;
 
-	if (!top || dir->verifying || top->verifying || !dir->known.rid)
+	if (!top || dir->verifying || top->verifying || !node_rid(dir))
 		return NULL;
 	v = calloc(1, sizeof(*v));
 	if (v)
@@ -180,7 +180,7 @@ static void on_done(void *ctx, int error, const char *message)
 		n->verifying = false;
 	/* of a record that is gone nothing can be overwritten: each call will be told so itself */
 	if (n && seen)
-		n->known.confirmed_ms = clock_mono_ms();
+		node_set_confirmed(n, clock_mono_ms());
 	if (!seen)
 		put_off(v, error, message);
 	tree_unlock(t);
@@ -203,7 +203,7 @@ void verify_send(struct verify *v)
 	top = tree_find_locked(t, v->collection);
 	dir = v->record ? tree_find_locked(t, v->record) : NULL;
 	collection = top ? strdup(node_collection_id(top)) : NULL;
-	rid = dir && dir->known.rid ? strdup(dir->known.rid) : NULL;
+	rid = dir && node_rid(dir) ? strdup(node_rid(dir)) : NULL;
 	tree_unlock(t);
 	v->mark = tree_listing_begin(t);
 	if (collection && rid)

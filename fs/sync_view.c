@@ -14,9 +14,9 @@
 
 #include "sync_private.h"
 
-#define NAME_MOST_MS 2000   /* names and deletes: so long after the first of them at most */
-#define LONG_BURST   8	    /* so many of them: a script is at work, */
-#define LONG_IDLE_MS 1000   /* which may be slow, and has more of them */
+#define NAME_MOST_MS 2000 /* names and deletes: so long after the first of them at most */
+#define LONG_BURST   8	  /* so many of them: a script is at work, */
+#define LONG_IDLE_MS 1000 /* which may be slow, and has more of them */
 #define LONG_MOST_MS 5000
 #define HEIR_MOST_MS 300000 /* so long a name waits for what is being written in its place */
 /*
@@ -87,13 +87,13 @@ static void settle_names(struct sync *s, struct sync_view *v)
 		if (n->busy || n->error || n->more->name_ms <= s->flush_ms)
 			continue;
 		add_to_burst(&names, n->more->name_ms);
-		if (n->kind == NODE_FILE && n->known.rid && !n->gone)
+		if (n->kind == NODE_FILE && node_rid(n) && !n->gone)
 			add_to_burst(&moves, n->more->name_ms);
 	}
 	is_long = names.count >= LONG_BURST;
-	v->names_settled = s->draining ||
-			   is_over(v, &names, is_long ? LONG_IDLE_MS : SYNC_NAME_IDLE_MS,
-				   is_long ? LONG_MOST_MS : NAME_MOST_MS);
+	v->names_settled =
+		s->draining || is_over(v, &names, is_long ? LONG_IDLE_MS : SYNC_NAME_IDLE_MS,
+				       is_long ? LONG_MOST_MS : NAME_MOST_MS);
 	v->moves_settled = s->draining || s->m->remote->caps.rename_in_place ||
 			   s->m->options->write == OPTIONS_WRITE_THROUGH ||
 			   is_over(v, &moves, rest_ms, most_ms);
@@ -123,12 +123,12 @@ static bool is_being_replaced(struct sync *s, struct sync_view *v, const struct 
 			      const char *known_name)
 {
 	struct tree *t = s->m->tree;
-	const struct node *record = tree_find_locked(t, n->known.record);
+	const struct node *record = tree_find_locked(t, node_known(n).record);
 	const struct node *heir =
 		record && known_name ? tree_child_locked(t, record, known_name) : NULL;
 
 	if (v->now_ms - n->more->name_ms >= HEIR_MOST_MS || !heir || heir == n ||
-	    heir->kind != NODE_FILE || heir->known.rid || heir->local ||
+	    heir->kind != NODE_FILE || node_rid(heir) || heir->local ||
 	    (heir->in_ledger && content_settled(s, v, heir)))
 		return false;
 	due_at(v, n->more->name_ms + HEIR_MOST_MS);
@@ -140,7 +140,7 @@ static bool name_settled(struct sync *s, struct sync_view *v, const struct node 
 {
 	if (!v->names_settled)
 		return false;
-	if (n->kind != NODE_FILE || !n->known.rid || s->draining || n->more->name_ms <= s->flush_ms)
+	if (n->kind != NODE_FILE || !node_rid(n) || s->draining || n->more->name_ms <= s->flush_ms)
 		return true;
 	return (n->gone || v->moves_settled) && !is_being_replaced(s, v, n, known_name);
 }
@@ -174,14 +174,15 @@ static const char *keep_name(struct sync_view *v, const char *name)
 
 static const char *known_name(struct sync *s, struct sync_view *v, const struct node *n)
 {
+	const struct known known = node_known(n);
 	char shown[NAMES_MAX + 1];
 	const char *kept;
 
-	if (!n->known.rid)
+	if (!node_rid(n))
 		return NULL;
 	if (node_name_matches(s->m->tree, n))
 		return n->shown;
-	node_known_shown(s->m->tree, &n->known, shown);
+	node_known_shown(s->m->tree, &known, shown);
 	kept = keep_name(v, shown);
 	return kept ? kept : n->shown;
 }
@@ -209,7 +210,7 @@ static uint64_t collection_id(struct tree *t, uint64_t record)
 /* Told by the server since the user's last change, and lately. */
 static bool is_confirmed(const struct sync_view *v, const struct node *at, int64_t changed_ms)
 {
-	int64_t confirmed_ms = at->known.confirmed_ms;
+	int64_t confirmed_ms = node_known(at).confirmed_ms;
 
 	return confirmed_ms && confirmed_ms >= changed_ms && v->now_ms - confirmed_ms <= FRESH_MS;
 }
@@ -251,10 +252,11 @@ static bool must_gather(struct sync *s, struct sync_view *v, const struct node *
 		return false;
 	if (most_ms > FRESH_MS)
 		most_ms = FRESH_MS;
-	if (dir && dir->known.confirmed_ms)
-		until_ms = dir->known.confirmed_ms + most_ms;
-	if (top && top->known.confirmed_ms && top->known.confirmed_ms + most_ms > until_ms)
-		until_ms = top->known.confirmed_ms + most_ms;
+	if (dir && node_known(dir).confirmed_ms)
+		until_ms = node_known(dir).confirmed_ms + most_ms;
+	if (top && node_known(top).confirmed_ms &&
+	    node_known(top).confirmed_ms + most_ms > until_ms)
+		until_ms = node_known(top).confirmed_ms + most_ms;
 	if (until_ms <= v->now_ms)
 		return false;
 	due_at(v, until_ms);
@@ -266,7 +268,8 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 	struct tree *t = s->m->tree;
 	bool record = n->kind == NODE_RECORD, waits = n->more->retry_at_ms > v->now_ms;
 	struct plan_item *i = &v->items[v->n];
-	const char *known = known_name(s, v, n);
+	const struct known known = node_known(n);
+	const char *known_shown = known_name(s, v, n);
 
 	if (waits)
 		due_at(v, n->more->retry_at_ms);
@@ -274,16 +277,15 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 	*i = (struct plan_item){
 		.node = n->id,
 		.is_record = record,
-		.known = n->known.rid != NULL,
-		.known_record = n->known.record,
-		.known_collection = record ? n->known.record : collection_id(t, n->known.record),
-		.known_name = known,
-		.known_name_exact =
-			!known_is_tokened(&n->known) && n->flight != LEDGER_FLIGHT_UPDATE,
-		.known_place_doubt = n->known.rid && n->flight == LEDGER_FLIGHT_UPDATE,
-		.known_filler = n->known.filler,
-		.known_stale = !record && n->known.rid && !is_confirmed(v, n, changed_ms(n) + 1) &&
-			       is_stale(s, v, n, n->known.record),
+		.known = node_rid(n) != NULL,
+		.known_record = known.record,
+		.known_collection = record ? known.record : collection_id(t, known.record),
+		.known_name = known_shown,
+		.known_name_exact = !known_is_tokened(&known) && n->flight != LEDGER_FLIGHT_UPDATE,
+		.known_place_doubt = node_rid(n) && n->flight == LEDGER_FLIGHT_UPDATE,
+		.known_filler = known.filler,
+		.known_stale = !record && node_rid(n) && !is_confirmed(v, n, changed_ms(n) + 1) &&
+			       is_stale(s, v, n, known.record),
 		.stale = !record && n->parent && is_stale(s, v, n, n->parent->id),
 		.gone = n->gone,
 		.local = n->local,
@@ -300,7 +302,7 @@ static void view_node(struct sync *s, struct sync_view *v, struct node *n)
 		.unknown = n->unknown,
 		.open = n->more->n_open > 0,
 		.content_settled = content_settled(s, v, n),
-		.name_settled = name_settled(s, v, n, known),
+		.name_settled = name_settled(s, v, n, known_shown),
 		.after = n->more->after,
 		.flight_record = n->flight != LEDGER_FLIGHT_NONE ? sync_look_record(n) : 0,
 		.flight_name = flight_name(v, n),

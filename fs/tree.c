@@ -2,7 +2,7 @@
 
 /*
  * Three chained hashes over intrusive links (by id, by directory and name, by remote id) and a list
- * of children per directory. The hashes grow together when there are two nodes for each bucket,
+ * of children per directory. The hashes grow together when there are three nodes for each bucket,
  * so a lookup stays a step or two with a million files.
  */
 
@@ -21,7 +21,8 @@
 #include "small.h"
 #include "tree_private.h"
 
-#define FIRST_BUCKETS 1024
+#define FIRST_BUCKETS  1024
+#define MOST_IN_BUCKET 3 /* on average */
 
 void tree_lock(struct tree *t)
 {
@@ -69,7 +70,7 @@ static void unhash_name(struct tree *t, struct node *n)
 
 void tree_hash_rid_locked(struct tree *t, struct node *n)
 {
-	struct node **slot = &t->by_rid[rid_bucket(t, n->known.rid)];
+	struct node **slot = &t->by_rid[rid_bucket(t, n->known)];
 
 	n->by_rid_next = *slot;
 	*slot = n;
@@ -77,7 +78,7 @@ void tree_hash_rid_locked(struct tree *t, struct node *n)
 
 void tree_unhash_rid_locked(struct tree *t, struct node *n)
 {
-	struct node **slot = &t->by_rid[rid_bucket(t, n->known.rid)];
+	struct node **slot = &t->by_rid[rid_bucket(t, n->known)];
 
 	while (*slot && *slot != n)
 		slot = &(*slot)->by_rid_next;
@@ -98,7 +99,7 @@ static void rehash(struct tree *t, struct node **old_ids, size_t old_buckets)
 			*slot = n;
 			if (n->parent)
 				hash_name(t, n);
-			if (n->known.rid)
+			if (n->known)
 				tree_hash_rid_locked(t, n);
 		}
 	}
@@ -153,9 +154,9 @@ struct node *tree_by_rid_locked(struct tree *t, uint64_t scope, const char *rid)
 	struct node *n = t->by_rid[rid_bucket(t, rid)];
 
 	for (; n; n = n->by_rid_next) {
-		if (strcmp(n->known.rid, rid))
+		if (strcmp(n->known, rid))
 			continue;
-		if (scope ? n->kind == NODE_RECORD && n->known.record == scope
+		if (scope ? n->kind == NODE_RECORD && node_known(n).record == scope
 			  : n->kind == NODE_FILE)
 			return n;
 	}
@@ -166,7 +167,7 @@ struct node *tree_find_collection_locked(struct tree *t, const char *id)
 {
 	struct node *n = t->by_rid[rid_bucket(t, id)];
 
-	while (n && (n->kind != NODE_COLLECTION || strcmp(n->known.rid, id)))
+	while (n && (n->kind != NODE_COLLECTION || strcmp(n->known, id)))
 		n = n->by_rid_next;
 	return n;
 }
@@ -177,17 +178,9 @@ static const struct node_more nothing_more;
 
 struct node_more *node_more(struct node *n)
 {
-	struct node_more *more = n->more == &nothing_more ? calloc(1, sizeof(*more)) : NULL;
-
-	if (n->more != &nothing_more)
-		return (struct node_more *)n->more;
-	if (!more) {
-		/* as safe as any other kill: what was promised is in the ledger */
-		log_error("tree: out of memory");
-		abort();
-	}
-	n->more = more;
-	return more;
+	if (n->more == &nothing_more)
+		n->more = small_must(calloc(1, sizeof(*n->more)));
+	return (struct node_more *)n->more;
 }
 
 void node_less(struct node *n)
@@ -198,23 +191,44 @@ void node_less(struct node *n)
 	n->more = &nothing_more;
 }
 
+/* How a directory lies in memory. */
+struct dir_node {
+	struct node node;
+	struct node_dir dir;
+};
+
+static const struct node_dir no_dir;
+
+const struct node_dir *node_dir(const struct node *n)
+{
+	return n->kind == NODE_FILE ? &no_dir : &((const struct dir_node *)n)->dir;
+}
+
+struct node_dir *node_own_dir(struct node *dir)
+{
+	return &((struct dir_node *)dir)->dir;
+}
+
+static size_t node_bytes(enum node_kind kind)
+{
+	return kind == NODE_FILE ? sizeof(struct node) : sizeof(struct dir_node);
+}
+
 struct node *tree_alloc_node_locked(struct tree *t, enum node_kind kind, uint64_t id)
 {
-	struct node *n = small_alloc(sizeof(*n)), **slot;
+	struct node *n = small_alloc(node_bytes(kind)), **slot;
 
 	if (!n)
 		return NULL;
+	memset(n, 0, node_bytes(kind));
 	memcpy(n,
 	       &(struct node){.id = id,
 			      .kind = kind,
 			      .more = &nothing_more,
 			      .size = kind == NODE_FILE ? -1 : 0,
-			      .uid = t->uid,
-			      .gid = t->gid,
-			      .known.size = -1},
+			      .mtime_ns = clock_real_ns()},
 	       sizeof(*n));
-	n->atime_ns = n->mtime_ns = n->ctime_ns = clock_real_ns();
-	if (t->n_nodes >= 2 * t->buckets)
+	if (t->n_nodes >= MOST_IN_BUCKET * t->buckets)
 		grow(t);
 	slot = &t->by_id[id_bucket(t, id)];
 	n->by_id_next = *slot;
@@ -225,32 +239,34 @@ struct node *tree_alloc_node_locked(struct tree *t, enum node_kind kind, uint64_
 
 void tree_link_child_locked(struct tree *t, struct node *dir, struct node *n)
 {
+	struct node_dir *d = node_own_dir(dir);
+
 	n->parent = dir;
-	n->sibling_prev = dir->more->child_last;
+	n->sibling_prev = d->child_last;
 	n->sibling_next = NULL;
-	if (dir->more->child_last)
-		dir->more->child_last->sibling_next = n;
+	if (d->child_last)
+		d->child_last->sibling_next = n;
 	else
-		node_more(dir)->child_first = n;
-	node_more(dir)->child_last = n;
-	node_more(dir)->n_children++;
+		d->child_first = n;
+	d->child_last = n;
+	d->n_children++;
 	hash_name(t, n);
 }
 
 static void unlink_child(struct tree *t, struct node *n)
 {
-	struct node *dir = n->parent;
+	struct node_dir *d = node_own_dir(n->parent);
 
 	unhash_name(t, n);
 	if (n->sibling_prev)
 		n->sibling_prev->sibling_next = n->sibling_next;
 	else
-		node_more(dir)->child_first = n->sibling_next;
+		d->child_first = n->sibling_next;
 	if (n->sibling_next)
 		n->sibling_next->sibling_prev = n->sibling_prev;
 	else
-		node_more(dir)->child_last = n->sibling_prev;
-	node_more(dir)->n_children--;
+		d->child_last = n->sibling_prev;
+	d->n_children--;
 	n->parent = NULL;
 	n->sibling_prev = n->sibling_next = NULL;
 }
@@ -279,14 +295,15 @@ void tree_unlink_locked(struct tree *t, struct node *n)
 
 int tree_move_locked(struct tree *t, struct node *n, struct node *dir, const char *shown)
 {
-	char *name = small_text(shown);
+	struct node *from = n->parent;
 
-	if (!name)
-		return -ENOMEM;
-	if (n->parent)
+	if (from)
 		unlink_child(t, n);
-	small_free_text(n->shown);
-	n->shown = name;
+	if (!node_set_shown(n, shown)) {
+		if (from)
+			tree_link_child_locked(t, from, n);
+		return -ENOMEM;
+	}
 	tree_link_child_locked(t, dir, n);
 	return 0;
 }
@@ -302,23 +319,24 @@ static void free_node(struct node *n)
 	}
 	content_unref(n->more->view);
 	content_unref(n->more->feed);
-	known_clear(&n->known);
 	free(n->more->token);
 	free(n->more->message);
 	free(n->more->fields);
 	free(n->more->known_fields);
 	if (n->more != &nothing_more)
 		free((struct node_more *)n->more);
-	small_free_text(n->shown);
-	small_free(n, sizeof(*n));
+	if (!n->shown_known)
+		small_free_text(n->shown);
+	known_free_block(n->known);
+	small_free(n, node_bytes(n->kind));
 }
 
 void tree_release_locked(struct tree *t, struct node *n)
 {
 	struct node **slot;
 
-	if (n->parent || n == t->root || n->nlookup || n->more->n_open || n->in_sync_list || n->busy ||
-	    n->size_asked)
+	if (n->parent || n == t->root || n->nlookup || n->more->n_open || n->in_sync_list ||
+	    n->busy || n->size_asked)
 		return;
 	/* a collection that is not shown, a record of which something is still to be removed */
 	if (n->kind != NODE_FILE && n->in_ledger)
@@ -327,7 +345,7 @@ void tree_release_locked(struct tree *t, struct node *n)
 	while (*slot != n)
 		slot = &(*slot)->by_id_next;
 	*slot = n->by_id_next;
-	if (n->known.rid)
+	if (n->known)
 		tree_unhash_rid_locked(t, n);
 	t->n_nodes--;
 	free_node(n);
@@ -381,9 +399,10 @@ void tree_free(struct tree *t)
 
 /* ---- ledger ---- */
 
-static void row_of(const struct node *n, struct ledger_node *row)
+/* @url is to live as long as the row. */
+static void row_of(const struct tree *t, const struct node *n, const struct known *k, char *url,
+		   struct ledger_node *row)
 {
-	const struct known *k = &n->known;
 
 	*row = (struct ledger_node){
 		.id = n->id,
@@ -395,12 +414,12 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.dirty = n->dirty,
 		.mtime_dirty = n->mtime_dirty,
 		.mode = n->more->mode,
-		.uid = n->uid,
-		.gid = n->gid,
+		.uid = node_uid(t, n),
+		.gid = node_gid(t, n),
 		.owner_set = n->owner_set,
-		.atime_ns = n->atime_ns,
+		.atime_ns = node_atime(n),
 		.mtime_ns = n->mtime_ns,
-		.ctime_ns = n->ctime_ns,
+		.ctime_ns = node_ctime(n),
 		.size = n->size,
 		.content = n->content,
 		.rid = k->rid,
@@ -408,7 +427,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.rname = k->name,
 		.rfilename = k->filename,
 		.rversion = k->version,
-		.rurl = k->url,
+		.rurl = url,
 		.rmedia = k->media_type,
 		.rsize = k->size,
 		.rmtime_ns = k->mtime_ns,
@@ -421,7 +440,7 @@ static void row_of(const struct node *n, struct ledger_node *row)
 		.after = n->more->after,
 		.error = n->error,
 		.message = n->more->message,
-		.listed_ns = n->listed && n->kind != NODE_FILE ? n->more->listed_ns : INT64_MIN,
+		.listed_ns = n->listed && n->kind != NODE_FILE ? node_dir(n)->listed_ns : INT64_MIN,
 		.fields = n->more->fields,
 		.rfields = n->more->known_fields,
 	};
@@ -430,13 +449,17 @@ static void row_of(const struct node *n, struct ledger_node *row)
 
 void tree_put_locked(struct tree *t, struct node *n)
 {
+	struct known k = node_known(n);
 	struct ledger_node row;
+	char *url = NULL;
 
 	if (!n->in_ledger)
 		return;
-	row_of(n, &row);
+	url = known_url(&k);
+	row_of(t, n, &k, url, &row);
 	if (ledger_put_node(t->ledger, &row) < 0)
 		log_error("ledger: out of memory: '%s' would not survive a crash now", n->shown);
+	free(url);
 }
 
 void tree_touch_locked(struct tree *t, struct node *dir)
@@ -473,22 +496,11 @@ bool node_set_string(char **slot, const char *value)
 	return true;
 }
 
-bool node_set_shown(struct node *n, const char *shown)
-{
-	char *copy = small_text(shown);
-
-	if (!copy)
-		return false;
-	small_free_text(n->shown);
-	n->shown = copy;
-	return true;
-}
-
 /* ---- the sync list ---- */
 
 bool node_differs(const struct tree *t, const struct node *n)
 {
-	const struct known *k = &n->known;
+	const struct known known = node_known(n), *k = &known;
 
 	if (n->kind == NODE_RECORD)
 		return n->parent && k->rid &&

@@ -25,6 +25,8 @@
 #include <attachfs/ledger.h>
 #include <attachfs/remote.h>
 
+#include "known.h"
+
 struct events;
 struct notifier;
 struct watch;
@@ -44,31 +46,6 @@ enum node_kind {
 	NODE_FILE = LEDGER_FILE,
 };
 
-/*
- * What the server is known to have. All NULL and 0 when rid is NULL. A collection always has a rid:
- * what the remote's ops call it; its name is the server's, or the id where the server tells none.
- */
-struct known {
-	char *rid;	 /* the strings: known_set_text() */
-	uint64_t record; /* node id of the directory it is in there */
-	char *name;	 /* the server's own fields */
-	char *filename;
-	char *version; /* NULL: a replacement of ours may have arrived, or not */
-	char *url;
-	char *media_type;
-	int64_t size; /* -1 = not known */
-	int64_t mtime_ns, ctime_ns;
-	/*
-	 * clock_mono_ms() when the server acknowledged these bytes, which are ours; of a directory:
-	 * when it last told, because we wanted to be sure, what is in it. 0 = not in this mount.
-	 */
-	int64_t confirmed_ms;
-	bool filler;
-	bool packed;   /* all strings are in the block that `rid` begins; else each is its own */
-	bool has_hash; /* of the bytes of `version`: as content_hash() tells it */
-	uint8_t hash[LEDGER_HASH_BYTES];
-};
-
 struct xattr {
 	struct xattr *next;
 	char *name;
@@ -77,14 +54,19 @@ struct xattr {
 };
 
 /*
- * What few nodes have: those that are open, changed here, on their way to the server, or directories.
+ * What few nodes have: those that are open, changed here, or on their way to the server.
  * All others share one that is all zeros, so that reading asks nothing first: node->more->view. To set
  * something is node_more(node)->view = ..., which gives the node its own.
  */
 struct node_more {
 	struct xattr *xattrs;
 
-	uint32_t mode; /* wanted: permission bits, 0 = the mount's default */
+	/* wanted */
+	uint32_t mode;		    /* permission bits, 0 = the mount's default */
+	uint32_t uid, gid;	    /* if owner_set, see node_uid() */
+	bool own_times;		    /* see node_set_times() */
+	int64_t atime_ns, ctime_ns; /* if own_times */
+
 	/* the newest view that a close committed in this mount; ids of views count up */
 	uint64_t committed;
 	/*
@@ -136,31 +118,35 @@ struct node_more {
 	char *fields; /* wanted: what the user has set and the server does not have, or NULL */
 	char *known_fields; /* all as last read, or NULL */
 	int64_t fields_ns;  /* `fields` were last set in this mount */
+};
 
-	/* directories: children in the order they came */
-	struct node *child_first, *child_last;
+/* What only directories have. */
+struct node_dir {
+	struct node *child_first, *child_last; /* in the order they came */
 	uint64_t n_children;
 	int64_t listed_ns;   /* when `listed` was last found out */
 	struct watch *watch; /* the lister's; NULL = nobody has looked into it yet */
 };
 
+/* There may be a million of these: what only few have is elsewhere. */
 struct node {
 	const uint64_t id;
 
 	/* where it is */
 	struct node *parent; /* NULL: root, or unlinked */
-	char *shown;
+	char *shown;	     /* node_set_shown() */
 	struct node *sibling_prev, *sibling_next;
 	struct node *by_id_next, *by_name_next, *by_rid_next;
 	const struct node_more *more; /* never NULL */
 
-	const enum node_kind kind : 8;
+	const enum node_kind kind : 3;
 	/*
 	 * between: the call that is on its way. Without busy: one whose outcome is not known;
 	 * CREATE (and REMOVE, where it goes by name) must be looked at first (unknown), the others
 	 * are sent once more
 	 */
-	enum ledger_flight flight : 8;
+	enum ledger_flight flight : 4;
+	bool shown_known : 1; /* `shown` is one of the names in `known` */
 	bool owner_set : 1;
 	bool gone : 1; /* unlinked by the user or elsewhere; not in its directory any more */
 	bool local : 1;
@@ -179,12 +165,12 @@ struct node {
 	int error;	    /* parked */
 
 	/* wanted */
-	uint32_t uid, gid;
-	int64_t atime_ns, mtime_ns, ctime_ns;
+	int64_t mtime_ns; /* node_set_times() */
 	int64_t size;	  /* -1 = not known; while `view` is dirty, ask it */
 	uint64_t content; /* id of the committed content, 0 = none (or empty, if dirty) */
 
-	struct known known;
+	/* the known half: a block of known.h, NULL = not on the server; node_known() */
+	char *known;
 	uint64_t seen_seq; /* the listing it was last seen in */
 
 	uint64_t nlookup;
@@ -261,6 +247,22 @@ struct node_more *node_more(struct node *n);
 /* Give it back if there is nothing in it any more. */
 void node_less(struct node *n);
 
+/* Of a file: of one that has no children. To set something: node_own_dir(), of directories only. */
+const struct node_dir *node_dir(const struct node *n);
+struct node_dir *node_own_dir(struct node *dir);
+
+uint32_t node_uid(const struct tree *t, const struct node *n);
+uint32_t node_gid(const struct tree *t, const struct node *n);
+void node_set_owner(struct node *n, uint32_t uid, uint32_t gid);
+
+/* Most have one time only: what the server tells of it. */
+int64_t node_atime(const struct node *n);
+int64_t node_ctime(const struct node *n);
+void node_set_times(struct node *n, int64_t atime_ns, int64_t mtime_ns, int64_t ctime_ns);
+/* Its content (a directory's: its entries) or, the second, what else is told of it has changed. */
+void node_set_modified(struct node *n, int64_t now_ns);
+void node_set_changed(struct node *n, int64_t now_ns);
+
 /* By the id, or by that of its twin. */
 struct node *tree_find_locked(struct tree *t, uint64_t id);
 struct node *tree_child_locked(struct tree *t, const struct node *dir, const char *shown);
@@ -325,24 +327,30 @@ struct node *tree_new_record_locked(struct tree *t, struct node *collection, con
  */
 void tree_forget_record_locked(struct tree *t, struct node *record);
 
-void known_clear(struct known *k);
-/* Copy the strings of @from, as one block; those @k had are left alone. False without memory. */
-bool known_copy_text(struct known *k, const struct known *from);
-/* Another text, or NULL, in @slot, which is one of @k's but not rid. False without memory. */
-bool known_set_text(struct known *k, char **slot, const char *value);
-/* Takes over from @f (clearing it); @record is the node id of the record. */
-void known_take(struct known *k, struct remote_file *f, uint64_t record);
-/* The bytes of @k are those of @c (NULL: none), as far as their hash is known. */
-void known_set_hash(struct known *k, struct content *c);
-/* @k tells of the same bytes as @from: the hash goes along. */
-void known_copy_hash(struct known *k, const struct known *from);
+/* The remote id; NULL = not on the server. */
+static inline char *node_rid(const struct node *n)
+{
+	return n->known;
+}
+/* The known half. Its texts are the node's, until that is changed. */
+struct known node_known(const struct node *n);
+/* Change it but for the remote id. Texts of @k may be those of node_known(). */
+void node_edit_known(struct node *n, const struct known *k);
+/* The same of one thing only. */
+void node_set_known_name(struct node *n, const char *name);
+void node_set_known_size(struct node *n, int64_t size);
+void node_set_confirmed(struct node *n, int64_t mono_ms);
+/* The server's bytes are those of @c (NULL: none), as far as their hash is known. */
+void node_set_hash(struct node *n, struct content *c);
 /*
  * Whether the server's bytes are those of @c (NULL: none at all). False also when that cannot be
  * told: they were never all here.
  */
 bool node_known_is_content(struct tree *t, const struct node *n, struct content *c);
-/* A copy for the remote's ops: strings borrowed from the node. */
-void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file);
+/*
+ * A copy for the remote's ops: strings borrowed from the node, but for the URL, which is to be freed.
+ */
+void node_borrow_file(const struct node *n, const char *record_rid, struct remote_file *ret_file);
 
 /*
  * "<remote id>/<version>": the key of the clean content of what the server has. False: not on the
@@ -393,11 +401,6 @@ void node_doubt_flight(struct node *n);
 void node_get_flight(const struct node *n, struct flight *ret_flight);
 /* Just the token, at least 64 bytes; false = none. */
 bool node_token(const struct node *n, char token[static 64]);
-/*
- * Whether the server's file name is the token of an upload, to be mended yet: of this node's last
- * one, or of an earlier one, by whatever node the identity was then.
- */
-bool known_is_tokened(const struct known *k);
 /* Whether the server's file name @filename is the token of this node's last upload. */
 bool node_has_token(const struct node *n, const char *filename);
 /*

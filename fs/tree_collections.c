@@ -22,25 +22,24 @@
 
 const char *node_collection_id(const struct node *collection)
 {
-	return collection->known.rid;
+	return node_rid(collection);
 }
 
 bool tree_is_unlisted(const struct tree *t, const struct node *collection)
 {
 	return collection->kind == NODE_COLLECTION && t->caps->unlisted_collection &&
-	       collection->known.rid &&
-	       !strcmp(collection->known.rid, t->caps->unlisted_collection);
+	       node_rid(collection) && !strcmp(node_rid(collection), t->caps->unlisted_collection);
 }
 
 bool tree_is_flat(const struct tree *t, const struct node *collection)
 {
 	return collection->kind == NODE_COLLECTION && t->caps->flat_collection &&
-	       collection->known.rid && !strcmp(collection->known.rid, t->caps->flat_collection);
+	       node_rid(collection) && !strcmp(node_rid(collection), t->caps->flat_collection);
 }
 
 struct node *tree_seen(const struct tree *t, struct node *n)
 {
-	return tree_is_flat(t, n) && n->more->child_first ? n->more->child_first : n;
+	return tree_is_flat(t, n) && node_dir(n)->child_first ? node_dir(n)->child_first : n;
 }
 
 uint64_t tree_above(const struct tree *t, const struct node *dir)
@@ -54,7 +53,7 @@ uint64_t tree_above(const struct tree *t, const struct node *dir)
 
 struct node *tree_collection_of_locked(struct tree *t, const struct node *record)
 {
-	return record->parent ? record->parent : tree_find_locked(t, record->known.record);
+	return record->parent ? record->parent : tree_find_locked(t, node_known(record).record);
 }
 
 /* ---- the root ---- */
@@ -77,13 +76,15 @@ static struct node *new_collection(struct tree *t, struct known *k)
 static int show_collection(struct tree *t, struct node *n, const char *name)
 {
 	char shown[NAMES_MAX + 1], from[NAMES_MAX + 1] = "";
+	struct known known;
 	int r;
 
-	if (n->parent && (!name || !strcmp(n->known.name, name)))
+	if (n->parent && (!name || !strcmp(node_known(n).name, name)))
 		return 0;
-	if (name && !known_set_text(&n->known, &n->known.name, name))
-		return -ENOMEM;
-	tree_shown_for_locked(t, t->root, n, &n->known, shown);
+	if (name)
+		node_set_known_name(n, name);
+	known = node_known(n);
+	tree_shown_for_locked(t, t->root, n, &known, shown);
 	if (n->parent && !strcmp(n->shown, shown))
 		return 0;
 	if (n->parent) {
@@ -150,7 +151,7 @@ int tree_set_collections(struct tree *t, const char *collections)
 	tree_lock(t);
 	for (char *id = strtok_r(list, ":", &save); id && !r; id = strtok_r(NULL, ":", &save))
 		r = put_collection(t, id, NULL, mark);
-	for (struct node *n = t->root->more->child_first; n && !r; n = next) {
+	for (struct node *n = node_dir(t->root)->child_first; n && !r; n = next) {
 		next = n->sibling_next;
 		if (n->seen_seq != mark)
 			hide_collection(t, n);
@@ -174,11 +175,11 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
-	for (struct node *record = top->more->child_first; record; record = next) {
+	for (struct node *record = node_dir(top)->child_first; record; record = next) {
 		next = record->sibling_next;
 		tree_end_record_locked(t, mark, record);
 	}
-	if (top->more->child_first) {
+	if (node_dir(top)->child_first) {
 		log_warning("tree: collection '%s' is gone from the server but holds unsent "
 			    "files: kept",
 			    top->shown);
@@ -204,7 +205,7 @@ int tree_collections_listed(struct tree *t, const struct remote_collection *list
 		if (all || (top && top->parent))
 			r = put_collection(t, list[i].id, list[i].name, mark);
 	}
-	for (struct node *top = t->root->more->child_first; top && all && !r; top = next) {
+	for (struct node *top = node_dir(t->root)->child_first; top && all && !r; top = next) {
 		next = top->sibling_next;
 		if (!is_named(list, n, node_collection_id(top)))
 			end_collection(t, mark, top);
@@ -246,7 +247,7 @@ struct node *tree_new_record_locked(struct tree *t, struct node *collection, con
 static bool is_needed(struct tree *t, const struct node *record)
 {
 	for (const struct node *n = t->sync_first; n; n = n->more->sync_next)
-		if (n->known.record == record->id || node_flight_record(n) == record->id)
+		if (node_known(n).record == record->id || node_flight_record(n) == record->id)
 			return true;
 	return false;
 }
@@ -255,7 +256,7 @@ void tree_forget_record_locked(struct tree *t, struct node *record)
 {
 	struct node *collection = record->parent;
 
-	notifier_entry(t->notifier, collection->id, record->known.rid);
+	notifier_entry(t->notifier, collection->id, node_rid(record));
 	if (!is_needed(t, record)) {
 		tree_vanish_locked(t, record);
 		return;

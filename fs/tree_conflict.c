@@ -130,11 +130,11 @@ static int64_t real_at(int64_t mono_ms)
  */
 static bool was_unseen(const struct node *n, const struct known *k)
 {
-	if (!n->known.confirmed_ms)
+	if (!node_known(n).confirmed_ms)
 		return false;
 	if (k->mtime_ns == REMOTE_TIME_NONE)
-		return clock_mono_ms() - n->known.confirmed_ms <= UNSEEN_MS;
-	return k->mtime_ns <= real_at(n->known.confirmed_ms) + (int64_t)UNSEEN_MS * 1000000;
+		return clock_mono_ms() - node_known(n).confirmed_ms <= UNSEEN_MS;
+	return k->mtime_ns <= real_at(node_known(n).confirmed_ms) + (int64_t)UNSEEN_MS * 1000000;
 }
 
 void tree_keep_overwritten_locked(struct tree *t, struct node *n, const struct known *k)
@@ -155,13 +155,13 @@ void tree_keep_overwritten_locked(struct tree *t, struct node *n, const struct k
 		kept->content = content;
 		kept->size = n->size;
 		node_more(kept)->mode = n->more->mode;
-		kept->atime_ns = kept->mtime_ns = kept->ctime_ns = n->mtime_ns;
+		node_set_times(kept, n->mtime_ns, n->mtime_ns, n->mtime_ns);
 		kept->dirty = kept->in_ledger = true;
 		tree_changed_locked(t, kept);
 		notifier_entry(t->notifier, n->parent->id, ours);
 	}
 	ledger_group_end(t->ledger);
-	n->known.confirmed_ms = 0;
+	node_set_confirmed(n, 0);
 	if (kept)
 		log_warning("conflict: '%s' was saved on the server twice at once: ours is kept as "
 			    "'%s'",
@@ -180,7 +180,7 @@ void tree_step_aside_locked(struct tree *t, struct node *dir, const struct known
 	node_known_shown(t, k, base);
 	n = tree_child_locked(t, dir, base);
 	if (!n || n->kind != NODE_FILE || n->local || !n->in_ledger ||
-	    (n->known.rid && n->known.record == dir->id && node_name_matches(t, n)))
+	    (node_rid(n) && node_known(n).record == dir->id && node_name_matches(t, n)))
 		return;
 	if (rename_ours(t, n) == 0)
 		tree_changed_locked(t, n);
@@ -199,30 +199,34 @@ static bool same_text(const char *a, const char *b)
  */
 static struct node *find_successor(struct tree *t, uint64_t mark, const struct node *n)
 {
-	struct node *dir = tree_find_locked(t, n->known.record);
+	struct known known = node_known(n), other;
+	struct node *dir = tree_find_locked(t, known.record);
 	struct node *s = n->more->namesake ? tree_find_locked(t, n->more->namesake) : NULL;
 	char base[NAMES_MAX + 1];
 
 	/* renamed here: whatever came to its old place has the plain name */
 	if (!s && dir && !node_name_matches(t, n)) {
-		node_known_shown(t, &n->known, base);
+		node_known_shown(t, &known, base);
 		s = tree_child_locked(t, dir, base);
 	}
-	if (!s || s == n || s->gone || !s->parent || !s->known.rid || s->seen_seq < mark ||
-	    s->known.record != n->known.record || s->in_sync_list || node_is_changed_here(s) ||
-	    !same_text(s->known.name, n->known.name) ||
-	    !same_text(s->known.filename, n->known.filename))
+	if (!s || s == n || s->gone || !s->parent || !s->known || s->seen_seq < mark ||
+	    s->in_sync_list || node_is_changed_here(s))
 		return NULL;
-	return s;
+	other = node_known(s);
+	return other.record == known.record && same_text(other.name, known.name) &&
+			       same_text(other.filename, known.filename)
+		       ? s
+		       : NULL;
 }
 
 /* Changed here too: ours is a new file, and theirs takes the plain name. */
 static void part_from_successor(struct tree *t, struct node *n, struct node *theirs)
 {
+	struct known known = node_known(theirs);
 	struct node *dir = theirs->parent;
 	char base[NAMES_MAX + 1];
 
-	node_known_shown(t, &theirs->known, base);
+	node_known_shown(t, &known, base);
 	if (n->parent == dir && !strcmp(n->shown, base) && rename_ours(t, n) < 0)
 		return;
 	tree_part_locked(t, n);
@@ -235,7 +239,7 @@ static void part_from_successor(struct tree *t, struct node *n, struct node *the
 
 bool tree_follow_successor_locked(struct tree *t, uint64_t mark, struct node *n)
 {
-	int64_t old_mtime_ns = n->known.mtime_ns;
+	int64_t old_mtime_ns = node_known(n).mtime_ns;
 	struct node *s;
 
 	if (t->caps->replace_keeps_id || t->caps->names_unique)

@@ -22,17 +22,27 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 {
 	/* a collection's row once had its name only, which is its id */
 	bool bare = n->kind == NODE_COLLECTION && !row->rid;
-	struct known k = {
+	const struct known k = {
 		.rid = (char *)(bare ? row->shown : row->rid),
+		.record = row->rparent,
 		.name = (char *)(bare ? row->shown : row->rname),
 		.filename = (char *)row->rfilename,
 		.version = (char *)row->rversion,
-		.url = (char *)row->rurl,
+		.url_rest = (char *)row->rurl,
 		.media_type = (char *)row->rmedia,
+		.size = row->rsize,
+		.mtime_ns = row->rmtime_ns,
+		.ctime_ns = row->rctime_ns,
+		.filler = row->rfiller,
+		.has_hash = row->has_rhash,
 	};
+	struct known whole = k;
 
-	return node_set_shown(n, row->shown ? row->shown : "") && known_copy_text(&n->known, &k) &&
-	       (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
+	memcpy(whole.hash, row->rhash, sizeof(whole.hash));
+	if (!node_set_shown(n, row->shown ? row->shown : ""))
+		return false;
+	node_edit_known(n, &whole);
+	return (!row->token || node_set_string(&node_more(n)->token, row->token)) &&
 	       (!row->message || node_set_string(&node_more(n)->message, row->message)) &&
 	       (!row->fields || node_set_string(&node_more(n)->fields, row->fields)) &&
 	       (!row->rfields || node_set_string(&node_more(n)->known_fields, row->rfields));
@@ -40,8 +50,6 @@ static bool load_strings(struct node *n, const struct ledger_node *row)
 
 static void load_numbers(const struct tree *t, struct node *n, const struct ledger_node *row)
 {
-	struct known *k = &n->known;
-
 	n->in_ledger = true;
 	n->gone = row->gone;
 	n->local = row->local;
@@ -49,30 +57,18 @@ static void load_numbers(const struct tree *t, struct node *n, const struct ledg
 	n->mtime_dirty = row->mtime_dirty;
 	if (row->mode)
 		node_more(n)->mode = row->mode;
-	n->owner_set = row->owner_set;
-	if (row->owner_set) {
-		n->uid = row->uid;
-		n->gid = row->gid;
-	}
-	n->atime_ns = row->atime_ns;
-	n->mtime_ns = row->mtime_ns;
-	n->ctime_ns = row->ctime_ns;
+	if (row->owner_set)
+		node_set_owner(n, row->uid, row->gid);
+	node_set_times(n, row->atime_ns, row->mtime_ns, row->ctime_ns);
 	n->size = row->size;
 	n->content = row->content;
-	k->record = row->rparent;
-	k->size = row->rsize;
-	k->mtime_ns = row->rmtime_ns;
-	k->ctime_ns = row->rctime_ns;
-	k->filler = row->rfiller;
-	k->has_hash = row->has_rhash;
-	memcpy(k->hash, row->rhash, sizeof(k->hash));
 	if (row->flight_since_ns)
 		node_more(n)->flight_since_ns = row->flight_since_ns;
 	if (row->after)
 		node_more(n)->after = row->after;
 	n->error = row->error;
-	if (row->listed_ns != INT64_MIN)
-		node_more(n)->listed_ns = row->listed_ns;
+	if (row->listed_ns != INT64_MIN && n->kind != NODE_FILE)
+		node_own_dir(n)->listed_ns = row->listed_ns;
 	n->listed = row->listed_ns != INT64_MIN;
 	/* a call was on its way when the last daemon died: nobody knows what became of it (P-22) */
 	n->unknown = row->flight == LEDGER_FLIGHT_CREATE ||
@@ -107,7 +103,7 @@ static int load_node(void *ctx, const struct ledger_node *row)
 	if (!n || !load_strings(n, row))
 		return -ENOMEM;
 	load_numbers(t, n, row);
-	if (n->known.rid)
+	if (node_rid(n))
 		tree_hash_rid_locked(t, n);
 	if (row->id >= t->next_id)
 		t->next_id = row->id + 1;
@@ -130,7 +126,7 @@ static struct node *find_replaced(const struct load *load, const struct node *n)
 	for (size_t i = 0; i < load->n; i++) {
 		struct node *g = load->nodes[i];
 
-		if (g->gone && g->more->after == n->id && g->known.rid && !g->known.filler)
+		if (g->gone && g->more->after == n->id && node_rid(g) && !node_known(g).filler)
 			return g;
 	}
 	return NULL;
@@ -141,9 +137,9 @@ static void show_known(struct tree *t, struct node *n)
 {
 	n->dirty = false;
 	n->content = 0;
-	n->size = n->known.size;
-	if (n->known.mtime_ns != REMOTE_TIME_NONE)
-		n->mtime_ns = n->known.mtime_ns;
+	n->size = node_known(n).size;
+	if (node_known(n).mtime_ns != REMOTE_TIME_NONE)
+		node_set_times(n, node_atime(n), node_known(n).mtime_ns, node_ctime(n));
 	tree_put_locked(t, n);
 }
 
@@ -181,7 +177,7 @@ static void replace_torn(struct load *load, struct node *n, struct node *dir, ui
 		n->content = instead;
 		n->size = content_size(c);
 		tree_put_locked(t, n);
-	} else if (n->known.rid && !n->known.filler) {
+	} else if (node_rid(n) && !node_known(n).filler) {
 		show_known(t, n);
 	} else {
 		undo_replacing(load, n, dir);
@@ -232,7 +228,7 @@ static void drop_forgotten(struct load *load)
 		struct node *n = load->nodes[i], *record = NULL;
 
 		if (n->kind == NODE_FILE)
-			record = tree_find_locked(t, n->known.record);
+			record = tree_find_locked(t, node_known(n).record);
 		if (record)
 			record->seen_seq = 1;
 		record = n->unknown ? tree_find_locked(t, node_flight_record(n)) : NULL;
@@ -273,7 +269,7 @@ int tree_load(struct tree *t)
 		drop_forgotten(&load);
 	}
 	/* what there was is shown where the server cannot be asked */
-	t->root->listed = t->root->more->child_first != NULL;
+	t->root->listed = node_dir(t->root)->child_first != NULL;
 	tree_unlock(t);
 	free(load.parents);
 	free(load.nodes);

@@ -10,7 +10,7 @@
 
 void node_path(struct tree *t, const struct node *n, char out[static NODE_PATH_MAX])
 {
-	const struct node *dir = n->parent ? n->parent : tree_find_locked(t, n->known.record);
+	const struct node *dir = n->parent ? n->parent : tree_find_locked(t, node_known(n).record);
 
 	if (dir && dir->parent && tree_is_flat(t, dir->parent))
 		snprintf(out, NODE_PATH_MAX, "%s/%s", dir->parent->shown, n->shown);

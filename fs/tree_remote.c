@@ -142,8 +142,10 @@ static struct known record_known(struct remote_record *r, uint64_t collection)
 
 static void take_times(struct node *n)
 {
-	if (n->known.mtime_ns != REMOTE_TIME_NONE)
-		n->mtime_ns = n->ctime_ns = n->atime_ns = n->known.mtime_ns;
+	int64_t ns = node_known(n).mtime_ns;
+
+	if (ns != REMOTE_TIME_NONE)
+		node_set_times(n, ns, ns, ns);
 }
 
 /*
@@ -191,10 +193,12 @@ static int follow_place(struct tree *t, struct node *n, struct node *dir)
 {
 	char shown[NAMES_MAX + 1], from[NODE_PATH_MAX];
 	struct node *old_dir = n->parent;
+	struct known known;
 	int r;
 
 	node_path(t, n, from);
-	tree_shown_for_locked(t, dir, n, &n->known, shown);
+	known = node_known(n);
+	tree_shown_for_locked(t, dir, n, &known, shown);
 	notifier_entry(t->notifier, old_dir->id, n->shown);
 	notifier_entry(t->notifier, dir->id, shown);
 	r = tree_move_locked(t, n, dir, shown);
@@ -206,14 +210,14 @@ static int follow_place(struct tree *t, struct node *n, struct node *dir)
 static int old_record(struct tree *t, uint64_t mark, struct node *collection, struct node *n,
 		      struct known *k)
 {
-	bool renamed = strcmp(n->known.name, k->name) != 0,
+	bool renamed = strcmp(node_known(n).name, k->name) != 0,
 	     followed = renamed && node_name_matches(t, n);
 	bool late = n->seen_seq > mark;
 	int r = 0;
 
 	if (!late)
 		n->seen_seq = mark;
-	if (late || is_newer(n, mark) || (!renamed && n->known.mtime_ns == k->mtime_ns)) {
+	if (late || is_newer(n, mark) || (!renamed && node_known(n).mtime_ns == k->mtime_ns)) {
 		known_clear(k);
 		return 0;
 	}
@@ -263,10 +267,11 @@ static bool may_be_ours(const struct tree *t, const struct node *dir, const stru
 /* @n could not have its plain name: whoever has it knows. */
 static void note_namesake(struct tree *t, const struct node *dir, const struct node *n)
 {
+	const struct known known = node_known(n);
 	char base[NAMES_MAX + 1];
 	struct node *holder;
 
-	node_known_shown(t, &n->known, base);
+	node_known_shown(t, &known, base);
 	holder = strcmp(base, n->shown) ? tree_child_locked(t, dir, base) : NULL;
 	if (holder && holder->kind == NODE_FILE)
 		node_more(holder)->namesake = n->id;
@@ -287,7 +292,7 @@ int tree_new_file_locked(struct tree *t, uint64_t mark, struct node *dir, struct
 	n->in_ledger = true;
 	n->seen_seq = mark;
 	note_namesake(t, dir, n);
-	n->size = n->known.size;
+	n->size = node_known(n).size;
 	take_times(n);
 	tree_put_locked(t, n);
 	if (may_be_missed(dir)) {
@@ -313,20 +318,21 @@ void tree_follow_content_locked(struct tree *t, struct node *n)
 		content_unref(n->more->view);
 		node_more(n)->view = NULL;
 	}
-	n->size = n->known.size;
+	n->size = node_known(n).size;
 	replaced_by_server_locked(t, n, old_size);
 }
 
 void tree_follow_mtime_locked(struct tree *t, struct node *n, int64_t old_mtime_ns)
 {
-	int64_t now_ns = n->known.mtime_ns;
+	int64_t now_ns = node_known(n).mtime_ns;
 
 	if (now_ns == REMOTE_TIME_NONE || now_ns == old_mtime_ns || n->mtime_dirty || n->dirty)
 		return;
 	/* the server keeps whole seconds: what we sent comes back cut */
 	if (n->mtime_ns - n->mtime_ns % t->caps->mtime_resolution_ns == now_ns)
 		return;
-	n->mtime_ns = n->ctime_ns = now_ns;
+	/* one without times of its own has the server's only */
+	node_set_times(n, n->more->own_times ? node_atime(n) : now_ns, now_ns, now_ns);
 	notifier_inode(t->notifier, n->id);
 }
 
@@ -344,7 +350,7 @@ static bool is_foreign(const struct node *n, uint64_t mark, const struct known *
 	struct flight sent;
 
 	if (n->busy || n->flight != LEDGER_FLIGHT_REPLACE || n->more->known_seq > mark ||
-	    !n->known.version || same_text(n->known.version, k->version))
+	    !node_known(n).version || same_text(node_known(n).version, k->version))
 		return false;
 	node_get_flight(n, &sent);
 	return k->size >= 0 && sent.size >= 0 && k->size != sent.size &&
@@ -365,10 +371,20 @@ static int come_back(struct tree *t, uint64_t mark, struct node *dir, struct nod
 	return tree_new_file_locked(t, mark, dir, k);
 }
 
+/* Expiring links change with every listing (P-5). */
+static void follow_url(struct node *n, char *url)
+{
+	struct known k = node_known(n);
+
+	k.url_head = NULL;
+	k.url_rest = url;
+	node_edit_known(n, &k);
+}
+
 static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node *n,
 		    struct known *k)
 {
-	struct known *was = &n->known;
+	const struct known known = node_known(n), *was = &known;
 	int64_t old_mtime_ns = was->mtime_ns;
 	/* where a replacement of ours may have arrived, any version there is as good as known */
 	bool unsure = !was->version, version = !unsure && !same_text(was->version, k->version);
@@ -386,9 +402,8 @@ static int old_file(struct tree *t, uint64_t mark, struct node *dir, struct node
 		return 0;
 	if (!unsure && !version && !placed && old_mtime_ns == k->mtime_ns &&
 	    (k->size < 0 || k->size == was->size)) {
-		if (k->url && !same_text(was->url, k->url))
-			known_set_text(was, &was->url,
-				       k->url); /* expiring links change with every listing (P-5) */
+		if (k->url_rest && !known_has_url(was, k->url_rest))
+			follow_url(n, k->url_rest);
 		return 0;
 	}
 	if (version && node_is_changed_here(n) && !n->gone && n->parent)
@@ -462,7 +477,7 @@ int tree_listing_page(struct tree *t, uint64_t mark, uint64_t collection,
 	for (size_t i = 0; top && !r && i < n_files; i++) {
 		if (!files[i].record)
 			continue;
-		if (!dir || strcmp(dir->known.rid, files[i].record))
+		if (!dir || strcmp(node_rid(dir), files[i].record))
 			dir = tree_by_rid_locked(t, top->id, files[i].record);
 		if (dir)
 			r = apply_file(t, mark, dir, &files[i]);
@@ -498,7 +513,7 @@ void tree_vanish_locked(struct tree *t, struct node *n)
 
 static void end_file(struct tree *t, uint64_t mark, struct node *n)
 {
-	if (!n->known.rid || n->seen_seq >= mark || is_newer(n, mark))
+	if (!node_rid(n) || n->seen_seq >= mark || is_newer(n, mark))
 		return;
 	if (tree_follow_successor_locked(t, mark, n))
 		return;
@@ -517,18 +532,18 @@ static void end_file(struct tree *t, uint64_t mark, struct node *n)
 /* Of the children by id: what becomes of one may end another. */
 static void end_children(struct tree *t, uint64_t mark, struct node *dir)
 {
-	uint64_t *ids = calloc(dir->more->n_children + 1, sizeof(*ids));
+	uint64_t *ids = calloc(node_dir(dir)->n_children + 1, sizeof(*ids));
 	size_t count = 0;
 
 	if (!ids)
 		return; /* the next listing ends them */
-	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
+	for (const struct node *n = node_dir(dir)->child_first; n; n = n->sibling_next)
 		ids[count++] = n->id;
 	for (size_t i = 0; i < count; i++) {
 		struct node *n = tree_find_locked(t, ids[i]);
 
 		/* moved here by the user: the server has it elsewhere still */
-		if (n && n->parent == dir && (!n->known.rid || n->known.record == dir->id))
+		if (n && n->parent == dir && (!node_rid(n) || node_known(n).record == dir->id))
 			end_file(t, mark, n);
 	}
 	free(ids);
@@ -538,7 +553,7 @@ static void end_record(struct tree *t, uint64_t mark, struct node *dir)
 {
 	end_children(t, mark, dir);
 	dir->listed = true;
-	node_more(dir)->listed_ns = clock_real_ns();
+	node_own_dir(dir)->listed_ns = clock_real_ns();
 	tree_put_locked(t, dir);
 }
 
@@ -546,8 +561,8 @@ static bool holds_unsent(const struct node *dir)
 {
 	if (dir->more->fields)
 		return true;
-	for (const struct node *n = dir->more->child_first; n; n = n->sibling_next)
-		if (!n->known.rid || node_is_changed_here(n) || n->busy)
+	for (const struct node *n = node_dir(dir)->child_first; n; n = n->sibling_next)
+		if (!node_rid(n) || node_is_changed_here(n) || n->busy)
 			return true;
 	return false;
 }
@@ -564,8 +579,8 @@ void tree_end_record_locked(struct tree *t, uint64_t mark, struct node *record)
 		return;
 	}
 	tree_news_locked(t, "disappeared", record, NULL);
-	while (record->more->child_first)
-		tree_vanish_locked(t, record->more->child_first);
+	while (node_dir(record)->child_first)
+		tree_vanish_locked(t, node_dir(record)->child_first);
 	tree_vanish_locked(t, record);
 }
 
@@ -573,7 +588,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 {
 	struct node *next;
 
-	for (struct node *dir = top->more->child_first; dir; dir = next) {
+	for (struct node *dir = node_dir(top)->child_first; dir; dir = next) {
 		next = dir->sibling_next;
 		/* emptied, maybe: as nobody can make a record here, it must not go with its files */
 		if (t->caps->hides_empty_records && dir->seen_seq)
@@ -582,7 +597,7 @@ static void end_collection(struct tree *t, uint64_t mark, struct node *top)
 			tree_end_record_locked(t, mark, dir);
 	}
 	top->listed = true;
-	node_more(top)->listed_ns = clock_real_ns();
+	node_own_dir(top)->listed_ns = clock_real_ns();
 	tree_put_locked(t, top);
 }
 
@@ -597,10 +612,10 @@ static void end_elsewhere(struct tree *t, uint64_t mark, const struct node *top,
 	struct node *next;
 
 	for (struct node *n = t->sync_first; n; n = next) {
-		const struct node *record = tree_find_locked(t, n->known.record);
+		const struct node *record = tree_find_locked(t, node_known(n).record);
 
 		next = n->more->sync_next;
-		if (n->kind != NODE_FILE || !n->known.rid || !record || n->parent == record ||
+		if (n->kind != NODE_FILE || !node_rid(n) || !record || n->parent == record ||
 		    (dir ? record != dir : record->parent != top))
 			continue;
 		if (!n->gone) {

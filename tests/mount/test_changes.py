@@ -197,6 +197,49 @@ def test_refresh_does_it_now(drive):
     assert "new.txt" in os.listdir(m / ADA)
 
 
+def in_both_records(m) -> None:
+    for record in ("Ada Byron", "Grace Hopper"):
+        m.emulator.change(added("new.txt", record=record, text="hello"))
+
+
+def test_refresh_of_a_record_or_a_file_looks_at_that_record_only(drive, system):
+    m = drive(two_records(), poll=0)
+    ada, grace = m / ADA, m / "users/Grace Hopper"
+    assert os.listdir(grace) and all(os.stat(f.path) for f in os.scandir(ada))
+    in_both_records(m)
+    m.emulator.reset()
+    run(binary("attachfs"), "refresh", ada, env=m.env())
+    assert sum(m.emulator.calls().values()) == 1, m.emulator.calls()
+    assert "new.txt" in os.listdir(ada)
+    if system.name != "rillsoft":  # which has one list for all, and it is taken for all
+        assert os.listdir(grace) == ["other.txt"]
+    m.emulator.change({"op": "delete", "id": m.emulator.file(f"{ADA}/deleted.txt")["id"]})
+    m.emulator.reset()
+    run(binary("attachfs"), "refresh", ada / "stays.txt", env=m.env())
+    assert sum(m.emulator.calls().values()) == 1, m.emulator.calls()
+    assert "deleted.txt" not in os.listdir(ada)
+    m.command("refresh")
+
+
+def test_refresh_of_a_collection_looks_at_that_collection_only(drive, system):
+    m = drive(two_records(), poll=0)
+    assert os.listdir(m / ADA) and os.listdir(m / "events") == []
+    in_both_records(m)
+    m.emulator.reset()
+    run(binary("attachfs"), "refresh", m / "users", env=m.env())
+    one = sum(m.emulator.calls().values())
+    assert "new.txt" in os.listdir(m / ADA) and "new.txt" in os.listdir(m / "users/Grace Hopper")
+    m.emulator.reset()
+    m.command("refresh")
+    assert one < sum(m.emulator.calls().values()), m.emulator.calls()
+
+
+def test_refresh_of_what_is_not_there_says_so(drive):
+    m = drive(two_records(), poll=0)
+    result = run(binary("attachfs"), "refresh", m / "users/Nobody", env=m.env(), ok=False)
+    assert "does not exist" in result.stderr
+
+
 def test_refresh_sees_what_was_changed_while_a_listing_was_under_way(drive, system):
     m = drive(two_records(), poll=0)
     os.listdir(m / ADA)

@@ -8,6 +8,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import time
 
 import pytest
 
@@ -512,3 +514,21 @@ def test_a_long_directory_is_read_while_it_is_being_listed(drive):
     assert len(pages) == 3
     assert sorted(names[2:]) == sorted(os.fsencode(n) for n in os.listdir(m / "users"))
     d.close()
+
+
+def test_names_of_a_large_directory_are_shown_while_the_answer_comes(drive):
+    """All files of a record are in one answer: the first names are there before its last."""
+    m = drive(generate=["users:1:10000:10"], collections=("users",), poll=0, timeout=300)
+    m.emulator.faults({"port": "api", "match": "/v2/users/search", "bytes_per_second": 1_000_000})
+    (record,) = ["users 0001"]
+    with subprocess.Popen(["ls", "-f", m / "users" / record], stdout=subprocess.PIPE) as ls:
+        names = [ls.stdout.readline()]
+        while names[-1].strip() in (b".", b".."):
+            names.append(ls.stdout.readline())
+        first = time.monotonic()
+        names += ls.stdout.readlines()
+    rest = time.monotonic() - first
+    assert len(set(names)) == 10_002 and ls.returncode == 0
+    assert rest > 1, "the names came with the whole answer"
+    assert m.emulator.count("POST /v2/users/search") == 1, m.emulator.calls()
+    m.same_at_end = False

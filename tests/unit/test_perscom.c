@@ -388,6 +388,13 @@ static void test_searches_are_written(void **state)
 	assert_json(perscom_body_from_id("77"),
 		    "{\"filters\":[{\"field\":\"id\",\"operator\":\">=\",\"value\":77}],"
 		    "\"sort\":[{\"field\":\"id\",\"direction\":\"asc\"}]}");
+	assert_json(
+		perscom_body_newest_of(perscom_collection_bit(perscom_find_collection("users")) |
+				       perscom_collection_bit(perscom_find_collection("tasks"))),
+		"{\"filters\":[{\"field\":\"model_type\",\"operator\":\"in\",\"value\":"
+		"[\"App\\\\Models\\\\User\",\"App\\\\Models\\\\Task\"]}],"
+		"\"sort\":[{\"field\":\"updated_at\",\"direction\":\"desc\"},"
+		"{\"field\":\"id\",\"direction\":\"desc\"}]}");
 	assert_json(perscom_body_newest("App\\Models\\User"),
 		    "{\"filters\":[{\"field\":\"model_type\",\"operator\":\"=\",\"value\":"
 		    "\"App\\\\Models\\\\User\"}],"

@@ -39,7 +39,7 @@ static unsigned from_environment(const char *name, unsigned otherwise)
 
 static struct world_file *file_of(struct world *w, const struct node *n)
 {
-	size_t i = n->known.rid ? strtoul(n->known.rid, NULL, 10) : 0;
+	size_t i = node_rid(n) ? strtoul(node_rid(n), NULL, 10) : 0;
 
 	return i && i <= w->n_files && w->files[i - 1].there ? &w->files[i - 1] : NULL;
 }
@@ -69,9 +69,9 @@ static void check_node(struct daemon *d, const struct node *n, unsigned record)
 	if (!f)
 		world_breach(w, "'%s' is not on the server", n->shown);
 	else if (f->record != record || !node_name_matches(d->mount.tree, n) ||
-		 strcmp(f->name, n->known.name))
+		 strcmp(f->name, node_known(n).name))
 		world_breach(w, "r%u/'%s', known as '%s', is r%u/'%s' there (flight %d)", record,
-			     n->shown, n->known.name, f->record, f->name, (int)n->flight);
+			     n->shown, node_known(n).name, f->record, f->name, (int)n->flight);
 	else if (strncmp(f->name, ".attachfs-", 10) == 0 ||
 		 (w->kind == WORLD_PERSCOM && strncmp(f->filename, "attachfs-", 9) == 0))
 		world_breach(w, "'%s' kept a temporary name: '%s' '%s'", n->shown, f->name,
@@ -91,7 +91,7 @@ static void check_tree(struct daemon *d)
 
 	tree_lock(d->mount.tree);
 	for (unsigned r = 1; r <= WORLD_RECORDS; r++)
-		for (const struct node *n = daemon_record(d, r)->more->child_first; n;
+		for (const struct node *n = node_dir(daemon_record(d, r))->child_first; n;
 		     n = n->sibling_next, shown++)
 			check_node(d, n, r);
 	tree_unlock(d->mount.tree);

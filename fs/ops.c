@@ -13,6 +13,7 @@
 
 #include "lister.h"
 #include "passthrough.h"
+#include "pipes.h"
 #include "records.h"
 
 #define BLOCK_BYTES 4096
@@ -34,6 +35,8 @@ void mount_used(struct mount *m)
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
+	struct mount *m = userdata;
+
 	conn->max_background = BACKGROUND;
 	conn->congestion_threshold = BACKGROUND * 3 / 4;
 	conn->max_write = REQUEST_BYTES;
@@ -49,15 +52,21 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 * Answers go from the cache's file to the kernel by a pipe. Its pages are not moved: taking one
 	 * out of the page cache waits until it is on the disk, and what is read has often just come.
 	 */
-	conn->want |= conn->capable & FUSE_CAP_SPLICE_WRITE;
+	m->splices = (conn->capable & FUSE_CAP_SPLICE_WRITE) && pipes_work(m->session);
+	if (m->splices)
+		conn->want |= FUSE_CAP_SPLICE_WRITE;
+	else /* libfuse ends when it is refused what it was told to do */
+		conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_READ |
+					  FUSE_CAP_SPLICE_MOVE);
+	log_debug("mount: bytes go %s", m->splices ? "by pipes" : "by copies, this kernel splices none");
 	/*
 	 * locks are the kernel's own business (a daemon that blocks in them makes programs
 	 * unkillable)
 	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
-	passthrough_init(userdata, conn);
-	atomic_store(&((struct mount *)userdata)->greeted, true);
+	passthrough_init(m, conn);
+	atomic_store(&m->greeted, true);
 }
 
 /* ---- entries ---- */

@@ -472,7 +472,7 @@ def no_descriptors(m, left: int):
 @pytest.mark.parametrize("end", ["lives", "killed"])
 def test_without_descriptors_errors_say_so_and_nothing_is_lost(drive, left, end):
     m = drive(poll=0, settle=0.1, timeout=3)
-    m.allow_errors(TROUBLE + "|Too many open files|descriptor|reach|connect|offline|EMFILE|resolve|timed out")
+    m.allow_errors(TROUBLE + "|Too many open files|descriptor|reach|connect|offline|EMFILE|resolve|timed out|repeated")
     there = {p: m.emulator.blob(a["id"]) for p, a in m.emulator.files().items()}
     os.listdir(m / ADA)
     os.listdir(m / "users/Nobody")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-What cannot be done now: servers that refuse (sizes, rights), calls that fail for a while. What was promised is kept, refused calls are few, others are not held up, the
-words are shown where a person looks, and all of it goes once the trouble is over.
+What cannot be done now: servers that refuse (sizes, rights), calls that fail for a while. What was
+promised is kept, refused calls are few, others are not held up, the words are shown where a person
+looks, and all of it goes once the trouble is over.
 """
 
 import errno
@@ -9,7 +10,6 @@ import json
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +18,8 @@ from harness import (
     PERSCOM,
     SERVICEMAX,
     is_mounted,
-    lazy_unmount,
     numbered,
-    raises_errno,
     random_bytes,
-    run,
     small_tree,
     wait_until,
 )

@@ -16,6 +16,7 @@
 #include "pipes.h"
 #include "records.h"
 
+#define UNTOLD_TIMEOUT_S 1.0 /* how long the kernel may believe what nobody can take back */
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
 #define FREE_FILES UINT32_MAX
@@ -31,6 +32,21 @@ struct mount *mount_of_request(fuse_req_t req)
 void mount_used(struct mount *m)
 {
 	atomic_store(&m->used_ms, clock_mono_ms());
+}
+
+/*
+ * Whether the kernel takes notifications: of a node that never was it says that it does not know it. One
+ * that takes none would show for minutes what is no more.
+ */
+static void ask_for_notifications(struct mount *m)
+{
+	int r = fuse_lowlevel_notify_inval_inode(m->session, UINT64_MAX, -1, 0);
+
+	if (r == 0 || r == -ENOENT)
+		return;
+	m->timeout_kernel_s = UNTOLD_TIMEOUT_S;
+	log_warning("mount: the kernel takes no notifications (%s): it asks again after %g s",
+		    strerror(-r), UNTOLD_TIMEOUT_S);
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
@@ -65,6 +81,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
+	ask_for_notifications(m);
 	passthrough_init(m, conn);
 	atomic_store(&m->greeted, true);
 }

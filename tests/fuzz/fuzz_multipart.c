@@ -28,17 +28,22 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void must(bool holds)
+#define must(holds) must_hold(holds, __LINE__)
+
+static void must_hold(bool holds, int line)
 {
-	if (!holds)
-		abort();
+	if (holds)
+		return;
+	fprintf(stderr, "line %d does not hold\n", line);
+	abort();
 }
 
-/* ---- the server: takes one request after the other, keeps the last ---- */
+/* ---- the server: takes one request after the other, keeps the last until it has answered ---- */
 
 static struct {
 	int listener, port;
 	pthread_t thread;
+	/* the thread's until it has sent the answer, then the test's until it sends the next request */
 	char request[ROOM + 1];
 	size_t len;
 } server;
@@ -47,7 +52,10 @@ static struct {
 static bool take_request(int fd)
 {
 	size_t wanted = 0;
+	char first;
 
+	if (recv(fd, &first, 1, MSG_PEEK) <= 0)
+		return false;
 	server.len = 0;
 	while (!wanted || server.len < wanted) {
 		ssize_t n = recv(fd, server.request + server.len, ROOM - server.len, 0);
@@ -361,7 +369,7 @@ static struct engine *engine_for_all(void)
 {
 	static struct engine *engine;
 	char origin[64];
-	struct engine_config config = {.origin = origin, .slots = 1, .connect_timeout_ms = 10000};
+	struct engine_config config = {.origin = origin, .slots = 2, .connect_timeout_ms = 10000};
 
 	if (engine)
 		return engine;

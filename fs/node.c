@@ -230,6 +230,28 @@ bool node_known_is_content(struct tree *t, const struct node *n, struct content 
 	return known;
 }
 
+/*
+ * A link whose query is a signature opens the file to whoever has it, so it is kept in memory only. What the
+ * ledger has of it ends in the '?', and is no link: the client asks for another one.
+ */
+bool known_url_is_signed(const char *url)
+{
+	const char *query = url ? strchr(url, '?') : NULL;
+
+	return query && (strcasestr(query, "signature=") || strcasestr(query, "sig=") ||
+			 strcasestr(query, "token="));
+}
+
+char *known_bare_url(const char *url)
+{
+	return strndup(url, strcspn(url, "?") + 1);
+}
+
+static bool is_bare(const char *url)
+{
+	return url && *url && url[strlen(url) - 1] == '?';
+}
+
 void known_borrow(const struct node *n, const char *record_rid, struct remote_file *ret_file)
 {
 	const struct known *k = &n->known;
@@ -241,7 +263,7 @@ void known_borrow(const struct node *n, const char *record_rid, struct remote_fi
 		.raw_name = k->name,
 		.raw_filename = k->filename,
 		.version = k->version,
-		.url = k->url,
+		.url = is_bare(k->url) ? NULL : k->url,
 		.media_type = k->media_type,
 		.size = k->size,
 		.mtime_ns = k->mtime_ns,

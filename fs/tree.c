@@ -431,12 +431,18 @@ static void row_of(const struct node *n, struct ledger_node *row)
 void tree_put_locked(struct tree *t, struct node *n)
 {
 	struct ledger_node row;
+	char *bare = NULL;
 
 	if (!n->in_ledger)
 		return;
 	row_of(n, &row);
+	if (known_url_is_signed(row.rurl)) {
+		bare = known_bare_url(row.rurl);
+		row.rurl = bare;
+	}
 	if (ledger_put_node(t->ledger, &row) < 0)
 		log_error("ledger: out of memory: '%s' would not survive a crash now", n->shown);
+	free(bare);
 }
 
 void tree_touch_locked(struct tree *t, struct node *dir)

@@ -320,6 +320,10 @@ struct node *tree_new_record_locked(struct tree *t, struct node *collection, con
  */
 void tree_forget_record_locked(struct tree *t, struct node *record);
 
+/* Whether a link holds a secret; and what of it may be written down: malloc()ed, NULL without memory. */
+bool known_url_is_signed(const char *url);
+char *known_bare_url(const char *url);
+
 void known_clear(struct known *k);
 /* Copy the strings of @from, as one block; those @k had are left alone. False without memory. */
 bool known_copy_text(struct known *k, const struct known *from);

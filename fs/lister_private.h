@@ -14,6 +14,9 @@ struct lister {
 	bool all_collections;  /* the server says which there are, not options */
 	struct watch *watches; /* tree->lock: the newest one */
 	struct probe *probes;  /* tree->lock: to be sent */
+	/* tree->lock: how many probes have failed since one was answered, and when the last one did */
+	unsigned probes_failed;
+	int64_t probe_failed_ms;
 	bool trim; /* tree->lock: a listing is over, and what it took can go back */
 	bool kick; /* tree->lock: a listing is to be started although nobody was parked for it */
 };

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import SYSTEMS, raises_errno, wait_until
+from harness import PERSCOM, SYSTEMS, numbered, raises_errno, wait_until
 
 LONG = bool(os.environ.get("ATTACHFS_TEST_LONG"))
 ADA = "users/Ada Byron"
@@ -318,3 +318,18 @@ def test_a_size_that_changes_between_list_and_bytes_is_noticed(drive, system):
 def raise_if_right(found, wrong):
     assert not found.startswith(wrong[:100]), "another file's bytes were shown"
     raise OSError(errno.EIO, "nothing wrong was shown")
+
+
+@pytest.mark.parametrize("system", [PERSCOM], ids=lambda s: s.name)
+def test_sizes_that_cannot_be_had_cost_a_request_each(drive, system):
+    """... and not one for each file of the directory, each time somebody looks at one of them."""
+    m = hostile(drive, tree={"users": {"Ada Byron": numbered(60)}, "events": {}})
+    names = sorted(os.listdir(m / ADA))
+    m.emulator.faults({**system.blob, "status": 403})
+    m.emulator.reset()
+    for name in names:
+        with raises_errno(*REFUSED):
+            os.stat(m / ADA / name)
+    assert len(m.emulator.blob_requests()) <= 4 * len(names)
+    m.emulator.heal()
+    m.outside.untouched()

@@ -8,13 +8,16 @@ ATTACHFS_TEST_LONG=1 has the large numbers: 100,000 equal names, millions of val
 """
 
 import errno
+import gzip
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from harness import PERSCOM, SYSTEMS, numbered, raises_errno, wait_until
+from harness import Gate, PERSCOM, SYSTEMS, numbered, raises_errno, small_tree, wait_until
 
 LONG = bool(os.environ.get("ATTACHFS_TEST_LONG"))
 ADA = "users/Ada Byron"
@@ -333,3 +336,81 @@ def test_sizes_that_cannot_be_had_cost_a_request_each(drive, system):
     assert len(m.emulator.blob_requests()) <= 4 * len(names)
     m.emulator.heal()
     m.outside.untouched()
+
+
+# ---- answers that no HTTP library would send
+
+
+class RawGate(Gate):
+    """A forwarder that, once it is told an answer, gives that to whatever comes, byte for byte."""
+
+    answer = None  # pieces, and the seconds between two
+
+    def _accept(self, listener):
+        if self.answer is None:
+            return super()._accept(listener)
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.connections.append(near)
+            threading.Thread(target=self._give, args=(near, *self.answer), daemon=True).start()
+
+    @staticmethod
+    def _give(near, pieces, pause):
+        try:
+            near.recv(65536)
+            for piece in pieces:
+                near.sendall(piece)
+                time.sleep(pause)
+            near.close()
+        except OSError:
+            pass
+
+    def give(self, answer):
+        self.shut()
+        self.answer = answer
+        self.open()
+
+
+def raw(body: bytes, *headers: str, length=True) -> tuple:
+    lines = ["HTTP/1.1 200 OK", "Content-Type: application/json", *headers]
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return [("\r\n".join(lines) + "\r\n\r\n").encode() + body], 0
+
+
+SLOWLY = [b"HTTP/1.1 200 OK\r\n"] + [b"X-%d: " % i + b"x" * 16384 + b"\r\n" for i in range(64)]
+ROWS_OF_BYTES = b'{"data":[{"id":1,"name":"\xff\xfe\xc0\xaf\xed\xa0\x80","attachments":[]}],"details":[],"Items":[]}'
+
+RAW = {
+    "a name of invalid UTF-8": raw(ROWS_OF_BYTES),
+    "a bomb": raw(gzip.compress(bytes(200_000_000), 9), "Content-Encoding: gzip"),
+    "a bomb in pieces": raw(gzip.compress(bytes(200_000_000), 9), "Transfer-Encoding: gzip", length=False),
+    "slow headers of 1 MB": (SLOWLY, 0.01),
+    "two lengths": raw(b'{"data":[]}', "Content-Length: 7"),
+    "a negative length": raw(b'{"data":[]}', "Content-Length: -7", length=False),
+    "a length of 2^64": raw(b'{"data":[]}', "Content-Length: 18446744073709551616", length=False),
+    "chunks of nonsense": raw(b"ffffffffffffffffff\r\nx", "Transfer-Encoding: chunked", length=False),
+    "no HTTP": ([b"SSH-2.0-OpenSSH_9.2\r\n"], 0),
+    "nothing": ([b""], 0),
+}
+
+
+@pytest.mark.parametrize("what", RAW)
+def test_answers_that_are_no_http_are_an_error(mount, emulator, gate, what):
+    server = emulator(tree=small_tree())
+    door = gate(server, RawGate)
+    m = mount(server, source=server.system.source(door.url), poll=0, timeout=5)
+    m.same_at_end = False
+    m.allow_errors(TROUBLE)
+    m.outside = Outside(m)
+    door.give(RAW[what])
+    with raises_errno(*REFUSED):
+        os.listdir(m / "events")
+        raise OSError(errno.EIO, "an empty list is an answer, too")
+    door.give(None)
+    m.command("retry", ok=None)
+    well_again(m)

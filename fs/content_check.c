@@ -368,11 +368,11 @@ static int unreadable_locked(struct content *c, uint64_t first, uint64_t end, co
 
 	content_name(c->file, object);
 	if (c->dirty)
-		return log_errno(error,
-				 "cache: '%s': what was written, but not sent yet, '%s/objects/%s', "
-				 "cannot be read at %llu: the disk fails",
-				 name ? name : "a file", c->store->dir, object,
-				 (unsigned long long)first);
+		return log_errno(
+			error,
+			"cache: '%s': what was written, but not sent yet, '%s/objects/%s', "
+			"cannot be read at %llu: the disk fails",
+			name ? name : "a file", c->store->dir, object, (unsigned long long)first);
 	snprintf(what, sizeof what, "cannot be read (%s)", strerror(-error));
 	return lose_clean_locked(c, first, end, name, what);
 }

@@ -88,12 +88,12 @@ struct control {
 	char *text; /* lock: a picture, or the answer lines not read yet */
 	size_t len;
 	enum control_command command; /* lock */
-	bool started, done;   /* lock */
-	bool told;	      /* lock: sync gave its first line */
-	bool closed;	      /* lock: a refresh or retry still on its way frees it */
-	unsigned busy;	      /* lock: callbacks that will come */
-	uint64_t mark;	      /* lock; sync: what had changed when it began */
-	uint64_t node;	      /* lock; sync, verify, drop: only at or below it, 0 = all */
+	bool started, done;	      /* lock */
+	bool told;		      /* lock: sync gave its first line */
+	bool closed;		      /* lock: a refresh or retry still on its way frees it */
+	unsigned busy;		      /* lock: callbacks that will come */
+	uint64_t mark;		      /* lock; sync: what had changed when it began */
+	uint64_t node;		      /* lock; sync, verify, drop: only at or below it, 0 = all */
 	/* the job's, of verify and drop */
 	struct survey *survey; /* NULL = none */
 	int64_t told_ms;       /* the last line of progress */
@@ -515,7 +515,8 @@ static void read_command(struct call *c, struct control *k)
 	/*
 	 * one line for each time that a reader waited, so that nobody makes them faster than that
 	 */
-	if (k->command == CONTROL_COMMAND_SYNC && !k->len && !k->done && !c->error && (c->step || !k->told))
+	if (k->command == CONTROL_COMMAND_SYNC && !k->len && !k->done && !c->error &&
+	    (c->step || !k->told))
 		sync_progress_locked(k);
 	if (k->len || k->done || k->command == CONTROL_COMMAND_NONE) {
 		reply_text_unlock(c, k);

@@ -93,7 +93,8 @@ static int note_ranges(const struct aside *a, const char *of, const char *wanted
 		return r;
 	}
 	fprintf(f,
-		"Of the %" PRIu64 " bytes of \"%s\" only these (first to last, counted from 0) are in \"%s\":\n"
+		"Of the %" PRIu64
+		" bytes of \"%s\" only these (first to last, counted from 0) are in \"%s\":\n"
 		"the others are as the server has them, and zeros there.\n",
 		s->size, wanted, of);
 	for (size_t i = 0; i < s->present.count; i++)
@@ -193,8 +194,7 @@ static bool recover_by(struct aside *a, const char *sql)
 /* From both ends, up to the damage. */
 static void recover(struct aside *a, const char *path)
 {
-#define UNSENT                                                                                     \
-	"SELECT content, shown, parent, size FROM node WHERE dirty AND NOT gone ORDER BY id "
+#define UNSENT "SELECT content, shown, parent, size FROM node WHERE dirty AND NOT gone ORDER BY id "
 	if (sqlite3_open_v2(path, &a->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) ==
 		    SQLITE_OK &&
 	    sqlite3_exec(a->db, "PRAGMA trusted_schema=OFF", NULL, NULL, NULL) == SQLITE_OK &&
@@ -231,9 +231,11 @@ int ledger_set_aside(const char *dir)
 			r = 0;
 	}
 	if (!r)
-		log_error("ledger: %s is damaged and was moved to lost+found: what the server has is "
-			  "listed anew, %u files that it does not have are in lost+found by their names",
-			  path, a.found);
+		log_error(
+			"ledger: %s is damaged and was moved to lost+found: what the server has is "
+			"listed anew, %u files that it does not have are in lost+found by their "
+			"names",
+			path, a.found);
 	free(path);
 	if (a.lost_fd >= 0)
 		close(a.lost_fd);

@@ -69,7 +69,8 @@ static int fail_sqlite(struct ledger *l, sqlite3 *db, int r, char *message, size
 {
 	if (r == -EBUSY)
 		return fail(r, message, size,
-			    "%s: another program works on it (sqlite3, a backup?): end that, and try again",
+			    "%s: another program works on it (sqlite3, a backup?): end that, and "
+			    "try again",
 			    l->path);
 	return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(db));
 }

@@ -60,9 +60,8 @@ static int read_level(sqlite3 *db, uint64_t id, struct level *ret_level)
 
 	if (r == 0) {
 		sqlite3_bind_int64(stmt, 1, (sqlite3_int64)id);
-		r = sqlite3_step(stmt) == SQLITE_ROW
-			    ? ledger_row_read(TABLE_CONTENT, stmt, &image)
-			    : -ENOENT;
+		r = sqlite3_step(stmt) == SQLITE_ROW ? ledger_row_read(TABLE_CONTENT, stmt, &image)
+						     : -ENOENT;
 	}
 	if (r == 0)
 		r = take_row(&image.content.content, ret_level);
@@ -133,7 +132,8 @@ static int fill_from(const struct level *from, int from_fd, int to_fd, uint64_t 
 			r = copy_written(from_fd, to_fd, gap, present);
 			continue;
 		}
-		gap.end = at_most(gap.end, (gap.first / CONTENT_BLOCK_BYTES + 1) * CONTENT_BLOCK_BYTES);
+		gap.end = at_most(gap.end,
+				  (gap.first / CONTENT_BLOCK_BYTES + 1) * CONTENT_BLOCK_BYTES);
 		off = gap.end;
 		r = copy_block(from, from_fd, to_fd, gap, buffer, present);
 	}

@@ -97,7 +97,7 @@ struct node_more {
 
 	/* between, see flight */
 	int64_t flight_since_ns; /* the server's time of day (engine_server_ns()) */
-	char *token; /* of the last create or replace sent: see node_set_flight() */
+	char *token;		 /* of the last create or replace sent: see node_set_flight() */
 	uint64_t after;
 	char *message; /* parked */
 	uint64_t look; /* busy and unknown: the number of the listing that will tell */

@@ -16,8 +16,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const names[] = {
-	[CONTROL_COMMAND_SYNC] = "sync",     [CONTROL_COMMAND_REFRESH] = "refresh",
-	[CONTROL_COMMAND_RETRY] = "retry",   [CONTROL_COMMAND_VERIFY] = "verify",
+	[CONTROL_COMMAND_SYNC] = "sync",   [CONTROL_COMMAND_REFRESH] = "refresh",
+	[CONTROL_COMMAND_RETRY] = "retry", [CONTROL_COMMAND_VERIFY] = "verify",
 	[CONTROL_COMMAND_DROP] = "drop",
 };
 
@@ -43,7 +43,8 @@ static enum control_command expected(const char *line, size_t len, uint64_t *ret
 			return (enum control_command)i;
 		errno = 0;
 		*ret_node = strtoull(rest + 1, &end, 10);
-		if (!*ret_node || errno || *end || strspn(rest + 1, "0123456789") != strlen(rest + 1) ||
+		if (!*ret_node || errno || *end ||
+		    strspn(rest + 1, "0123456789") != strlen(rest + 1) ||
 		    i == CONTROL_COMMAND_REFRESH || i == CONTROL_COMMAND_RETRY)
 			break;
 		return (enum control_command)i;

@@ -352,7 +352,8 @@ static void check_request(const struct wish *wishes, const struct transfer_part 
 
 	must(type && type < end);
 	type = strstr(type, "; boundary=");
-	must(type && type < end && sscanf(type, "; boundary=%70[-0-9A-Za-z'()+_,./:=?]", boundary) == 1);
+	must(type && type < end &&
+	     sscanf(type, "; boundary=%70[-0-9A-Za-z'()+_,./:=?]", boundary) == 1);
 	snprintf(delimiter, sizeof(delimiter), "\r\n--%s", boundary);
 	/* the first delimiter needs no line before it */
 	must(skip(&body, delimiter + 2));

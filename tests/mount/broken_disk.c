@@ -122,7 +122,8 @@ ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t len, u
 		in, off_in, out, off_out, len, flags);
 }
 
-ssize_t copy_file_range(int in, off64_t *off_in, int out, off64_t *off_out, size_t len, unsigned flags)
+ssize_t copy_file_range(int in, off64_t *off_in, int out, off64_t *off_out, size_t len,
+			unsigned flags)
 {
 	FAIL_IF(write_trouble(out));
 	FAIL_IF(read_trouble(in));

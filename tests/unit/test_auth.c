@@ -268,13 +268,13 @@ static void test_a_command_that_floods_or_dies_says_so(void **state)
 					  &secret, message, sizeof(message)),
 			 -EINVAL);
 	assert_non_null(strstr(message, "more than 16383 bytes"));
-	assert_int_equal(auth_run_command("kill -9 $$", 5000, NULL, &secret, message,
-					  sizeof(message)),
-			 -EIO);
+	assert_int_equal(
+		auth_run_command("kill -9 $$", 5000, NULL, &secret, message, sizeof(message)),
+		-EIO);
 	assert_non_null(strstr(message, "signal 9"));
-	assert_int_equal(auth_run_command("/nonexistent", 5000, NULL, &secret, message,
-					  sizeof(message)),
-			 -EIO);
+	assert_int_equal(
+		auth_run_command("/nonexistent", 5000, NULL, &secret, message, sizeof(message)),
+		-EIO);
 	assert_non_null(strstr(message, "no such program"));
 	/* and nobody is left behind */
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);

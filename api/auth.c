@@ -144,15 +144,20 @@ static int read_environment(const struct auth *a, char **ret_secret, char *messa
 /* The secret from its source. Blocks. */
 static int read_secret(struct auth *a, char **ret_secret, char *message, size_t size)
 {
+	char words[200] = "";
 	int r;
 
-	if (a->file)
+	if (a->file) {
 		r = auth_read_file(a->file, ret_secret, message, size);
-	else if (a->command)
-		r = auth_run_command(a->command, a->command_timeout_ms, &a->stop, ret_secret,
-				     message, size);
-	else
+	} else if (a->command) {
+		r = auth_run_command(a->command, a->command_timeout_ms, &a->stop, ret_secret, words,
+				     sizeof(words));
+		if (r < 0)
+			snprintf(message, size, "%s=: %s", a->option_command,
+				 *words ? words : strerror(-r));
+	} else {
 		r = read_environment(a, ret_secret, message, size);
+	}
 	if (r == 0 && strlen(*ret_secret) >= 4)
 		log_add_secret(*ret_secret);
 	return r;
@@ -268,13 +273,25 @@ static bool is_paused_locked(const struct auth *a)
 	       now - a->login_ms < COMMAND_PAUSE_MS;
 }
 
+/* There is no other secret to be had, for that reason. */
+static void note_unread(struct auth *a, const char *why)
+{
+	char remedy[256], words[512];
+
+	auth_describe_remedy(a, remedy, sizeof(remedy));
+	snprintf(words, sizeof(words), "no good %.40s: %.110s; %.90s", a->what, why, remedy);
+	auth_note_failed(a, words);
+}
+
 /* Read the password again: true when it is another one. One that cannot be read stays as it was. */
 static bool reload_password(struct auth *a)
 {
 	char message[256] = "";
 	int r = load(a, message, sizeof(message));
 
-	if (r < 0 && r != -ECANCELED)
+	if (r < 0 && r != -ECANCELED && !a->password)
+		note_unread(a, message);
+	else if (r < 0 && r != -ECANCELED)
 		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
 	return r > 0;
 }
@@ -311,7 +328,8 @@ static void drop_refresh(struct auth *a)
 
 /*
  * With what the last login left, and where that is refused or nothing, with the password. 1; 0: not
- * tried, since it was refused a moment ago and the password is still the same; or an error.
+ * tried, since it was refused a moment ago and the password is still the same, or there is none; or an
+ * error.
  */
 static int log_in(struct auth *a, bool forced, char *message, size_t size)
 {
@@ -320,7 +338,14 @@ static int log_in(struct auth *a, bool forced, char *message, size_t size)
 	int r = -EACCES;
 
 	/* it may have been changed since */
-	bool changed = (a->file || (a->command && forced)) && reload_password(a);
+	bool changed = (a->file || (a->command && (forced || !a->password))) && reload_password(a);
+
+	if (!a->password) {
+		pthread_mutex_lock(&a->lock);
+		a->refused_ms = clock_mono_ms();
+		pthread_mutex_unlock(&a->lock);
+		return 0;
+	}
 	pthread_mutex_lock(&a->lock);
 	bool paused = !forced && !changed && is_paused_locked(a);
 	bool lately = clock_mono_ms() - a->loaded_ms < COMMAND_PAUSE_MS;
@@ -383,6 +408,11 @@ int auth_new(const struct auth_config *config, struct auth **ret_auth, char *mes
 	a->state = REMOTE_AUTH_UNKNOWN;
 	if (copy_config(a, config))
 		r = load(a, message, size);
+	if (r < 0 && a->command && !a->file && config->may_be_late) {
+		note_unread(a, message);
+		a->reloaded_ms = a->refused_ms = clock_mono_ms();
+		r = 0;
+	}
 	if (r < 0) {
 		auth_free(a);
 		return r;
@@ -491,7 +521,7 @@ static int read_again(struct auth *a, bool forced)
 	if (a->stop)
 		return -ECANCELED;
 	if (!a->login) {
-		log_errno(r, "auth: cannot read the %s again: %s", a->what, message);
+		note_unread(a, message);
 		return 0;
 	}
 	if (r == -EACCES || r == -EPERM) {

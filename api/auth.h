@@ -45,6 +45,11 @@ struct auth_config {
 	const char *prefix;	     /* of the header line: "Authorization: Bearer " */
 	const char *user;	     /* not NULL: HTTP Basic, the secret is this user's password */
 	unsigned command_timeout_ms; /* 0 = 30 s */
+	/*
+	 * A command that fails, which may want the network itself, is no error of auth_new(): the state says
+	 * so, and it is asked again by the first call that needs a secret, but not at once.
+	 */
+	bool may_be_late;
 
 	/*
 	 * Not NULL: the secret is @user's password (@user is not for Basic then), and this trades
@@ -70,7 +75,7 @@ struct auth_config {
 void auth_config_init(struct auth_config *c, const struct options *options, const char *token);
 
 /*
- * Read the secret now (blocks). Strings are copied. 0; -EACCES (none given; the file can be read by
+ * Read the secret now (blocks). Strings are copied. 0, perhaps without a secret (may_be_late); -EACCES (none given; the file can be read by
  * others or belongs to somebody else), -ENOENT, -EINVAL (empty, or not fit for a header),
  * -ETIMEDOUT, -EIO (the command failed), -ENOMEM; @message names the remedy.
  */

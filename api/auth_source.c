@@ -223,6 +223,28 @@ static int wait_for(pid_t pid, int64_t deadline_ms, const _Atomic bool *stop)
 	}
 }
 
+/* What is left of it ends now; it may have left its group by now. */
+static void end_command(pid_t pid)
+{
+	kill(-pid, SIGKILL);
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* A shell says so of what it has run for it. */
+static void describe_status(int status, char *message, size_t size)
+{
+	const char *why = status == 126	  ? ": it cannot be executed"
+			  : status == 127 ? ": there is no such program"
+					  : "";
+
+	if (status > 128)
+		snprintf(message, size, "the command was ended by signal %d", status - 128);
+	else
+		snprintf(message, size, "the command failed with status %d%s", status, why);
+}
+
 int auth_run_command(const char *command, unsigned timeout_ms, const _Atomic bool *stop,
 		     char **ret_secret, char *message, size_t size)
 {
@@ -231,8 +253,11 @@ int auth_run_command(const char *command, unsigned timeout_ms, const _Atomic boo
 	int out[2];
 	pid_t pid;
 
-	if (pipe2(out, O_CLOEXEC) < 0)
-		return -errno;
+	if (pipe2(out, O_CLOEXEC) < 0) {
+		int error = -errno;
+		snprintf(message, size, "cannot run the command: %s", strerror(-error));
+		return error;
+	}
 	int r = spawn_shell(command, out[1], &pid);
 	close(out[1]);
 	if (r < 0) {
@@ -242,14 +267,22 @@ int auth_run_command(const char *command, unsigned timeout_ms, const _Atomic boo
 	}
 	ssize_t n = read_output(out[0], buffer, deadline_ms, stop);
 	close(out[0]);
-	int status = n < 0 ? (int)n : wait_for(pid, deadline_ms, stop);
+	bool flood = n == SECRET_MAX;
+	int status = n < 0 ? (int)n : flood ? -EINVAL : wait_for(pid, deadline_ms, stop);
 	if (status < 0) {
-		kill(-pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-		snprintf(message, size, "the command did not end within %u s", timeout_ms / 1000);
+		end_command(pid);
+		if (flood)
+			snprintf(message, size, "the command prints more than %d bytes",
+				 SECRET_MAX - 1);
+		else if (status == -ETIMEDOUT)
+			snprintf(message, size, "the command did not end within %u s",
+				 timeout_ms / 1000);
+		else
+			snprintf(message, size, "cannot read what the command prints: %s",
+				 strerror(-status));
 		r = status;
 	} else if (status > 0) {
-		snprintf(message, size, "the command failed with status %d", status);
+		describe_status(status, message, size);
 		r = -EIO;
 	} else {
 		r = trim_secret(buffer, "the command's output", ret_secret, message, size);
@@ -269,5 +302,7 @@ void auth_config_init(struct auth_config *c, const struct options *options, cons
 		.option_command = "token_command",
 		.prefix = "Authorization: Bearer ",
 		.user = token ? NULL : options->user,
+		.command_timeout_ms = (unsigned)(options->timeout_s * 1000),
+		.may_be_late = options->mountpoint != NULL,
 	};
 }

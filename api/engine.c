@@ -240,6 +240,13 @@ unsigned engine_get_room(struct engine *engine)
 	return room;
 }
 
+int64_t engine_server_ns(struct engine *engine)
+{
+	int64_t ahead_ns = atomic_load(&engine->server_less_mono_ns);
+
+	return ahead_ns ? ahead_ns + clock_mono_ms() * (CLOCK_NS_PER_S / 1000) : clock_real_ns();
+}
+
 void engine_describe_trouble(struct engine *engine, char *out, size_t size)
 {
 	pthread_mutex_lock(&engine->lock);

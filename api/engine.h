@@ -358,6 +358,7 @@ struct engine {
 	unsigned n_wires;
 	uint32_t random;
 	struct counters counters; /* made by the thread, read by any */
+	_Atomic int64_t server_less_mono_ns; /* the origin's time of day; 0 = not told yet */
 };
 
 /* Take @t over, as transfer_start() does. 0, or -ECANCELED: freed. */

@@ -171,6 +171,15 @@ static bool is_redirect(const struct transfer_head *head)
 	}
 }
 
+static void learn_clock(const struct transfer *t, const struct transfer_head *head, int64_t now_ms)
+{
+	struct engine *engine = t->engine;
+
+	if (head->date_s > 0 && t->host == engine->origin_host)
+		atomic_store(&engine->server_less_mono_ns,
+			     head->date_s * CLOCK_NS_PER_S - now_ms * (CLOCK_NS_PER_S / 1000));
+}
+
 static void learn_limits(struct transfer *t, const struct transfer_head *head, int64_t now_ms)
 {
 	const char *retry_after = head_get(head, "Retry-After");
@@ -218,6 +227,7 @@ static bool head_complete(struct transfer *t)
 	read_head(t, &head);
 	t->answered = true;
 	host_answered(t->engine, t);
+	learn_clock(t, &head, now_ms);
 	learn_limits(t, &head, now_ms);
 	if (is_redirect(&head)) {
 		t->flow = FLOW_REDIRECT;

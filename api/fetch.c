@@ -55,34 +55,9 @@ void fetch_unref(struct fetch *f)
 	free(f);
 }
 
-static void table_add(struct fetches *t, struct fetch *f)
-{
-	pthread_mutex_lock(&t->lock);
-	f->id = ++t->last;
-	f->next = t->bucket[f->id % FETCH_BUCKETS];
-	t->bucket[f->id % FETCH_BUCKETS] = f;
-	pthread_mutex_unlock(&t->lock);
-}
-
-static struct fetch **table_find_locked(struct fetches *t, uint64_t id)
-{
-	struct fetch **f = &t->bucket[id % FETCH_BUCKETS];
-
-	while (*f && (*f)->id != id)
-		f = &(*f)->next;
-	return f;
-}
-
-static void table_remove(struct fetch *f)
-{
-	pthread_mutex_lock(&f->table->lock);
-	*table_find_locked(f->table, f->id) = f->next;
-	pthread_mutex_unlock(&f->table->lock);
-}
-
 void fetch_end(struct fetch *f, int error)
 {
-	table_remove(f);
+	fetches_remove(f);
 	f->sink.done(f->sink.ctx, error);
 	fetch_unref(f);
 }
@@ -477,34 +452,17 @@ int fetch_start(struct remote *r, const struct fetch_source *source, enum transf
 	f->end = len ? off + len : UINT64_MAX;
 	f->deadline_mono_ms = deadline_mono_ms;
 	f->sink = *sink;
-	table_add(f->table, f);
+	fetches_add(f->table, f);
 	*ret_id = f->id;
 	/* A renewal or a login may fail at once and call the sink: not under the caller's feet. */
 	error = f->file.url ? fetch_send(f) : pool_run(r->pool, renew_job, f);
 	if (error == -EAGAIN)
 		error = pool_run(r->pool, resend_job, f);
 	if (error < 0) {
-		table_remove(f);
+		fetches_remove(f);
 		fetch_unref(f);
 	}
 	return error;
-}
-
-struct fetches *fetches_new(void)
-{
-	struct fetches *t = calloc(1, sizeof(*t));
-
-	if (t)
-		pthread_mutex_init(&t->lock, NULL);
-	return t;
-}
-
-void fetches_free(struct fetches *t)
-{
-	if (!t)
-		return;
-	pthread_mutex_destroy(&t->lock);
-	free(t);
 }
 
 static void cancel_job(void *ctx)
@@ -517,7 +475,7 @@ void fetch_cancel(struct remote *r, uint64_t id)
 	struct fetches *t = r->fetches;
 
 	pthread_mutex_lock(&t->lock);
-	struct fetch *f = *table_find_locked(t, id);
+	struct fetch *f = *fetches_find_locked(t, id);
 	if (f) {
 		f->cancelled = true;
 		if (f->transfer)
@@ -534,7 +492,7 @@ static void set_paused(struct remote *r, uint64_t id, bool paused)
 	struct fetches *t = r->fetches;
 
 	pthread_mutex_lock(&t->lock);
-	struct fetch *f = *table_find_locked(t, id);
+	struct fetch *f = *fetches_find_locked(t, id);
 	if (f) {
 		f->paused = paused;
 		if (f->transfer)
@@ -558,7 +516,7 @@ void fetch_set_class(struct remote *r, uint64_t id, enum transfer_class class)
 	struct fetches *t = r->fetches;
 
 	pthread_mutex_lock(&t->lock);
-	struct fetch *f = *table_find_locked(t, id);
+	struct fetch *f = *fetches_find_locked(t, id);
 	if (f) {
 		f->class = class;
 		if (f->transfer)

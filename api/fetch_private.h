@@ -15,15 +15,14 @@
 
 #include "fetch_answer.h"
 
-#define FETCH_BUCKETS 256
-
 /*
  * The lock is held over call_gate_apply() (order: this, gate, engine), so that pause, resume and
  * cancel reach a transfer in the order in which they were asked for.
  */
 struct fetches {
 	pthread_mutex_t lock;
-	struct fetch *bucket[FETCH_BUCKETS]; /* lock, as all below */
+	struct fetch **buckets; /* lock, as all below; chained by id, never many in one */
+	size_t n_buckets, n;	/* a power of two; fetches under way */
 	uint64_t last;
 	struct fetch_tags tags;
 	struct fetch_hosts rangeless;
@@ -89,5 +88,10 @@ void fetch_log_in(struct fetch *f);
 void fetch_after_refusal(struct fetch *f, int status);
 /* The answer was the page of a login in place of the bytes. */
 void fetch_after_login_page(struct fetch *f);
+
+/* fetch_table.c. An id counts from 1; the slot that leads to it, which holds NULL where there is none. */
+void fetches_add(struct fetches *t, struct fetch *f);
+struct fetch **fetches_find_locked(struct fetches *t, uint64_t id);
+void fetches_remove(struct fetch *f);
 
 #endif

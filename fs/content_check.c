@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define XXH_STATIC_LINKING_ONLY
@@ -356,8 +357,43 @@ static int begin_locked(struct content *c, uint64_t off, const char *name,
 	return 0;
 }
 
-/* @good: the bytes are those of the hash. In and out with the lock held. */
-static int end_compare_locked(struct content *c, const struct compared *b, bool good,
+/*
+ * The disk does not give [first, end): what the server has is fetched again. What it does not have may be
+ * there again when the disk is well: its file stays as it is.
+ */
+static int unreadable_locked(struct content *c, uint64_t first, uint64_t end, const char *name,
+			     int error)
+{
+	char object[CONTENT_NAME_BYTES], what[64];
+
+	content_name(c->file, object);
+	if (c->dirty)
+		return log_errno(
+			error,
+			"cache: '%s': what was written, but not sent yet, '%s/objects/%s', "
+			"cannot be read at %llu: the disk fails",
+			name ? name : "a file", c->store->dir, object, (unsigned long long)first);
+	snprintf(what, sizeof what, "cannot be read (%s)", strerror(-error));
+	return lose_clean_locked(c, first, end, name, what);
+}
+
+int content_unreadable(struct content *owner, uint64_t off, int error)
+{
+	uint64_t first = off - off % CONTENT_BLOCK_BYTES, end = first + CONTENT_BLOCK_BYTES;
+	int r;
+
+	content_lock(owner);
+	if (owner->size >= 0 && end > (uint64_t)owner->size)
+		end = (uint64_t)owner->size;
+	r = unreadable_locked(owner, first, end, NULL, error);
+	content_unlock(owner);
+	return r;
+}
+
+/*
+ * @error: of reading it; else @good: the bytes are those of the hash. In and out with the lock held.
+ */
+static int end_compare_locked(struct content *c, const struct compared *b, int error, bool good,
 			      const char *name)
 {
 	int r;
@@ -365,6 +401,8 @@ static int end_compare_locked(struct content *c, const struct compared *b, bool 
 	/* touched meanwhile, or another has compared it */
 	if (b->look != c->live->look || !ranges_has(&c->live->doubted, b->first, b->first + 1))
 		return 0;
+	if (error)
+		return unreadable_locked(c, b->first, b->end, name, error);
 	if (!good)
 		return lose_locked(c, b->first, b->end, name, "has other bytes than were stored");
 	r = ranges_remove(&c->live->doubted, b->first, b->end);
@@ -404,7 +442,7 @@ static int compare(struct content *c, uint64_t off, const char *name)
 			r = content_read_block(b.fd, buffer, len, b.first);
 			good = r == 0 && block_hash(buffer, len) == b.hash;
 			content_lock(c);
-			r = end_compare_locked(c, &b, good, name);
+			r = end_compare_locked(c, &b, r, good, name);
 			content_unlock(c);
 		}
 	}

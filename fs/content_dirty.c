@@ -62,7 +62,7 @@ struct content *content_new_dirty(struct content_store *s, struct content *base,
 static int writable_locked(const struct content *c, uint64_t off, uint64_t len)
 {
 	if (!c->dirty || c->sealed)
-		return -EROFS;
+		return -EALREADY;
 	return off > SIZE_LIMIT || len > SIZE_LIMIT - off ? -EFBIG : 0;
 }
 

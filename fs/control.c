@@ -28,6 +28,7 @@
 #include <attachfs/clock.h>
 #include <attachfs/log.h>
 
+#include "control_command.h"
 #include "events.h"
 #include "lister.h"
 #include "notifier.h"
@@ -36,7 +37,7 @@
 #include "sync.h"
 
 #define CONTROL_DIR 2
-#define COMMAND_MAX 256
+#define COMMAND_MAX 64
 #define PROGRESS_MS 200
 
 enum control_ino {
@@ -81,28 +82,19 @@ static const struct {
 
 #define LISTED_ENTRIES 7
 
-enum command {
-	COMMAND_NONE,
-	COMMAND_SYNC,
-	COMMAND_REFRESH,
-	COMMAND_RETRY,
-	COMMAND_VERIFY,
-	COMMAND_DROP,
-};
-
 struct control {
 	struct opened opened;
 	pthread_mutex_t lock;
 	struct mount *m;
 	char *text; /* lock: a picture, or the answer lines not read yet */
 	size_t len;
-	enum command command; /* lock */
-	bool started, done;   /* lock */
-	bool told;	      /* lock: sync gave its first line */
-	bool closed;	      /* lock: a refresh or retry still on its way frees it */
-	unsigned busy;	      /* lock: callbacks that will come */
-	uint64_t mark;	      /* lock; sync: what had changed when it began */
-	uint64_t node;	      /* lock; all but retry: only at or below it, 0 = all */
+	enum control_command command; /* lock */
+	bool started, done;	      /* lock */
+	bool told;		      /* lock: sync gave its first line */
+	bool closed;		      /* lock: a refresh or retry still on its way frees it */
+	unsigned busy;		      /* lock: callbacks that will come */
+	uint64_t mark;		      /* lock; sync: what had changed when it began */
+	uint64_t node;		      /* lock; all but retry: only at or below it, 0 = all */
 	/* the job's, of verify and drop */
 	struct survey *survey; /* NULL = none */
 	int64_t told_ms;       /* the last line of progress */
@@ -195,19 +187,19 @@ static char *picture(struct mount *m, uint64_t ino)
 	}
 }
 
-static enum command command_of(uint64_t ino)
+static enum control_command command_of(uint64_t ino)
 {
-	return ino == CONTROL_DO_SYNC	   ? COMMAND_SYNC
-	       : ino == CONTROL_DO_REFRESH ? COMMAND_REFRESH
-	       : ino == CONTROL_DO_RETRY   ? COMMAND_RETRY
-	       : ino == CONTROL_DO_VERIFY  ? COMMAND_VERIFY
-	       : ino == CONTROL_DO_DROP	   ? COMMAND_DROP
-					   : COMMAND_NONE;
+	return ino == CONTROL_DO_SYNC	   ? CONTROL_COMMAND_SYNC
+	       : ino == CONTROL_DO_REFRESH ? CONTROL_COMMAND_REFRESH
+	       : ino == CONTROL_DO_RETRY   ? CONTROL_COMMAND_RETRY
+	       : ino == CONTROL_DO_VERIFY  ? CONTROL_COMMAND_VERIFY
+	       : ino == CONTROL_DO_DROP	   ? CONTROL_COMMAND_DROP
+					   : CONTROL_COMMAND_NONE;
 }
 
 static bool is_stream(uint64_t ino)
 {
-	return ino == CONTROL_CONTROL || command_of(ino) != COMMAND_NONE;
+	return ino == CONTROL_CONTROL || command_of(ino) != CONTROL_COMMAND_NONE;
 }
 
 static void control_left(struct mount *m, struct opened *o)
@@ -406,55 +398,26 @@ static void begin_survey(struct control *k, enum survey_deed deed)
 	finish_command(k, line);
 }
 
-static const struct {
-	const char *name;
-	enum command command;
-	bool scoped; /* takes an inode */
-} named_commands[] = {
-	{"sync", COMMAND_SYNC, true},	 {"refresh", COMMAND_REFRESH, true},
-	{"retry", COMMAND_RETRY, false}, {"verify", COMMAND_VERIFY, true},
-	{"drop", COMMAND_DROP, true},
-};
-
-/* "sync 123": COMMAND_NONE where it is none, or what follows is no number. */
-static enum command command_named(const char *line, uint64_t *ret_node)
-{
-	size_t n = strcspn(line, " ");
-	char *end = NULL;
-
-	*ret_node = 0;
-	for (size_t i = 0; i < sizeof(named_commands) / sizeof(named_commands[0]); i++) {
-		if (strlen(named_commands[i].name) != n || strncmp(named_commands[i].name, line, n))
-			continue;
-		if (!line[n])
-			return named_commands[i].command;
-		*ret_node = strtoull(line + n + 1, &end, 10);
-		if (named_commands[i].scoped && *ret_node && !*end)
-			return named_commands[i].command;
-	}
-	return COMMAND_NONE;
-}
-
 /* Begin what needs more than the lock. */
-static void set_going(struct control *k, enum command command)
+static void set_going(struct control *k, enum control_command command)
 {
 	struct mount *m = k->m;
 
-	if (command == COMMAND_REFRESH) {
+	if (command == CONTROL_COMMAND_REFRESH) {
 		lister_refresh(m->lister, k->node, on_refreshed, k);
-	} else if (command == COMMAND_RETRY) {
+	} else if (command == CONTROL_COMMAND_RETRY) {
 		engine_retry_now(m->engine);
 		remote_reload_credentials(m->remote, are_credentials_doubted(m), on_reloaded, k);
-	} else if (command != COMMAND_SYNC) {
-		begin_survey(k, command == COMMAND_VERIFY ? SURVEY_VERIFY : SURVEY_DROP);
+	} else if (command != CONTROL_COMMAND_SYNC) {
+		begin_survey(k, command == CONTROL_COMMAND_VERIFY ? SURVEY_VERIFY : SURVEY_DROP);
 	}
 }
 
 /* 0, -EINVAL (no such command), -EBUSY (the one begun through this handle is not over). */
-static int start_command(struct control *k, enum command command, uint64_t node)
+static int start_command(struct control *k, enum control_command command, uint64_t node)
 {
 	struct mount *m = k->m;
-	int r = command == COMMAND_NONE ? -EINVAL : 0;
+	int r = command == CONTROL_COMMAND_NONE ? -EINVAL : 0;
 
 	pthread_mutex_lock(&k->lock);
 	if (!r && k->busy)
@@ -467,7 +430,7 @@ static int start_command(struct control *k, enum command command, uint64_t node)
 	k->node = node == NODE_ID_ROOT ? 0 : node;
 	k->started = true;
 	k->done = k->told = false;
-	if (command == COMMAND_SYNC) {
+	if (command == CONTROL_COMMAND_SYNC) {
 		k->mark = sync_mark(m->sync);
 	} else {
 		k->busy++;
@@ -483,20 +446,20 @@ void control_write(fuse_req_t req, struct mount *m, struct fuse_bufvec *in,
 	struct control *k = control_of(fi->fh);
 	char command[COMMAND_MAX] = "";
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(command) - 1);
-	enum command named;
+	enum control_command named;
 	uint64_t node;
 	ssize_t n;
 	int error;
 
 	(void)m;
 	out.buf[0].mem = command;
-	n = fuse_buf_copy(&out, in, 0);
+	/* the rest of what is longer than any command would look like another one */
+	n = fuse_buf_size(in) < sizeof(command) ? fuse_buf_copy(&out, in, 0) : -EINVAL;
 	if (n < 0) {
 		fuse_reply_err(req, (int)-n);
 		return;
 	}
-	command[strcspn(command, "\n")] = '\0';
-	named = command_named(command, &node);
+	named = control_command_parse(command, (size_t)n, &node);
 	error = start_command(k, named, node);
 	if (error)
 		fuse_reply_err(req, -error);
@@ -554,7 +517,7 @@ static void read_command(struct call *c, struct control *k)
 
 	call_wait_for_ever(c);
 	pthread_mutex_lock(&k->lock);
-	start = k->command != COMMAND_NONE && !k->started;
+	start = k->command != CONTROL_COMMAND_NONE && !k->started;
 	pthread_mutex_unlock(&k->lock);
 	if (start)
 		start_command(k, command_of(c->ino), 0);
@@ -562,9 +525,10 @@ static void read_command(struct call *c, struct control *k)
 	/*
 	 * one line for each time that a reader waited, so that nobody makes them faster than that
 	 */
-	if (k->command == COMMAND_SYNC && !k->len && !k->done && !c->error && (c->step || !k->told))
+	if (k->command == CONTROL_COMMAND_SYNC && !k->len && !k->done && !c->error &&
+	    (c->step || !k->told))
 		sync_progress_locked(k);
-	if (k->len || k->done || k->command == COMMAND_NONE) {
+	if (k->len || k->done || k->command == CONTROL_COMMAND_NONE) {
 		reply_text_unlock(c, k);
 		return;
 	}
@@ -576,7 +540,7 @@ static void read_command(struct call *c, struct control *k)
 		return;
 	}
 	c->step = 1;
-	if (k->command == COMMAND_SYNC)
+	if (k->command == CONTROL_COMMAND_SYNC)
 		call_park_soft(c, CALL_WAIT_DRAINED, 0, PROGRESS_MS);
 	else
 		call_park_soft(c, CALL_WAIT_CONTROL, (uintptr_t)k, PROGRESS_MS);

@@ -71,7 +71,7 @@ bool known_is_tokened(const struct known *k)
 	return second && !f[10 + first + second];
 }
 
-char *known_url(const struct known *k)
+static char *whole_url(const struct known *k)
 {
 	size_t head = k->url_head ? strlen(k->url_head) : 0;
 	char *url = k->url_rest ? malloc(head + strlen(k->url_rest) + 1) : NULL;
@@ -80,6 +80,34 @@ char *known_url(const struct known *k)
 		return NULL;
 	memcpy(url, k->url_head ? k->url_head : "", head);
 	strcpy(url + head, k->url_rest);
+	return url;
+}
+
+/* Its signature was not written down. */
+static bool is_bare(const char *text)
+{
+	return *text && text[strlen(text) - 1] == '?';
+}
+
+char *known_url(const struct known *k)
+{
+	return k->url_rest && is_bare(k->url_rest) ? NULL : whole_url(k);
+}
+
+static bool is_signed(const char *url)
+{
+	const char *query = strchr(url, '?');
+
+	return query && (strcasestr(query, "signature=") || strcasestr(query, "sig=") ||
+			 strcasestr(query, "token="));
+}
+
+char *known_lasting_url(const struct known *k)
+{
+	char *url = whole_url(k);
+
+	if (url && is_signed(url))
+		url[strcspn(url, "?") + 1] = '\0';
 	return url;
 }
 

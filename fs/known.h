@@ -55,6 +55,12 @@ void known_copy_hash(struct known *k, const struct known *from);
 bool known_is_tokened(const struct known *k);
 /* The whole URL, to be freed; NULL = none, or no memory. */
 char *known_url(const struct known *k);
+/*
+ * What of it may be written down, to be freed. A link whose query is a signature opens the file to whoever
+ * has it, so it is kept in memory only; what is left ends in its '?', and known_url() of that is NULL: the
+ * client asks the server for another one.
+ */
+char *known_lasting_url(const struct known *k);
 bool known_has_url(const struct known *k, const char *url);
 
 /* A copy in a block, NULL where rid is. Ends the process without memory. */

@@ -3,14 +3,18 @@
 /*
  * A ledger that is damaged is set aside, so that a new one can be made from what the server has. What
  * the server does not have yet is in the content store's objects: as far as the old rows can be read,
- * they say what it was to be called, and it is found under that name in lost+found.
+ * they say what it was to be called, and it is found under that name in lost+found. What was written
+ * only in part, and cannot be made whole from what is here (fs/salvage.h), gets a name that says so,
+ * and a note beside it which bytes there are.
  */
 
 #include "ledger_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,63 +24,184 @@
 #include <attachfs/log.h>
 
 #include "content_private.h"
+#include "salvage.h"
 
-/* Never over something that is there already. */
-static int move(int from_fd, const char *from, int to_fd, const char *to)
+#define INCOMPLETE ".incomplete"
+
+struct aside {
+	sqlite3 *db;
+	int objects_fd, lost_fd;
+	unsigned found;
+};
+
+/* The @n-th try at calling something @name. */
+static void name_of_try(const char *name, unsigned n, char target[static NAME_MAX + 1])
 {
-	char target[NAME_MAX + 1];
+	if (n)
+		snprintf(target, NAME_MAX + 1, "%.*s.%u", NAME_MAX - 8, name, n);
+	else
+		snprintf(target, NAME_MAX + 1, "%s", name);
+}
+
+/* Never over something that is there already: *@target is the name that was free. */
+static int move(int from_fd, const char *from, int to_fd, const char *to,
+		char target[static NAME_MAX + 1])
+{
 	int r = -EEXIST;
 
 	for (unsigned n = 0; n < 10000 && r == -EEXIST; n++) {
-		if (n)
-			snprintf(target, sizeof target, "%.*s.%u", NAME_MAX - 8, to, n);
-		else
-			snprintf(target, sizeof target, "%s", to);
+		name_of_try(to, n, target);
 		r = renameat2(from_fd, from, to_fd, target, RENAME_NOREPLACE) < 0 ? -errno : 0;
 	}
 	return r;
 }
 
-/* What one query gives until it meets damage. */
-static unsigned recover_by(sqlite3 *db, const char *sql, int objects_fd, int lost_fd)
+static int create(int dir_fd, const char *name, char target[static NAME_MAX + 1])
 {
-	sqlite3_stmt *stmt = NULL;
-	unsigned found = 0;
+	int fd = -1;
 
-	if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
-		return 0;
-	while (sqlite3_step(stmt) == SQLITE_ROW) {
-		const char *shown = (const char *)sqlite3_column_text(stmt, 1);
-		char name[CONTENT_NAME_BYTES];
-
-		content_name((uint64_t)sqlite3_column_int64(stmt, 0), name);
-		if (!shown || !*shown || strchr(shown, '/') || !strcmp(shown, ".") ||
-		    !strcmp(shown, "..") || strlen(shown) > NAME_MAX ||
-		    move(objects_fd, name, lost_fd, shown) < 0)
-			continue;
-		log_warning("ledger: '%s' was not sent yet: it is in lost+found", shown);
-		found++;
+	errno = EEXIST;
+	for (unsigned n = 0; n < 10000 && fd < 0 && errno == EEXIST; n++) {
+		name_of_try(name, n, target);
+		fd = openat(dir_fd, target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+			    0600);
 	}
-	sqlite3_finalize(stmt);
-	return found;
+	return fd < 0 ? -errno : fd;
 }
 
-/* From both ends, up to the damage; the number of files that got their names. */
-static unsigned recover(const char *path, int objects_fd, int lost_fd)
+static bool is_name(const char *name)
 {
-#define UNSENT                                                                                     \
-	"SELECT c.file, n.shown FROM node n CROSS JOIN content c ON c.id = n.content "             \
-	"WHERE n.dirty AND NOT n.gone ORDER BY n.id "
-	sqlite3 *db = NULL;
-	unsigned found = 0;
+	return name && *name && !strchr(name, '/') && strcmp(name, ".") != 0 &&
+	       strcmp(name, "..") != 0 && strlen(name) <= NAME_MAX;
+}
 
-	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) ==
+/* Beside the incomplete file @of: which of its bytes are what was written. */
+static int note_ranges(const struct aside *a, const char *of, const char *wanted,
+		       const struct salvaged *s)
+{
+	char name[NAME_MAX + 1], target[NAME_MAX + 1];
+	FILE *f;
+	int fd, r;
+
+	snprintf(name, sizeof name, "%.*s.ranges", NAME_MAX - 8, of);
+	fd = create(a->lost_fd, name, target);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
+	if (!f) {
+		r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	fprintf(f,
+		"Of the %" PRIu64
+		" bytes of \"%s\" only these (first to last, counted from 0) are in \"%s\":\n"
+		"the others are as the server has them, and zeros there.\n",
+		s->size, wanted, of);
+	for (size_t i = 0; i < s->present.count; i++)
+		fprintf(f, "%" PRIu64 "-%" PRIu64 "\n", s->present.at[i].first,
+			s->present.at[i].end - 1);
+	r = fflush(f) || fsync(fileno(f)) < 0 ? -errno : 0;
+	return fclose(f) ? -EIO : r;
+}
+
+static int keep_content(struct aside *a, uint64_t id, const char *where, const char *shown)
+{
+	char object[CONTENT_NAME_BYTES], name[NAME_MAX + 1], target[NAME_MAX + 1];
+	struct salvaged s;
+	bool whole;
+	int r = salvage_content(a->db, a->objects_fd, id, &s);
+
+	if (r < 0)
+		return r;
+	whole = ranges_has(&s.present, 0, s.size);
+	snprintf(name, sizeof name, "%.*s%s", whole ? NAME_MAX : NAME_MAX - (int)sizeof INCOMPLETE,
+		 shown, whole ? "" : INCOMPLETE);
+	content_name(s.file, object);
+	r = move(a->objects_fd, object, a->lost_fd, name, target);
+	if (!r && !whole)
+		r = note_ranges(a, target, shown, &s);
+	if (!r && whole)
+		log_warning("ledger: '%s/%s' was not sent yet: it is in lost+found/%s", where,
+			    shown, target);
+	else if (!r)
+		log_warning("ledger: '%s/%s' was not sent yet: %" PRIu64 " of its %" PRIu64
+			    " bytes are in lost+found/%s, which ones in %s.ranges",
+			    where, shown, s.present.bytes, s.size, target, target);
+	salvaged_clear(&s);
+	return r;
+}
+
+/* An empty file has no bytes to be found by. */
+static int keep_empty(struct aside *a, const char *where, const char *shown)
+{
+	char target[NAME_MAX + 1];
+	int fd = create(a->lost_fd, shown, target);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	log_warning("ledger: '%s/%s', empty, was not sent yet: it is in lost+found/%s", where,
+		    shown, target);
+	return 0;
+}
+
+/* The name of directory @id, "?" when that row cannot be read: a query of its own, which may fail alone. */
+static void name_of_dir(sqlite3 *db, sqlite3_int64 id, char name[static NAME_MAX + 1])
+{
+	sqlite3_stmt *stmt = NULL;
+	const unsigned char *text = NULL;
+
+	if (sqlite3_prepare_v2(db, "SELECT shown FROM node WHERE id=?", -1, &stmt, NULL) ==
 		    SQLITE_OK &&
-	    sqlite3_exec(db, "PRAGMA trusted_schema=OFF", NULL, NULL, NULL) == SQLITE_OK)
-		found = recover_by(db, UNSENT "ASC", objects_fd, lost_fd) +
-			recover_by(db, UNSENT "DESC", objects_fd, lost_fd);
-	sqlite3_close(db);
-	return found;
+	    sqlite3_bind_int64(stmt, 1, id) == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW)
+		text = sqlite3_column_text(stmt, 0);
+	snprintf(name, NAME_MAX + 1, "%s", text ? (const char *)text : "?");
+	sqlite3_finalize(stmt);
+}
+
+static void recover_row(struct aside *a, sqlite3_stmt *stmt)
+{
+	uint64_t content = (uint64_t)sqlite3_column_int64(stmt, 0);
+	const char *shown = (const char *)sqlite3_column_text(stmt, 1);
+	int64_t size = sqlite3_column_int64(stmt, 3);
+	char where[NAME_MAX + 1];
+	int r = -EINVAL;
+
+	name_of_dir(a->db, sqlite3_column_int64(stmt, 2), where);
+	if (is_name(shown) && content)
+		r = keep_content(a, content, where, shown);
+	else if (is_name(shown) && size == 0)
+		r = keep_empty(a, where, shown);
+	if (!r)
+		a->found++;
+}
+
+/* What one query gives until it meets damage: content, name, directory, size. True: it met none. */
+static bool recover_by(struct aside *a, const char *sql)
+{
+	sqlite3_stmt *stmt = NULL;
+	int result = sqlite3_prepare_v2(a->db, sql, -1, &stmt, NULL);
+
+	while (result == SQLITE_OK || result == SQLITE_ROW) {
+		result = sqlite3_step(stmt);
+		if (result == SQLITE_ROW)
+			recover_row(a, stmt);
+	}
+	sqlite3_finalize(stmt);
+	return result == SQLITE_DONE;
+}
+
+/* From both ends, up to the damage. */
+static void recover(struct aside *a, const char *path)
+{
+#define UNSENT "SELECT content, shown, parent, size FROM node WHERE dirty AND NOT gone ORDER BY id "
+	if (sqlite3_open_v2(path, &a->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) ==
+		    SQLITE_OK &&
+	    sqlite3_exec(a->db, "PRAGMA trusted_schema=OFF", NULL, NULL, NULL) == SQLITE_OK &&
+	    !recover_by(a, UNSENT "ASC"))
+		recover_by(a, UNSENT "DESC");
+	sqlite3_close(a->db);
+	a->db = NULL;
 #undef UNSENT
 }
 
@@ -88,32 +213,34 @@ static int open_in(int at, const char *name)
 int ledger_set_aside(const char *dir)
 {
 	static const char *const names[] = {"ledger.db", "ledger.db-wal", "ledger.db-shm"};
-	int dir_fd = open_in(AT_FDCWD, dir), objects_fd = open_in(dir_fd, "objects"), lost_fd;
-	unsigned found = 0;
-	char *path = NULL;
+	int dir_fd = open_in(AT_FDCWD, dir);
+	struct aside a = {.objects_fd = open_in(dir_fd, "objects")};
+	char *path = NULL, target[NAME_MAX + 1];
 	int r = 0;
 
 	if (dir_fd >= 0)
 		mkdirat(dir_fd, "lost+found", 0700);
-	lost_fd = open_in(dir_fd, "lost+found");
-	if (dir_fd < 0 || lost_fd < 0 || asprintf(&path, "%s/ledger.db", dir) < 0)
+	a.lost_fd = open_in(dir_fd, "lost+found");
+	if (dir_fd < 0 || a.lost_fd < 0 || asprintf(&path, "%s/ledger.db", dir) < 0)
 		r = -EIO;
-	if (!r && objects_fd >= 0)
-		found = recover(path, objects_fd, lost_fd);
+	if (!r && a.objects_fd >= 0)
+		recover(&a, path);
 	for (size_t i = 0; !r && i < sizeof(names) / sizeof(names[0]); i++) {
-		r = move(dir_fd, names[i], lost_fd, names[i]);
+		r = move(dir_fd, names[i], a.lost_fd, names[i], target);
 		if (r == -ENOENT)
 			r = 0;
 	}
 	if (!r)
-		log_error("ledger: %s is damaged and was moved to lost+found: what the server has is "
-			  "listed anew, %u files that it does not have are in lost+found by their names",
-			  path, found);
+		log_error(
+			"ledger: %s is damaged and was moved to lost+found: what the server has is "
+			"listed anew, %u files that it does not have are in lost+found by their "
+			"names",
+			path, a.found);
 	free(path);
-	if (lost_fd >= 0)
-		close(lost_fd);
-	if (objects_fd >= 0)
-		close(objects_fd);
+	if (a.lost_fd >= 0)
+		close(a.lost_fd);
+	if (a.objects_fd >= 0)
+		close(a.objects_fd);
 	if (dir_fd >= 0)
 		close(dir_fd);
 	return r;

@@ -64,6 +64,17 @@ static int open_beside(const char *path, const char *suffix, int flags)
 	return fd;
 }
 
+/* What is in the way of using it, for a person. */
+static int fail_sqlite(struct ledger *l, sqlite3 *db, int r, char *message, size_t size)
+{
+	if (r == -EBUSY)
+		return fail(r, message, size,
+			    "%s: another program works on it (sqlite3, a backup?): end that, and "
+			    "try again",
+			    l->path);
+	return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(db));
+}
+
 /* One opener, in this process or another; the pid in it is for people. */
 static int take_lock(struct ledger *l, char *message, size_t size)
 {
@@ -166,7 +177,7 @@ static int examine(struct ledger *l, long *ret_version, char *message, size_t si
 		r = get_pragma(l->writer, "SELECT count(*) FROM sqlite_schema", tables,
 			       sizeof tables);
 	if (r < 0)
-		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
+		return fail_sqlite(l, l->writer, r, message, size);
 	*ret_version = 0;
 	if (strcmp(tables, "0") == 0 && strcmp(id, "0") == 0 && strcmp(version, "0") == 0)
 		return 0;
@@ -223,7 +234,7 @@ static int open_database(struct ledger *l, char *message, size_t size)
 	int r = open_connection(l->path, &l->writer);
 
 	if (r < 0)
-		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
+		return fail_sqlite(l, l->writer, r, message, size);
 	r = examine(l, &version, message, size);
 	if (r < 0)
 		return r;
@@ -237,12 +248,12 @@ static int open_database(struct ledger *l, char *message, size_t size)
 	if (r == 0)
 		r = ledger_prepare(l);
 	if (r < 0)
-		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->writer));
+		return fail_sqlite(l, l->writer, r, message, size);
 	r = open_connection(l->path, &l->reader);
 	if (r == 0)
 		sqlite3_wal_autocheckpoint(l->reader, 0);
 	if (r < 0)
-		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->reader));
+		return fail_sqlite(l, l->reader, r, message, size);
 	return 0;
 }
 
@@ -317,7 +328,7 @@ static int quick_check(struct ledger *l, char *message, size_t size)
 	int r = get_pragma(l->reader, "PRAGMA quick_check(1)", text, sizeof text);
 
 	if (r < 0)
-		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->reader));
+		return fail_sqlite(l, l->reader, r, message, size);
 	if (strcmp(text, "ok") != 0)
 		return fail(-EUCLEAN, message, size, "%s: damaged: %s", l->path, text);
 	return 0;
@@ -337,6 +348,8 @@ static int begin_opening(struct ledger *l, char *message, size_t size)
 		r = put_boot(l);
 	if (r == 0)
 		r = ledger_commit_to(l, l->queued);
+	if (r == -EBUSY)
+		return fail_sqlite(l, l->writer, r, message, size);
 	if (r < 0)
 		return fail(r, message, size, "%s: %s", l->path, strerror(-r));
 	l->wal_fd = open_beside(l->path, "-wal", O_RDONLY);
@@ -421,7 +434,7 @@ static int open_all(struct ledger *l, char *message, size_t size)
 	}
 	r = learn_max_node(l);
 	if (r < 0)
-		return fail(r, message, size, "%s: %s", l->path, sqlite3_errmsg(l->reader));
+		return fail_sqlite(l, l->reader, r, message, size);
 	return begin_opening(l, message, size);
 }
 

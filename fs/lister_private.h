@@ -42,6 +42,9 @@ struct lister {
 	struct probe *probes;  /* tree->lock: to be sent */
 	unsigned trims;	    /* tree->lock: a listing is over: so often what it took can go back */
 	int64_t trimmed_ms; /* tree->lock */
+	/* tree->lock: how many probes have failed since one was answered, and when the last one did */
+	unsigned probes_failed;
+	int64_t probe_failed_ms;
 	bool kick; /* tree->lock: a listing is to be started although nobody was parked for it */
 };
 

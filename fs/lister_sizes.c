@@ -11,7 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <attachfs/clock.h>
+
 #include "mount.h"
+
+#define VAIN_PROBES   8
+#define VAIN_PAUSE_MS 5000
 
 struct probe {
 	struct lister *lister;
@@ -54,6 +59,9 @@ static void on_size(void *ctx, int error, int64_t size)
 		n->size_asked = false;
 		tree_release_locked(m->tree, n);
 	}
+	p->lister->probes_failed = error ? p->lister->probes_failed + 1 : 0;
+	if (error)
+		p->lister->probe_failed_ms = clock_mono_ms();
 	tree_unlock(m->tree);
 	if (!error)
 		lister_learned_size(m, id, p->version, size);
@@ -133,6 +141,16 @@ void lister_size_ahead_locked(struct lister *l, struct node *n)
 		add_probe_locked(l, n, node_collection_id(top), false);
 }
 
+/*
+ * Where none is to be had, whoever looks at a directory asks for each of its files, one by one: that is not
+ * to be multiplied by the number of its files.
+ */
+static bool are_probes_vain_locked(const struct lister *l)
+{
+	return l->probes_failed >= VAIN_PROBES &&
+	       clock_mono_ms() - l->probe_failed_ms < VAIN_PAUSE_MS;
+}
+
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)
 {
 	struct node *top = node_collection(n);
@@ -156,8 +174,10 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 		*ret_error = -EIO;
 		return true;
 	}
-	for (struct node *s = n->parent ? node_dir(n->parent)->child_first : NULL; s;
-	     s = s->sibling_next)
+	for (struct node *s = n->parent && !are_probes_vain_locked(l)
+				      ? node_dir(n->parent)->child_first
+				      : NULL;
+	     s; s = s->sibling_next)
 		if (s != n && needs_probe(s))
 			add_probe_locked(l, s, node_collection_id(top), false);
 	if (needs_probe(n))

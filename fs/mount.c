@@ -23,6 +23,7 @@
 #include "events.h"
 #include "lister.h"
 #include "mountinfo.h"
+#include "pipes.h"
 #include "prefetch.h"
 #include "reader.h"
 #include "replaced.h"
@@ -393,6 +394,8 @@ static int try_mount_new(const struct options *o, struct mount **ret_mount, char
 	if (!r)
 		r = pool_new(DISK_THREADS, &m->disk_pool);
 	if (!r)
+		r = pipes_new(&m->pipes);
+	if (!r)
 		r = notifier_new(&m->notifier);
 	if (!r)
 		r = open_state(m, message, size);
@@ -632,6 +635,7 @@ void mount_free(struct mount *m)
 	pool_free(m->pool);
 	tree_free(m->tree);
 	calls_free(m->calls);
+	pipes_free(m->pipes);
 	content_store_close(m->store);
 	ledger_close(m->ledger);
 	free(m->ledger_path);

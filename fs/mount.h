@@ -32,6 +32,7 @@ struct prefetch;
 struct sync;
 struct events;
 struct secret_watch;
+struct pipes;
 
 /*
  * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE
@@ -60,6 +61,7 @@ struct mount {
 	struct sync *sync;
 	struct events *events;
 	struct secret_watch *secret_watch; /* NULL = there is no file with a secret */
+	struct pipes *pipes; /* answers with bytes of files go through them */
 	struct fuse_session *session;
 	struct opened *opened; /* tree->lock: all handles */
 	char *ledger_path;
@@ -77,6 +79,7 @@ struct mount {
 	_Atomic bool forced;  /* ... although programs still had files open */
 	_Atomic bool writing_behind; /* a job brings what was written to the disk */
 
+	bool splices;	  /* ... and it takes answers by a pipe; set before the first request is served */
 	bool passthrough; /* the kernel offers it; set before the first request is served */
 	_Atomic bool passthrough_refused; /* ... but not for these files */
 };

@@ -13,9 +13,11 @@
 
 #include "lister.h"
 #include "passthrough.h"
+#include "pipes.h"
 #include "records.h"
 #include "replaced.h"
 
+#define UNTOLD_TIMEOUT_S 1.0 /* how long the kernel may believe what nobody can take back */
 #define BLOCK_BYTES 4096
 #define FREE_BLOCKS (UINT64_C(1) << 28) /* 1 TiB: no server tells what is left */
 #define FREE_FILES  UINT32_MAX
@@ -33,8 +35,25 @@ void mount_used(struct mount *m)
 	atomic_store(&m->used_ms, clock_mono_ms());
 }
 
+/*
+ * Whether the kernel takes notifications: of a node that never was it says that it does not know it. One
+ * that takes none would show for minutes what is no more.
+ */
+static void ask_for_notifications(struct mount *m)
+{
+	int r = fuse_lowlevel_notify_inval_inode(m->session, UINT64_MAX, -1, 0);
+
+	if (r == 0 || r == -ENOENT)
+		return;
+	m->timeout_kernel_s = UNTOLD_TIMEOUT_S;
+	log_warning("mount: the kernel takes no notifications (%s): it asks again after %g s",
+		    strerror(-r), UNTOLD_TIMEOUT_S);
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
+	struct mount *m = userdata;
+
 	conn->max_background = BACKGROUND;
 	conn->congestion_threshold = BACKGROUND * 3 / 4;
 	conn->max_write = REQUEST_BYTES;
@@ -50,15 +69,22 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 * Answers go from the cache's file to the kernel by a pipe. Its pages are not moved: taking one
 	 * out of the page cache waits until it is on the disk, and what is read has often just come.
 	 */
-	conn->want |= conn->capable & FUSE_CAP_SPLICE_WRITE;
+	m->splices = (conn->capable & FUSE_CAP_SPLICE_WRITE) && pipes_work(m->session);
+	if (m->splices)
+		conn->want |= FUSE_CAP_SPLICE_WRITE;
+	else /* libfuse ends when it is refused what it was told to do */
+		conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_READ |
+					  FUSE_CAP_SPLICE_MOVE);
+	log_debug("mount: bytes go %s", m->splices ? "by pipes" : "by copies, this kernel splices none");
 	/*
 	 * locks are the kernel's own business (a daemon that blocks in them makes programs
 	 * unkillable)
 	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
-	passthrough_init(userdata, conn);
-	atomic_store(&((struct mount *)userdata)->greeted, true);
+	ask_for_notifications(m);
+	passthrough_init(m, conn);
+	atomic_store(&m->greeted, true);
 }
 
 /* ---- entries ---- */

@@ -105,7 +105,7 @@ static int set_size(struct mount *m, struct node *n, uint64_t size, struct handl
 		tree_unlock(m->tree);
 		if (!r)
 			r = content_truncate(c, size);
-	} while (r == -EROFS);
+	} while (r == -EALREADY);
 	content_unref(c);
 	if (r < 0)
 		return r;

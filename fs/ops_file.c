@@ -18,6 +18,7 @@
 #include "indexer.h"
 #include "lister.h"
 #include "passthrough.h"
+#include "pipes.h"
 #include "prefetch.h"
 #include "reader.h"
 #include "sync.h"
@@ -292,8 +293,12 @@ static int map_checked(struct mount *m, const struct node *n, struct content *vi
 	return r;
 }
 
-static int read_all(int fd, char *to, uint64_t len, uint64_t off)
+/* *@ret_read: how much of it could be. */
+static int read_all(int fd, char *to, uint64_t len, uint64_t off, uint64_t *ret_read)
 {
+	const uint64_t whole = len;
+
+	*ret_read = 0;
 	while (len) {
 		ssize_t n = pread(fd, to, len, (off_t)off);
 
@@ -304,8 +309,20 @@ static int read_all(int fd, char *to, uint64_t len, uint64_t off)
 		to += n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
+		*ret_read = whole - len;
 	}
 	return 0;
+}
+
+/* From a content's file. -EAGAIN: the disk has lost some of it, which is to be fetched anew. */
+static int read_extent(const struct content_extent *e, char *to)
+{
+	uint64_t read;
+	int r = read_all(e->fd, to, e->len, e->fd_off, &read);
+
+	if (r < 0)
+		r = content_unreadable(e->owner, e->owner_off + read, r);
+	return r > 0 ? -EAGAIN : r;
 }
 
 int gather_content(struct content *view, uint64_t off, char *to, uint64_t len)
@@ -319,7 +336,7 @@ int gather_content(struct content *view, uint64_t off, char *to, uint64_t len)
 		if (e.where == CONTENT_ZERO)
 			memset(to, 0, e.len);
 		else if (e.where == CONTENT_FILE)
-			r = read_all(e.fd, to, e.len, e.fd_off);
+			r = read_extent(&e, to);
 		else if (e.where != CONTENT_MEMORY ||
 			 content_copy_passing(e.owner, e.owner_off, to, e.len) < e.len)
 			r = -EAGAIN;
@@ -332,12 +349,20 @@ int gather_content(struct content *view, uint64_t off, char *to, uint64_t len)
 	return 0;
 }
 
+/*
+ * A disk that loses again what was just fetched is not asked for ever. (A request is of at most 1 MiB,
+ * so it may meet some bad blocks, one after the other.)
+ */
+#define LOST_MAX 8
+
 /* False: some of it has gone meanwhile, the call is not answered. */
 static bool reply_gathered(struct call *c, struct content *view, uint64_t len)
 {
 	char *buffer = malloc(len ? len : 1);
 	int r = buffer ? gather_content(view, c->off, buffer, len) : -ENOMEM;
 
+	if (r == -EAGAIN && ++c->step > LOST_MAX)
+		r = -EIO;
 	if (r == -EAGAIN) {
 		;
 	} else if (r < 0) {
@@ -351,16 +376,22 @@ static bool reply_gathered(struct call *c, struct content *view, uint64_t len)
 	return r != -EAGAIN;
 }
 
+/* A copy of less costs no more than the calls that save it. */
+#define SPLICE_MIN_BYTES 16384
+
 static bool reply_reach(struct call *c, struct content *view, const struct reach *s)
 {
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(s->len);
+	struct pipes_pipe pipe;
 
-	if (s->n != 1 || s->first.where != CONTENT_FILE)
+	if (s->n != 1 || s->first.where != CONTENT_FILE || s->len < SPLICE_MIN_BYTES ||
+	    !c->m->splices ||
+	    pipes_fill(c->m->pipes, s->first.fd, s->first.fd_off, s->len, &pipe) < 0)
 		return reply_gathered(c, view, s->len);
-	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
-	buf.buf[0].fd = s->first.fd;
-	buf.buf[0].pos = (off_t)s->first.fd_off;
+	buf.buf[0].flags = FUSE_BUF_IS_FD;
+	buf.buf[0].fd = pipe.from;
 	fuse_reply_data(c->req, &buf, 0);
+	pipes_put(c->m->pipes, pipe);
 	call_done(c);
 	return true;
 }
@@ -564,7 +595,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		done = write_content(m, c, in, off, size);
 		content_unref(c);
 	} while (done ==
-		 -EROFS); /* sealed by another handle's close in between: a new one over it */
+		 -EALREADY); /* sealed by another handle's close in between: a new one over it */
 	if (done < 0) {
 		if (done == -ENOSPC || done == -EDQUOT)
 			tell_no_room(m, ino);

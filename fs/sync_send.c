@@ -235,7 +235,7 @@ static void fill_upload(struct batch *b, size_t i, struct node *n)
 	if (b->kind == PLAN_CREATE)
 		drop_doubted_version(n);
 	n->flight = b->kind == PLAN_CREATE ? LEDGER_FLIGHT_CREATE : LEDGER_FLIGHT_REPLACE;
-	node_more(n)->flight_since_ns = clock_real_ns();
+	node_more(n)->flight_since_ns = engine_server_ns(s->m->engine);
 	tree_put_locked(s->m->tree, n);
 }
 
@@ -255,7 +255,7 @@ static void fill_change(struct batch *b, size_t i, struct node *n)
 	if (b->kind == PLAN_REMOVE && b->sync->m->remote->caps.names_unique)
 		node_set_flight(n, ++b->sync->next_token, &f);
 	n->flight = b->kind == PLAN_REMOVE ? LEDGER_FLIGHT_REMOVE : LEDGER_FLIGHT_UPDATE;
-	node_more(n)->flight_since_ns = clock_real_ns();
+	node_more(n)->flight_since_ns = engine_server_ns(b->sync->m->engine);
 	tree_put_locked(b->sync->m->tree, n);
 }
 

@@ -455,7 +455,7 @@ void tree_put_locked(struct tree *t, struct node *n)
 
 	if (!n->in_ledger)
 		return;
-	url = known_url(&k);
+	url = known_lasting_url(&k);
 	row_of(t, n, &k, url, &row);
 	if (ledger_put_node(t->ledger, &row) < 0)
 		log_error("ledger: out of memory: '%s' would not survive a crash now", n->shown);

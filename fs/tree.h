@@ -78,8 +78,8 @@ struct node_more {
 	uint64_t known_seq; /* tree->seq when our own call last changed the known half */
 
 	/* between, see flight */
-	int64_t flight_since_ns;
-	char *token; /* of the last create or replace sent: see node_set_flight() */
+	int64_t flight_since_ns; /* the server's time of day (engine_server_ns()) */
+	char *token;		 /* of the last create or replace sent: see node_set_flight() */
 	uint64_t after;
 	char *message; /* parked */
 	uint64_t look; /* busy and unknown: the number of the listing that will tell */

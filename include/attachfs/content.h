@@ -195,7 +195,10 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len);
  */
 int content_finish(struct content *c);
 
-/* Dirty contents, writing. -EROFS when it is sealed (take a new one over it). */
+/*
+ * Dirty contents, writing. -EALREADY when it is sealed (take a new one over it): what no disk answers,
+ * least of all one that is read-only.
+ */
 
 /*
  * Reserve room for [off, off+len) and lend the file to write to; -ENOSPC, -EFBIG, -errno of
@@ -266,6 +269,12 @@ int content_map(struct content *c, uint64_t off, uint64_t len, struct content_ex
  * lost+found/ too, and the log says so. Other -errno of reading.
  */
 int content_check(struct content *c, uint64_t off, uint64_t len, const char *name);
+/*
+ * The disk does not give the byte at @off of what content_map() said is in @owner's file, but @error. 1: its
+ * block is not there any more, and is to be fetched like what was never there; negative errno: there is
+ * nothing to fetch, it is what the user wrote. Either is in the log.
+ */
+int content_unreadable(struct content *owner, uint64_t off, int error);
 
 /*
  * content_check() of all that has hashes, also of what is not doubted: as after a start, and from the

@@ -81,7 +81,7 @@ struct ledger_node {
 
 	/* between the two */
 	enum ledger_flight flight;
-	int64_t flight_since_ns; /* real clock */
+	int64_t flight_since_ns; /* the server's time of day */
 	const char *token;	 /* the name it was created under, to find it again */
 	uint64_t after;	     /* do not remove before that node's content has arrived; 0 = none */
 	int error;	     /* parked: negative errno, 0 = not parked */

@@ -97,6 +97,12 @@ unsigned engine_get_room(struct engine *engine);
 /* Why the origin cannot be reached, in words for a person; "" while it is not OFFLINE. */
 void engine_describe_trouble(struct engine *engine, char *out, size_t size);
 
+/*
+ * The time of day at the origin: by the Date of its last answer, and from there by the clock that does not
+ * jump. Before any answer it is this machine's.
+ */
+int64_t engine_server_ns(struct engine *engine);
+
 /* Forget the breaker and the back-offs: the user or the kernel says that the network is back. */
 void engine_retry_now(struct engine *engine);
 

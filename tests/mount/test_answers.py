@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from crowd import Crowd
-from harness import SLOW, binary, run, wait_until
+from harness import SLOW, run, wait_until
 
 LATE = "timed out|deadline|ETIMEDOUT|timeout|time|stall|answer|cut"
 
@@ -106,35 +106,3 @@ def test_who_waits_is_told_at_the_deadline_even_if_stopped_meanwhile(drive, crow
     assert set(stopped.results(60 * SLOW)) == {errno.ETIMEDOUT}
     m.emulator.heal()
     wait_until(lambda: not any(Crowd(paths[:1]).results(60 * SLOW).keys()), "reading to work again")
-
-
-@pytest.mark.parametrize("jump_s", [-86400, 86400])
-def test_a_clock_that_jumps_leaves_nobody_waiting(drive, crowd, scratch, jump_s):
-    """The daemon's, by a library in front of libc's clock; the file says by how much."""
-    shift = scratch / "shift"
-    shift.write_text("0")
-    m = drive(
-        generate=["users:1:70:5000"],
-        poll=0,
-        timeout=3,
-        settle=0,
-        start=False,
-    )
-    m.environment = {
-        "LD_PRELOAD": binary("clockshift.so"),
-        "CLOCKSHIFT_FILE": str(shift),
-        "ASAN_OPTIONS": "verify_asan_link_order=0",
-    }
-    m.same_at_end = False
-    m.allow_errors(LATE)
-    m.start()
-    record, paths, cached = silent(m, 60)
-    waiting = crowd(paths)
-    wait_until(lambda: parked_calls(m) >= 60, "all readers to wait")
-    shift.write_text(str(jump_s))
-    assert set(waiting.results(60 * SLOW)) == {errno.ETIMEDOUT}
-    assert len(cached.read_bytes()) == 5000
-    m.emulator.heal()
-    (record / "new.txt").write_bytes(b"after the jump" * 100)
-    m.sync()
-    assert m.emulator.bytes_of(f"users/{record.name}/new.txt") == b"after the jump" * 100

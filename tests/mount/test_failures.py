@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: MIT
 """
-What cannot be done now: a cache whose disk is full, servers that refuse (sizes, rights), calls that
-fail for a while. What was promised is kept, refused calls are few, others are not held up, the
-words are shown where a person looks, and all of it goes once the trouble is over.
+What cannot be done now: servers that refuse (sizes, rights), calls that fail for a while. What was
+promised is kept, refused calls are few, others are not held up, the words are shown where a person
+looks, and all of it goes once the trouble is over.
 """
 
 import errno
 import json
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,11 +18,8 @@ from harness import (
     PERSCOM,
     SERVICEMAX,
     is_mounted,
-    lazy_unmount,
     numbered,
-    raises_errno,
     random_bytes,
-    run,
     small_tree,
     wait_until,
 )
@@ -45,272 +40,6 @@ def refuse(m, rule: dict, status: int, **more) -> None:
     """Reading goes on; what @rule fits is refused."""
     body = m.system.refusal("The words of the server.")
     m.emulator.faults(m.system.reads, {**rule, "status": status, "body": body, **more})
-
-
-# ---- the disk of the cache ----
-
-
-@pytest.fixture
-def small_disk(base):
-    """A disk of 24 MiB for the cache."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    path = base / "disk"
-    path.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=24m,mode=0755", "attachfs-test", path)
-    yield path
-    lazy_unmount(path)
-
-
-@contextmanager
-def filled(disk):
-    """Somebody else's file takes all the room there is."""
-    path = disk / "somebody's"
-    with open(path, "wb", buffering=0) as f:
-        for size in (1 << 20, 4096):
-            try:
-                while f.write(b"\0" * size) == size:
-                    pass
-            except OSError as e:
-                assert e.errno == errno.ENOSPC
-    try:
-        yield
-    finally:
-        path.unlink()
-
-
-def on_disk(drive, disk, **more):
-    m = drive(cache_dir=disk / "cache", cache_free=0, poll=0, **more)
-    m.allow_errors(TROUBLE)
-    return m
-
-
-def reads(path, data) -> bool:
-    """A failure is remembered for a moment, for the readahead that asks again at once."""
-    try:
-        return path.read_bytes() == data
-    except OSError:
-        return False
-
-
-def write_until_full(path) -> int:
-    """The errno that ended it."""
-    try:
-        with open(path, "wb", buffering=0) as f:
-            for i in range(400):
-                f.write(random_bytes(100_000, i))
-    except OSError as e:
-        return e.errno
-    return 0
-
-
-def test_a_full_disk_is_enospc_and_harms_nothing(drive, small_disk):
-    m = on_disk(drive, small_disk, settle=600)
-    data = {f"kept-{i}.bin": random_bytes(1_000_000, i) for i in range(3)}
-    uncached = m.emulator.bytes_of(f"{ADA}/large.bin")
-    os.stat(m / ADA / "large.bin")
-    assert (m / ADA / "tiny.txt").read_bytes() == b"abc"
-    for name, bytes_ in data.items():
-        (m / "users/Nobody" / name).write_bytes(bytes_)
-    with filled(small_disk):
-        assert write_until_full(m / "users/Nobody/too-much.bin") == errno.ENOSPC
-        assert (m / "users/Nobody/kept-1.bin").read_bytes() == data["kept-1.bin"]
-        assert (m / ADA / "tiny.txt").read_bytes() == b"abc"
-        assert m.status()["state"] == "online"
-        assert "kept-0.bin" in os.listdir(m / "users/Nobody")
-        try:
-            assert (m / ADA / "large.bin").read_bytes() == uncached
-        except OSError as e:
-            assert e.errno == errno.ENOSPC
-    assert "no room for what is written" in m.log()
-    os.unlink(m / "users/Nobody/too-much.bin")
-    wait_until(lambda: reads(m / ADA / "large.bin", uncached), "it to be read")
-    (m / "users/Nobody/again.bin").write_bytes(b"again" * 10_000)
-    m.sync()
-    assert m.emulator.bytes_of("users/Nobody/again.bin") == b"again" * 10_000
-    for name, bytes_ in data.items():
-        assert m.emulator.bytes_of(f"users/Nobody/{name}") == bytes_
-
-
-@pytest.mark.parametrize("end", ["lives", "killed"])
-def test_a_disk_that_fills_between_write_and_close(drive, small_disk, end):
-    m = on_disk(drive, small_disk, settle=600)
-    before = (m / ADA / "notes.txt").read_bytes()
-    data = {}
-    fds = {}
-    for name in ("new.bin", "notes.txt"):
-        data[name] = random_bytes(500_000, name)
-        fds[name] = os.open(m / ADA / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
-        os.write(fds[name], data[name])
-    promised = []
-    with filled(small_disk):
-        for name, fd in fds.items():
-            try:
-                os.close(fd)
-                promised.append(name)
-            except OSError as e:
-                assert e.errno == errno.ENOSPC
-        if len(promised) < 2:
-            assert m.status()["cache"]["error"] == os.strerror(errno.ENOSPC)
-            assert "No space" in m.log()
-        if end == "killed":
-            m.kill9()
-    if end == "killed":
-        m.start()
-        for name in promised:
-            assert (m / ADA / name).read_bytes() == data[name], "close had returned"
-        if "notes.txt" not in promised:
-            assert (m / ADA / "notes.txt").read_bytes() in (before, data["notes.txt"])
-    else:
-        # the ledger goes on trying, so what close() could not promise is there after all
-        for name in data:
-            assert (m / ADA / name).read_bytes() == data[name]
-        m.sync()
-        for name in data:
-            assert m.emulator.bytes_of(f"{ADA}/{name}") == data[name]
-        assert "error" not in m.status()["cache"]
-    m.sync()
-
-
-def test_a_ledger_that_cannot_be_written_sends_nothing_and_says_why(drive, small_disk):
-    """What is on its way must be known to be on its way before it flies (P-22)."""
-    m = on_disk(drive, small_disk, settle=600)
-    (m / ADA / "new.txt").write_bytes(b"new " * 1000)
-    # the log of the ledger may have room left in it: use that up first
-    with filled(small_disk):
-        for i in range(4000):
-            try:
-                os.setxattr(m / ADA / "new.txt", "user.filling", b"%d " % i * 300)
-                os.chmod(m / ADA / "new.txt", 0o600 | (i & 0o44))
-                fd = os.open(m / ADA, os.O_RDONLY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-            except OSError as e:
-                assert e.errno == errno.ENOSPC, e
-                break
-        else:
-            raise AssertionError("a full disk was never noticed")
-        m.emulator.reset()
-        (m.path / ".attachfs/control").write_text("sync")
-        wait_until(lambda: "message" in lines(m, "pending")[0], "the reason to be told")
-        assert "ledger" in lines(m, "pending")[0]["message"]
-        assert m.emulator.uploads() == 0
-        assert m.status()["cache"]["error"] == os.strerror(errno.ENOSPC)
-    m.sync()
-    assert m.emulator.bytes_of(f"{ADA}/new.txt") == b"new " * 1000
-
-
-def test_an_edit_that_cannot_be_made_whole_on_a_full_disk_waits(drive, small_disk):
-    """Its other bytes lie in another file; both are brought into one before the upload."""
-    m = on_disk(drive, small_disk, settle=600)
-    data = random_bytes(3_000_000, "large")
-    (m / ADA / "large.bin").write_bytes(data)
-    m.sync()
-    with open(m / ADA / "large.bin", "r+b") as f:
-        f.seek(1_000_000)
-        f.write(b"edited")
-    expected = data[:1_000_000] + b"edited" + data[1_000_006:]
-    with filled(small_disk):
-        (m.path / ".attachfs/control").write_text("sync")
-        time.sleep(1)
-        assert (m / ADA / "large.bin").read_bytes() == expected
-    m.command("retry")
-    m.sync()
-    assert m.emulator.bytes_of(f"{ADA}/large.bin") == expected
-    assert m.status()["failed"] == 0
-
-
-def test_a_start_on_a_full_disk_works_or_says_why(drive, small_disk):
-    m = on_disk(drive, small_disk, settle=600)
-    (m / ADA / "new.txt").write_bytes(b"new " * 1000)
-    m.kill9()
-    with filled(small_disk):
-        process = m.spawn()
-        try:
-            wait_until(
-                lambda: process.poll() is not None or os.path.ismount(m.path), "a word of it"
-            )
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                assert process.wait(60) == 0
-            else:
-                assert process.returncode == 1
-                assert "No space" in m.said()
-        lazy_unmount(m.path)
-    m.start()
-    assert (m / ADA / "new.txt").read_bytes() == b"new " * 1000
-    m.sync()
-    assert m.emulator.bytes_of(f"{ADA}/new.txt") == b"new " * 1000
-
-
-@pytest.fixture
-def breaking_disk(base):
-    """A disk that breaks at a word: its environment for the daemon, and where the word goes."""
-    disk = base / "disk"
-    disk.mkdir()
-    library = base / "broken_disk.so"
-    source = Path(__file__).with_name("broken_disk.c")
-    compiler = os.environ.get("CC", "cc")
-    run(compiler, "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", library, source, "-ldl")
-    asan = os.environ.get("ASAN_OPTIONS", "")
-    environment = {
-        "LD_PRELOAD": library,
-        "BROKEN_DISK": disk,
-        "ASAN_OPTIONS": f"{asan}:verify_asan_link_order=0",
-    }
-    return disk, environment
-
-
-@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO], ids=lambda n: errno.errorcode[n])
-def test_a_disk_that_refuses_or_breaks_loses_nothing_of_what_was_taken(
-    drive, breaking_disk, number
-):
-    disk, environment = breaking_disk
-    m = drive(cache_dir=disk / "cache", poll=0, settle=600, environment=environment)
-    m.allow_errors(TROUBLE + "|Disk quota|Input/output|disk I/O")
-    kept = random_bytes(300_000, "kept")
-    cached = (m / ADA / "notes.txt").read_bytes()
-    uncached = m.emulator.bytes_of(f"{ADA}/large.bin")
-    os.stat(m / ADA / "large.bin")
-    (m / ADA / "kept.bin").write_bytes(kept)
-    (disk / "broken").write_text(str(number))
-    fd = os.open(m / ADA / "refused.bin", os.O_CREAT | os.O_WRONLY, 0o644)
-    with raises_errno(number):
-        os.write(fd, random_bytes(300_000, "refused"))
-    with raises_errno(number, errno.EIO):
-        os.close(fd)
-    fd = os.open(m / ADA / "kept.bin", os.O_RDWR)
-    with raises_errno(number):
-        os.write(fd, b"not any more")
-    with raises_errno(number, errno.EIO):  # the ledger knows of full disks only by name
-        os.close(fd)
-    assert (m / ADA / "kept.bin").read_bytes() == kept
-    assert (m / ADA / "notes.txt").read_bytes() == cached
-    try:
-        assert (m / ADA / "large.bin").read_bytes() == uncached
-    except OSError as e:
-        assert e.errno in (number, errno.EIO)
-    with raises_errno(number, errno.EIO):
-        os.rename(m / ADA / "logo.png", m / ADA / "emblem.png")
-    status = m.status()
-    assert status["cache"]["error"] in (os.strerror(number), os.strerror(errno.EIO))
-    assert status["state"] == "online"
-    (disk / "broken").unlink()
-    wait_until(lambda: reads(m / ADA / "large.bin", uncached), "it to be read")
-    os.unlink(m / ADA / "refused.bin")
-    (m / ADA / "again.bin").write_bytes(kept[:5000])
-    m.sync()
-    assert m.emulator.bytes_of(f"{ADA}/kept.bin") == kept
-    assert m.emulator.bytes_of(f"{ADA}/again.bin") == kept[:5000]
-    there = m.emulator.folder(ADA)
-    assert "emblem.png" in there and "logo.png" not in there, "the ledger wrote it later"
-    assert "error" not in m.status()["cache"]
-    m.kill9()
-    m.start()
-    assert (m / ADA / "again.bin").read_bytes() == kept[:5000]
 
 
 # ---- sizes and other refusals ----

@@ -8,13 +8,16 @@ ATTACHFS_TEST_LONG=1 has the large numbers: 100,000 equal names, millions of val
 """
 
 import errno
+import gzip
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from harness import SYSTEMS, raises_errno, wait_until
+from harness import Gate, PERSCOM, SYSTEMS, numbered, raises_errno, small_tree, wait_until
 
 LONG = bool(os.environ.get("ATTACHFS_TEST_LONG"))
 ADA = "users/Ada Byron"
@@ -194,7 +197,7 @@ def test_bytes_that_do_harm_are_an_error_or_right(drive, what):
 
 # ---- rows that do harm
 
-UUIDS = [f"0f0b8b0e-53a5-4f3f-9e0c-7e3a6c1d2{i:03x}" for i in range(4000)]
+UUIDS = [f"0f0b8b0e-53a5-4f3f-9e0c-7e3a{i:08x}" for i in range(101_000 if LONG else 1000)]
 DATE = "2026-01-01T00:00:00.000000Z"
 
 
@@ -318,3 +321,96 @@ def test_a_size_that_changes_between_list_and_bytes_is_noticed(drive, system):
 def raise_if_right(found, wrong):
     assert not found.startswith(wrong[:100]), "another file's bytes were shown"
     raise OSError(errno.EIO, "nothing wrong was shown")
+
+
+@pytest.mark.parametrize("system", [PERSCOM], ids=lambda s: s.name)
+def test_sizes_that_cannot_be_had_cost_a_request_each(drive, system):
+    """... and not one for each file of the directory, each time somebody looks at one of them."""
+    m = hostile(drive, tree={"users": {"Ada Byron": numbered(60)}, "events": {}})
+    names = sorted(os.listdir(m / ADA))
+    m.emulator.faults({**system.blob, "status": 403})
+    m.emulator.reset()
+    for name in names:
+        with raises_errno(*REFUSED):
+            os.stat(m / ADA / name)
+    assert len(m.emulator.blob_requests()) <= 4 * len(names)
+    m.emulator.heal()
+    m.outside.untouched()
+
+
+# ---- answers that no HTTP library would send
+
+
+class RawGate(Gate):
+    """A forwarder that, once it is told an answer, gives that to whatever comes, byte for byte."""
+
+    answer = None  # pieces, and the seconds between two
+
+    def _accept(self, listener):
+        if self.answer is None:
+            return super()._accept(listener)
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.connections.append(near)
+            threading.Thread(target=self._give, args=(near, *self.answer), daemon=True).start()
+
+    @staticmethod
+    def _give(near, pieces, pause):
+        try:
+            near.recv(65536)
+            for piece in pieces:
+                near.sendall(piece)
+                time.sleep(pause)
+            near.close()
+        except OSError:
+            pass
+
+    def give(self, answer):
+        self.shut()
+        self.answer = answer
+        self.open()
+
+
+def raw(body: bytes, *headers: str, length=True) -> tuple:
+    lines = ["HTTP/1.1 200 OK", "Content-Type: application/json", *headers]
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return [("\r\n".join(lines) + "\r\n\r\n").encode() + body], 0
+
+
+SLOWLY = [b"HTTP/1.1 200 OK\r\n"] + [b"X-%d: " % i + b"x" * 16384 + b"\r\n" for i in range(64)]
+ROWS_OF_BYTES = b'{"data":[{"id":1,"name":"\xff\xfe\xc0\xaf\xed\xa0\x80","attachments":[]}],"details":[],"Items":[]}'
+
+RAW = {
+    "a name of invalid UTF-8": raw(ROWS_OF_BYTES),
+    "a bomb": raw(gzip.compress(bytes(200_000_000), 9), "Content-Encoding: gzip"),
+    "a bomb in pieces": raw(gzip.compress(bytes(200_000_000), 9), "Transfer-Encoding: gzip", length=False),
+    "slow headers of 1 MB": (SLOWLY, 0.01),
+    "two lengths": raw(b'{"data":[]}', "Content-Length: 7"),
+    "a negative length": raw(b'{"data":[]}', "Content-Length: -7", length=False),
+    "a length of 2^64": raw(b'{"data":[]}', "Content-Length: 18446744073709551616", length=False),
+    "chunks of nonsense": raw(b"ffffffffffffffffff\r\nx", "Transfer-Encoding: chunked", length=False),
+    "no HTTP": ([b"SSH-2.0-OpenSSH_9.2\r\n"], 0),
+    "nothing": ([b""], 0),
+}
+
+
+@pytest.mark.parametrize("what", RAW)
+def test_answers_that_are_no_http_are_an_error(mount, emulator, gate, what):
+    server = emulator(tree=small_tree())
+    door = gate(server, RawGate)
+    m = mount(server, source=server.system.source(door.url), poll=0, timeout=5)
+    m.same_at_end = False
+    m.allow_errors(TROUBLE)
+    m.outside = Outside(m)
+    door.give(RAW[what])
+    with raises_errno(*REFUSED):
+        os.listdir(m / "events")
+        raise OSError(errno.EIO, "an empty list is an answer, too")
+    door.give(None)
+    m.command("retry", ok=None)
+    well_again(m)

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from harness import SLOW, Gate, raises_errno, random_bytes, run, wait_until
+from harness import SLOW, Gate, one_record, raises_errno, random_bytes, run, wait_until
 
 ADA = "users/Ada Byron"
 TROUBLE = (
@@ -337,6 +337,20 @@ def test_a_certificate_that_is_no_good_is_said_and_nothing_is_sent(behind, scrat
         door.change("good")
         wait_until(lambda: m.idle() and m.status()["state"] == "online", "the queue to drain")
         assert m.emulator.bytes_of(f"{ADA}/{kind}.txt") == kind.encode() * 500
+
+
+def test_a_redirect_that_leaves_tls_is_not_followed(behind, scratch, emulator):
+    make_certificates(scratch / "tls")
+    m, _ = behind(TlsGate, scratch / "tls", cacert=scratch / "tls" / "ca.pem", timeout=3)
+    m.allow_errors("redirect")
+    other = emulator(tree=one_record())
+    other.reset()
+    m.emulator.faults({**m.system.api, "status": 307, "headers": {"Location": other.api + "/stolen"}})
+    m.command("refresh", ok=False)
+    wait_until(lambda: m.emulator.struck() > 0, "the redirect to be given")
+    assert "from https to http" in m.log()
+    assert other.requests() == []
+    m.emulator.heal()
 
 
 @pytest.fixture

@@ -448,6 +448,54 @@ def test_a_damaged_ledger_is_set_aside_and_what_was_not_sent_is_found(drive, dam
         assert (lost / "not sent.txt").read_bytes() == unsent
 
 
+@pytest.mark.parametrize("cached", ["cached", "not cached"])
+def test_what_was_written_in_part_is_made_whole_or_says_what_there_is(drive, cached):
+    large = random_bytes(6_000_000, "before")
+    files = {f"file-{i:04d}.txt": b"x" * 1100 for i in range(300)}
+    folder = {"a.bin": large, "b.bin": large[::-1]}
+    m = drive(tree={"users": {"Ada Byron": folder, "Nobody": files}, "events": {}}, poll=0, settle=600)
+    m.allow_errors("damaged")
+    os.listdir(m / "users/Nobody")
+    if cached == "cached":
+        m.tree()
+    with open(m / "users/Ada Byron/a.bin", "r+b") as f:
+        f.seek(2_000_000)
+        f.write(b"edited")
+        f.seek(7_000_000)
+        f.write(b"behind a hole")
+    os.truncate(m / "users/Ada Byron/b.bin", 1_000_000)
+    (m / "users/Nobody/empty").touch()
+    wanted = {
+        "a.bin": large[:2_000_000] + b"edited" + large[2_000_006:] + bytes(1_000_000) + b"behind a hole",
+        "b.bin": large[::-1][:1_000_000],
+        "empty": b"",
+    }
+    m.kill9()
+    (ledger,) = m.cache.glob("*/ledger.db")
+    database = sqlite3.connect(ledger)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    damage_rows(ledger)
+    m.start()
+    lost = {p.name: p.read_bytes() for p in (ledger.parent / "lost+found").iterdir()}
+    for name, data in wanted.items():
+        if name in lost:
+            assert lost[name] == data, f"{name} looks whole"
+            continue
+        assert cached == "not cached" and name != "empty", sorted(lost)
+        part = lost[f"{name}.incomplete"]
+        assert len(part) == len(data)
+        there = [line.split("-") for line in lost[f"{name}.incomplete.ranges"].decode().splitlines()[2:]]
+        for first, last in there:
+            assert part[int(first) : int(last) + 1] == data[int(first) : int(last) + 1]
+        if name == "a.bin":
+            assert any(int(f) <= 2_000_000 and int(l) >= 2_000_005 for f, l in there), there
+            assert any(int(f) <= 6_000_000 and int(l) == len(data) - 1 for f, l in there), there
+        assert sum(int(l) - int(f) + 1 for f, l in there) < len(data)
+    if cached == "cached":
+        assert wanted.keys() <= lost.keys()
+
+
 def is_waiting_in_kernel(pid: int, name: str) -> bool:
     for task in Path(f"/proc/{pid}/task").iterdir():
         comm, state = (task / "stat").read_text().partition("(")[2].rpartition(")")[::2]

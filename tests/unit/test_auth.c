@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -220,6 +222,63 @@ static void test_a_command_that_hangs_is_killed_with_its_children(void **state)
 					  sizeof(message)),
 			 -ETIMEDOUT);
 	assert_true(clock_mono_ms() - before < 5000);
+}
+
+/* What auth_run_command() says in a process that may not have any more of something. 0, or the line at fault. */
+static int run_without(int resource, rlim_t left, int error)
+{
+	struct rlimit limit = {left, left};
+	char *secret = NULL, message[256] = "";
+
+	if (resource == (int)RLIMIT_NPROC && getuid() == 0 && setuid(65534) < 0)
+		return __LINE__ & 0xff;
+	if (setrlimit((__rlimit_resource_t)resource, &limit) < 0)
+		return __LINE__ & 0xff;
+	if (auth_run_command("echo key", 5000, NULL, &secret, message, sizeof(message)) != error)
+		return __LINE__ & 0xff;
+	return strstr(message, strerror(-error)) ? 0 : __LINE__ & 0xff;
+}
+
+static void assert_run_without(int resource, rlim_t left, int error)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(run_without(resource, left, error));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void test_a_command_that_cannot_be_started_says_why(void **state)
+{
+	(void)state;
+	assert_run_without(RLIMIT_NPROC, 0, -EAGAIN);
+	assert_run_without(RLIMIT_NOFILE, 4, -EMFILE);
+}
+
+static void test_a_command_that_floods_or_dies_says_so(void **state)
+{
+	char *secret = NULL, message[256] = "";
+
+	(void)state;
+	assert_int_equal(auth_run_command("head -c 1000000 /dev/zero | tr '\\0' x", 5000, NULL,
+					  &secret, message, sizeof(message)),
+			 -EINVAL);
+	assert_non_null(strstr(message, "more than 16383 bytes"));
+	assert_int_equal(
+		auth_run_command("kill -9 $$", 5000, NULL, &secret, message, sizeof(message)),
+		-EIO);
+	assert_non_null(strstr(message, "signal 9"));
+	assert_int_equal(
+		auth_run_command("/nonexistent", 5000, NULL, &secret, message, sizeof(message)),
+		-EIO);
+	assert_non_null(strstr(message, "no such program"));
+	/* and nobody is left behind */
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	assert_int_equal(errno, ECHILD);
 }
 
 static void test_a_command_gets_no_descriptor_of_ours(void **state)
@@ -900,6 +959,8 @@ int main(void)
 		T(test_a_command_that_fails_is_an_error_with_its_status),
 		T(test_a_command_that_hangs_is_killed_with_its_children),
 		T(test_a_command_gets_no_descriptor_of_ours),
+		T(test_a_command_that_cannot_be_started_says_why),
+		T(test_a_command_that_floods_or_dies_says_so),
 		T(test_the_environment_comes_last),
 		T(test_basic_credentials_are_encoded),
 		T(test_a_reload_tells_whether_there_is_another_secret),

@@ -24,6 +24,7 @@
 #include "../../api/auth.h"
 #include "../../api/call.h"
 #include "../../api/fetch.h"
+#include "../../api/fetch_private.h"
 #include "rig.h"
 
 #define SIZE 4000000u
@@ -869,9 +870,42 @@ static void test_the_end_at_any_moment(void **state)
 	}
 }
 
+/* As many as a directory may have files whose sizes are asked for at once: none is searched for among many. */
+static void test_100000_fetches_are_found_at_once(void **state)
+{
+	enum { N = 100000 };
+	struct fetches *t = fetches_new();
+	struct fetch *all = calloc(N, sizeof(*all));
+	size_t steps = 0;
+
+	(void)state;
+	assert_non_null(t);
+	assert_non_null(all);
+	for (size_t i = 0; i < N; i++) {
+		all[i].table = t;
+		fetches_add(t, &all[i]);
+	}
+	for (size_t i = 0; i < N; i++) {
+		struct fetch *f = t->buckets[all[i].id & (t->n_buckets - 1)];
+
+		for (; f != &all[i]; f = f->next)
+			steps++;
+		assert_ptr_equal(*fetches_find_locked(t, all[i].id), &all[i]);
+	}
+	assert_true(steps <= N);
+	for (size_t i = 0; i < N; i++) {
+		fetches_remove(&all[i]);
+		assert_null(*fetches_find_locked(t, all[i].id));
+	}
+	assert_int_equal(t->n, 0);
+	free(all);
+	fetches_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_100000_fetches_are_found_at_once),
 		cmocka_unit_test(test_a_stream_goes_with_the_credential),
 		cmocka_unit_test(test_many_streams_without_a_token_cost_one_login),
 		cmocka_unit_test(test_a_refused_token_is_replaced),

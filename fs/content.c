@@ -44,6 +44,8 @@ struct content_live *content_live_new(void)
 static void forget_open(struct content_live *live)
 {
 	block_hashes_clear(&live->hashes);
+	content_arrival_free(live->arrival);
+	live->arrival = NULL;
 	content_passing_clear(&live->passing);
 }
 
@@ -156,11 +158,13 @@ static struct content_live take_rest_store_locked(struct content *c)
 				    .retired = live->retired,
 				    .retired_count = live->retired_count,
 				    .hashes = live->hashes,
+				    .arrival = live->arrival,
 				    .passing = live->passing};
 
 	if (!c->complete && !c->dirty && live->fd >= 0)
 		c->look = content_look_at(live->fd);
 	live->hashes = (struct block_hashes){0};
+	live->arrival = NULL;
 	live->hashes_loaded = live->told = false;
 	live->passing = (struct content_passing){0};
 	live->fd = -1;

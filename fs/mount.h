@@ -43,6 +43,8 @@ struct opened {
 	void (*drop)(struct mount *m, struct opened *o);
 };
 
+#define INDEXERS_SEEN 64 /* power of two */
+
 struct mount {
 	const struct options *options; /* outlives the mount */
 	struct pool *pool;	       /* answers and parses: short jobs */
@@ -76,6 +78,8 @@ struct mount {
 	_Atomic bool served;  /* mount_serve() is over */
 	_Atomic bool forced;  /* ... although programs still had files open */
 	_Atomic bool writing_behind; /* a job brings what was written to the disk */
+
+	_Atomic uint64_t indexers_seen[INDEXERS_SEEN]; /* indexer.c: what threads were, a moment ago */
 
 	bool passthrough; /* the kernel offers it; set before the first request is served */
 	_Atomic bool passthrough_refused; /* ... but not for these files */

@@ -85,7 +85,8 @@ int block_hashes_add(struct block_hashes *h, const struct block_hashes *more)
 	int r = 0;
 
 	for (size_t i = 0; i < more->blocks.count; i++)
-		for (uint64_t b = more->blocks.at[i].first; b < more->blocks.at[i].end && r == 0; b++)
+		for (uint64_t b = more->blocks.at[i].first; b < more->blocks.at[i].end && r == 0;
+		     b++)
 			r = block_hashes_set(h, b, more->at[n++]);
 	return r;
 }

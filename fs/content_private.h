@@ -81,11 +81,11 @@ struct content_live {
 		doubted; /* content: to be compared with their hashes before anybody gets them */
 	/* content: what is known here; of an incomplete one more than its row has */
 	struct block_hashes hashes;
-	bool hashes_loaded; /* content: and what the row has */
+	bool hashes_loaded;		 /* content: and what the row has */
 	struct content_arrival *arrival; /* content: NULL = none, or its filler has it */
 	unsigned lost;			 /* content: how often some of it was lost */
-	uint32_t look;	    /* content: complete: the file's, when `doubted` was last set */
-	bool told;	    /* content: that some of it was bad */
+	uint32_t look; /* content: complete: the file's, when `doubted` was last set */
+	bool told;     /* content: that some of it was bad */
 	bool had_hash; /* content: it was complete, c->hash is what it had before some of it was lost */
 	uint64_t unsaved; /* content: clean: bytes filled since the row was put */
 	int64_t saved_ms; /* content: when that was, or the first of them came */

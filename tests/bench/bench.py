@@ -17,6 +17,7 @@ from common import into_readme  # first: it says where the harness is
 
 import answers
 import everyday
+import link
 import reads
 import saved
 import scale
@@ -25,7 +26,7 @@ import writes
 
 
 BESIDE = {"writes": writes, "reads": reads}
-ALONE = {"answers": answers, "throttle": throttle}
+ALONE = {"answers": answers, "throttle": throttle, "link": link}
 
 
 def main() -> int:

@@ -36,15 +36,16 @@ static bool is_here(struct mount *m, uint64_t ino)
 /* The kernel tells of a thread; threads have names of their own. */
 static long process_of(pid_t thread)
 {
-	char path[64], line[256];
+	char path[64], line[256] = "";
 	long process = thread;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%ld/status", (long)thread);
 	f = fopen(path, "re");
-	while (f && process == thread && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "Tgid:", 5))
-			process = strtol(line + 5, NULL, 10);
+	while (f && fgets(line, sizeof(line), f) && strncmp(line, "Tgid:", 5) != 0)
+		;
+	if (f && !strncmp(line, "Tgid:", 5))
+		process = strtol(line + 5, NULL, 10);
 	if (f)
 		fclose(f);
 	return process;

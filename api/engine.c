@@ -437,7 +437,7 @@ static int prepare(struct engine *engine)
 	/* curl's own default forgets idle connections as soon as few transfers run */
 	if (engine->multi)
 		curl_multi_setopt(engine->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT);
-	if (!engine->table || !engine->hosts || !engine->multi ||
+	if (!engine->table || !engine->hosts || !engine->multi || throttle_init(engine) < 0 ||
 	    counters_init(&engine->counters) < 0)
 		return -ENOMEM;
 	engine->origin_host = host_get(engine, &engine->origin);

@@ -30,6 +30,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "bandwidth.h"
+
 #define ENGINE_REDIRECTS_MAX	  5
 #define ENGINE_HEAD_MAX		  (256 * 1024) /* bytes of headers of one answer */
 #define ENGINE_DISCARD_MAX	  (64 * 1024) /* of a body nobody wants; more, and the connection goes */
@@ -201,7 +203,7 @@ struct wire {
 	struct curl_slist *headers;
 	curl_mime *mime;
 	uint64_t counted; /* bytes of this try's body that the counter has */
-	char *head; /* the answer's header lines, NUL between them */
+	char *head;	  /* the answer's header lines, NUL between them */
 	size_t head_len, head_size;
 	char error[CURL_ERROR_SIZE];
 };
@@ -273,7 +275,9 @@ struct transfer {
 	bool shown;    /* headers_cb() or data_cb() had some: no retry any more */
 	bool refused;  /* a callback said no */
 	bool too_large, head_too_large, bad_file;
-	bool held; /* curl holds the flow because we said pause */
+	bool held;	/* curl holds the flow because we said pause */
+	bool throttled; /* ... or because its class has used up its share: on engine->throttled */
+	struct transfer *throttled_next;
 	enum { FLOW_GIVE, FLOW_RETRY, FLOW_REDIRECT } flow; /* what happens to the body */
 	int64_t retry_wait_ms;
 	int status;
@@ -301,7 +305,16 @@ void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code);
 void transfer_count_sent(struct transfer *t, uint64_t up);
 void transfer_finish(struct engine *engine, struct transfer *t, int error, const char *words);
 void transfer_check_wishes(struct engine *engine, struct transfer *t, enum transfer_class class);
+/* curl goes on with what it held; that may end the transfer. */
+void transfer_go_on(struct engine *engine, struct transfer *t);
 const char *transfer_url(const struct transfer *t);
+
+/* Bandwidth: engine_throttle.c */
+
+int throttle_init(struct engine *engine);
+/* False: curl is to hold @t's flow; it goes on by itself when more of it may. */
+bool throttle_may(struct transfer *t, struct bandwidth *b);
+void throttle_leave(struct engine *engine, struct transfer *t);
 
 /* The answer */
 
@@ -356,6 +369,10 @@ struct engine {
 	struct timers timers;
 	struct wire *wires; /* idle */
 	unsigned n_wires;
+	struct bandwidth up, down;
+	struct transfer *throttled; /* by throttled_next, who waits longest first */
+	unsigned n_throttled;
+	struct timer throttle_timer; /* runs while anybody is on the list */
 	uint32_t random;
 	struct counters counters; /* made by the thread, read by any */
 	_Atomic int64_t server_less_mono_ns; /* the origin's time of day; 0 = not told yet */

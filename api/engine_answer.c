@@ -355,6 +355,9 @@ size_t answer_body(char *data, size_t size, size_t n, void *userdata)
 		host_paused(t->engine, t, true);
 		return CURL_WRITEFUNC_PAUSE;
 	}
+	if (!throttle_may(t, &t->engine->down))
+		return CURL_WRITEFUNC_PAUSE;
+	bandwidth_went(&t->engine->down, t->class, len);
 	if (t->spec.max_body && len > t->spec.max_body - t->received) {
 		t->too_large = true;
 		return 0;

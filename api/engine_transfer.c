@@ -74,7 +74,7 @@ static bool has_progress(const struct engine *engine, struct transfer *t)
 	unsigned stage = (unsigned)t->asked + t->answered;
 	uint64_t progress;
 
-	if (atomic_load(&t->wish_pause))
+	if (atomic_load(&t->wish_pause) || t->throttled)
 		return true;
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_UPLOAD_T, &up);
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
@@ -130,6 +130,7 @@ static void leave_wire(struct engine *engine, struct transfer *t)
 
 	if (!t->wire)
 		return;
+	throttle_leave(engine, t);
 	curl_easy_getinfo(t->wire->easy, CURLINFO_SIZE_UPLOAD_T, &up);
 	transfer_count_sent(t, (uint64_t)up);
 	curl_multi_remove_handle(engine->multi, t->wire->easy);
@@ -278,6 +279,7 @@ void transfer_begin(struct engine *engine, struct transfer *t)
 		transfer_finish(engine, t, r, NULL);
 		return;
 	}
+	bandwidth_went(&engine->up, t->class, t->spec.body ? t->spec.body_len : 0);
 	arm(engine, t);
 }
 
@@ -418,6 +420,20 @@ void transfer_ended(struct engine *engine, struct transfer *t, CURLcode code)
 	}
 }
 
+void transfer_go_on(struct engine *engine, struct transfer *t)
+{
+	/* it gives the bytes it holds at once, and they may be refused */
+	CURLcode code = curl_easy_pause(t->wire->easy, CURLPAUSE_CONT);
+
+	t->progress_ms = clock_mono_ms();
+	if (answer_give_gathered(engine))
+		code = CURLE_WRITE_ERROR;
+	if (code != CURLE_OK) {
+		curl_multi_remove_handle(engine->multi, t->wire->easy);
+		transfer_ended(engine, t, code);
+	}
+}
+
 /* Wishes from other threads */
 
 void transfer_check_wishes(struct engine *engine, struct transfer *t, enum transfer_class class)
@@ -433,17 +449,7 @@ void transfer_check_wishes(struct engine *engine, struct transfer *t, enum trans
 			host_enqueue(engine, t, false);
 	}
 	if (t->held && !atomic_load(&t->wish_pause)) {
-		CURLcode code;
-
 		host_paused(engine, t, false);
-		t->progress_ms = clock_mono_ms();
-		/* it gives the bytes it holds at once, and they may be refused */
-		code = curl_easy_pause(t->wire->easy, CURLPAUSE_CONT);
-		if (answer_give_gathered(engine))
-			code = CURLE_WRITE_ERROR;
-		if (code != CURLE_OK) {
-			curl_multi_remove_handle(engine->multi, t->wire->easy);
-			transfer_ended(engine, t, code);
-		}
+		transfer_go_on(engine, t);
 	}
 }

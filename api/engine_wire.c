@@ -20,9 +20,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WIRES_IDLE_MAX 64
-#define BUFFER_BYTES   (256L * 1024)
-#define MAX_AGE_S      100L /* idle connections older than that are not used again */
+#define WIRES_IDLE_MAX	64
+#define BUFFER_BYTES	(256L * 1024)
+#define THROTTLED_PIECE 16384u
+#define MAX_AGE_S	100L /* idle connections older than that are not used again */
 
 static int before_send(void *userdata, char *remote, char *local, int remote_port, int local_port)
 {
@@ -141,9 +142,14 @@ static int add_headers(struct engine *engine, struct wire *wire, const struct tr
 static size_t read_part(char *buffer, size_t size, size_t n, void *userdata)
 {
 	struct part_reader *reader = userdata;
+	struct transfer *t = reader->t;
 	size_t want = size * n;
 	ssize_t got;
 
+	if (!throttle_may(t, &t->engine->up))
+		return CURL_READFUNC_PAUSE;
+	if (t->engine->up.rate && want > THROTTLED_PIECE)
+		want = THROTTLED_PIECE;
 	if (want > reader->len - reader->at)
 		want = (size_t)(reader->len - reader->at);
 	if (reader->part->fd < 0) {
@@ -155,10 +161,11 @@ static size_t read_part(char *buffer, size_t size, size_t n, void *userdata)
 			   : 0;
 	}
 	if (got < 0 || (want && got == 0)) { /* unreadable, or shorter than it was said to be */
-		reader->t->bad_file = true;
+		t->bad_file = true;
 		return CURL_READFUNC_ABORT;
 	}
 	reader->at += (uint64_t)got;
+	bandwidth_went(&t->engine->up, t->class, (uint64_t)got);
 	return (size_t)got;
 }
 

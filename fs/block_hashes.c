@@ -9,16 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
-
 #include <attachfs/content.h>
+
+#include "block_hashes_xxh.h"
 
 uint64_t block_hash(const void *data, size_t len)
 {
-	uint64_t hash = XXH3_64bits(data, len);
-
-	return hash ? hash : 1;
+	return block_hash_known(XXH3_64bits(data, len));
 }
 
 void block_hashes_clear(struct block_hashes *h)
@@ -80,6 +77,18 @@ int block_hashes_set(struct block_hashes *h, uint64_t block, uint64_t hash)
 		memmove(&h->at[index + 1], &h->at[index], (count - index) * sizeof(*h->at));
 	h->at[index] = hash;
 	return 0;
+}
+
+int block_hashes_add(struct block_hashes *h, const struct block_hashes *more)
+{
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < more->blocks.count; i++)
+		for (uint64_t b = more->blocks.at[i].first; b < more->blocks.at[i].end && r == 0;
+		     b++)
+			r = block_hashes_set(h, b, more->at[n++]);
+	return r;
 }
 
 int block_hashes_forget(struct block_hashes *h, uint64_t first, uint64_t end)

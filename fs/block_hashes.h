@@ -26,8 +26,14 @@ struct block_hashes {
 	size_t room;
 };
 
-/* Never 0. */
+/* Never 0: that stands for a hash that is not known. */
 uint64_t block_hash(const void *data, size_t len);
+
+/* The same of an XXH3-64 that was made in steps. */
+static inline uint64_t block_hash_known(uint64_t hash)
+{
+	return hash ? hash : 1;
+}
 
 void block_hashes_clear(struct block_hashes *h);
 
@@ -36,6 +42,9 @@ bool block_hashes_get(const struct block_hashes *h, uint64_t block, uint64_t *re
 
 /* 0 or -ENOMEM, the set unchanged. */
 int block_hashes_set(struct block_hashes *h, uint64_t block, uint64_t hash);
+
+/* All of @more; where both know one, theirs. 0 or -ENOMEM, some of them added. */
+int block_hashes_add(struct block_hashes *h, const struct block_hashes *more);
 
 /* Those of [first, end) are not known any more. */
 int block_hashes_forget(struct block_hashes *h, uint64_t first, uint64_t end);

@@ -44,6 +44,8 @@ struct content_live *content_live_new(void)
 static void forget_open(struct content_live *live)
 {
 	block_hashes_clear(&live->hashes);
+	content_arrival_free(live->arrival);
+	live->arrival = NULL;
 	content_passing_clear(&live->passing);
 }
 
@@ -156,11 +158,13 @@ static struct content_live take_rest_store_locked(struct content *c)
 				    .retired = live->retired,
 				    .retired_count = live->retired_count,
 				    .hashes = live->hashes,
+				    .arrival = live->arrival,
 				    .passing = live->passing};
 
 	if (!c->complete && !c->dirty && live->fd >= 0)
 		c->look = content_look_at(live->fd);
 	live->hashes = (struct block_hashes){0};
+	live->arrival = NULL;
 	live->hashes_loaded = live->told = false;
 	live->passing = (struct content_passing){0};
 	live->fd = -1;
@@ -424,6 +428,25 @@ void content_end_busy_locked(struct content *c)
 	pthread_cond_broadcast(&c->live->changed);
 }
 
+/*
+ * What only this machine has must be on the disk before a row may say so, and so must what it lies over: the
+ * server may not have that for long. Of what the server has the hashes tell at the first read what did
+ * not get there: a download is not worth waiting for the disk.
+ */
+static void note_bytes_locked(const struct content *c)
+{
+	const struct content *base = c->live->base;
+
+	if (!c->dirty)
+		return;
+	content_note_unsynced(c->store, c->file);
+	if (base) {
+		content_lock(base);
+		content_note_unsynced(c->store, base->file);
+		content_unlock(base);
+	}
+}
+
 /* Queue the row as the content is now. The bytes it speaks of are remembered for the next sync. */
 int content_put_row_locked(struct content *c, const struct content_hashes *hashes)
 {
@@ -455,7 +478,7 @@ int content_put_row_locked(struct content *c, const struct content_hashes *hashe
 	}
 	memcpy(row.hash, c->hash, sizeof row.hash);
 	if (!row.on_disk)
-		content_note_unsynced(s, c->file);
+		note_bytes_locked(c);
 	pthread_mutex_lock(&s->lock);
 	row.key = c->dirty ? NULL : c->key;
 	row.before = c->dirty ? c->before : 0;

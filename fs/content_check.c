@@ -53,6 +53,7 @@ void content_trust_locked(struct content *c, uint32_t look)
 
 	ranges_clear(&live->doubted);
 	block_hashes_clear(&live->hashes);
+	content_arrival_forget_locked(c);
 	live->hashes_loaded = false;
 	c->look = live->look = look;
 }
@@ -177,6 +178,7 @@ static int lose_part_locked(struct content *c, uint64_t first, uint64_t end)
 	struct content_live *live = c->live;
 	int r = open_up_locked(c);
 
+	content_arrival_forget_locked(c);
 	if (r == 0)
 		r = ranges_remove(&live->doubted, first, end);
 	if (r == 0)
@@ -304,6 +306,10 @@ int content_load_hashes(struct content *c)
 	if (r == -ENOENT)
 		r = 0;
 	content_lock(c);
+	if (r == 0 && !c->live->hashes_loaded) {
+		/* of what has arrived since there may be some already */
+		r = block_hashes_add(&row.found, &c->live->hashes);
+	}
 	if (r == 0 && !c->live->hashes_loaded) {
 		block_hashes_clear(&c->live->hashes);
 		c->live->hashes = row.found;

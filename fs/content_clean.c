@@ -98,11 +98,12 @@ static void claim_file_locked(struct content *c)
 		content_put_row_locked(c, NULL);
 }
 
-/* Into the file. @reserved: how many of them are new. */
+/* Into the file. @reserved: how many of them are new. @a may be NULL. */
 static int keep_bytes(struct content *c, uint64_t off, const void *data, size_t len,
-		      uint64_t reserved)
+		      uint64_t reserved, struct content_arrival *a)
 {
 	int fd, r = content_reserve(c->store, reserved, false);
+	int64_t size;
 
 	if (r < 0)
 		return r;
@@ -110,9 +111,12 @@ static int keep_bytes(struct content *c, uint64_t off, const void *data, size_t 
 	fd = content_fd_locked(c, true);
 	if (fd >= 0)
 		claim_file_locked(c);
+	size = c->size;
 	content_unlock(c);
 	crash_point("fill.claimed");
 	r = fd < 0 ? fd : content_pwrite(fd, data, len, off);
+	if (r == 0 && a)
+		content_arrival_add(a, size, off, data, len);
 	if (r == 0) {
 		content_lock(c);
 		r = present_locked(c, off, len, &reserved);
@@ -140,6 +144,7 @@ static int pass_bytes(struct content *c, uint64_t off, const void *data, size_t 
 
 int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 {
+	struct content_arrival *a;
 	uint64_t reserved;
 	int r;
 
@@ -154,8 +159,14 @@ int content_fill(struct content *c, uint64_t off, const void *data, size_t len)
 		return r;
 	}
 	reserved = len - ranges_overlap(&c->live->present, off, off + len);
+	a = content_arrival_take_locked(c);
 	content_unlock(c);
-	r = keep_bytes(c, off, data, len, reserved);
+	r = keep_bytes(c, off, data, len, reserved, a);
+	if (a) {
+		content_lock(c);
+		content_arrival_leave_locked(c, a);
+		content_unlock(c);
+	}
 	return r < 0 && r != -ENOMEM ? pass_bytes(c, off, data, len, r) : r;
 }
 
@@ -189,6 +200,37 @@ static int put_hashed_locked(struct content *c, const uint8_t hash[LEDGER_HASH_B
 	return r;
 }
 
+/*
+ * The hashes of all of it: most are known since it arrived, the rest is read. 0 and *@ret_blocks,
+ * malloc()ed; -errno.
+ */
+static int hash_all(struct content *c, int fd, uint64_t size, uint8_t hash[LEDGER_HASH_BYTES],
+		    uint64_t **ret_blocks, size_t *ret_count)
+{
+	size_t count = (size_t)((size + CONTENT_BLOCK_BYTES - 1) / CONTENT_BLOCK_BYTES);
+	uint64_t *blocks = calloc(count ? count : 1, sizeof *blocks);
+	struct content_arrival *a;
+	int r;
+
+	if (!blocks)
+		return -ENOMEM;
+	content_lock(c);
+	a = content_arrival_take_locked(c);
+	for (size_t i = 0; i < count; i++)
+		if (!block_hashes_get(&c->live->hashes, i, &blocks[i]))
+			blocks[i] = 0;
+	content_unlock(c);
+	r = content_hash_rest(c->store, fd, size, a, hash, blocks);
+	content_arrival_free(a);
+	if (r < 0) {
+		free(blocks);
+		return r;
+	}
+	*ret_blocks = blocks;
+	*ret_count = count;
+	return 0;
+}
+
 /* Hash and put the row; busy. Called without the lock, which is why the file must not change: it is
  * complete. */
 static int hash_and_put(struct content *c, int fd, uint64_t size)
@@ -197,7 +239,7 @@ static int hash_and_put(struct content *c, int fd, uint64_t size)
 	struct content_hashes hashes = {0};
 	uint8_t hash[LEDGER_HASH_BYTES];
 	uint64_t *blocks = NULL;
-	int r = content_hash_file(c->store, fd, size, hash, &blocks, &hashes.count);
+	int r = hash_all(c, fd, size, hash, &blocks, &hashes.count);
 
 	if (r < 0)
 		return r;

@@ -14,8 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
+#include "block_hashes_xxh.h"
 
 #define COPY_BUFFER_BYTES (256u * 1024)
 
@@ -220,22 +219,61 @@ int content_read_block(int fd, unsigned char *buffer, size_t len, uint64_t off)
 	return 0;
 }
 
-static int hash_blocks(int fd, uint64_t size, XXH3_state_t *whole, uint64_t *blocks)
+/*
+ * Read what is not hashed yet: of @whole from @from on, of the blocks those that are 0. -EIO when the file is
+ * shorter.
+ */
+static int hash_blocks(int fd, uint64_t size, XXH3_state_t *whole, uint64_t from, uint64_t *blocks)
 {
 	size_t room = size < CONTENT_BLOCK_BYTES ? (size_t)size : CONTENT_BLOCK_BYTES;
-	unsigned char *buffer = malloc(room ? room : 1);
-	int r = buffer ? 0 : -ENOMEM;
+	unsigned char *buffer = NULL;
+	int r = 0;
 
 	for (uint64_t off = 0; off < size && r == 0; off += CONTENT_BLOCK_BYTES) {
+		uint64_t *block = &blocks[off / CONTENT_BLOCK_BYTES];
 		size_t n = size - off < room ? (size_t)(size - off) : room;
 
-		r = content_read_block(fd, buffer, n, off);
+		if (*block && off + n <= from)
+			continue;
+		if (!buffer)
+			buffer = malloc(room);
+		r = buffer ? content_read_block(fd, buffer, n, off) : -ENOMEM;
 		if (r < 0)
 			break;
-		XXH3_128bits_update(whole, buffer, n);
-		blocks[off / CONTENT_BLOCK_BYTES] = block_hash(buffer, n);
+		if (off + n > from) {
+			size_t skip = from > off ? (size_t)(from - off) : 0;
+
+			XXH3_128bits_update(whole, buffer + skip, n - skip);
+		}
+		if (!*block)
+			*block = block_hash(buffer, n);
 	}
 	free(buffer);
+	return r;
+}
+
+int content_hash_rest(const struct content_store *s, int fd, uint64_t size,
+		      const struct content_arrival *a, uint8_t hash[static LEDGER_HASH_BYTES],
+		      uint64_t *blocks)
+{
+	XXH3_state_t *whole = XXH3_createState();
+	XXH128_canonical_t canonical;
+	uint64_t from;
+	int r;
+
+	if (!whole)
+		return -ENOMEM;
+	from = content_arrival_whole(a, whole);
+	if (from > size)
+		from = 0;
+	if (from == 0)
+		XXH3_128bits_reset_withSecret(whole, s->secret, sizeof s->secret);
+	r = hash_blocks(fd, size, whole, from, blocks);
+	if (r == 0) {
+		XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(whole));
+		memcpy(hash, canonical.digest, LEDGER_HASH_BYTES);
+	}
+	XXH3_freeState(whole);
 	return r;
 }
 
@@ -245,22 +283,13 @@ int content_hash_file(const struct content_store *s, int fd, uint64_t size,
 {
 	size_t count = (size_t)((size + CONTENT_BLOCK_BYTES - 1) / CONTENT_BLOCK_BYTES);
 	uint64_t *blocks = calloc(count ? count : 1, sizeof *blocks);
-	XXH3_state_t *whole = XXH3_createState();
-	XXH128_canonical_t canonical;
-	int r = blocks && whole ? 0 : -ENOMEM;
+	int r = blocks ? content_hash_rest(s, fd, size, NULL, hash, blocks) : -ENOMEM;
 
-	if (r == 0) {
-		XXH3_128bits_reset_withSecret(whole, s->secret, sizeof s->secret);
-		r = hash_blocks(fd, size, whole, blocks);
-	}
-	if (r == 0) {
-		XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(whole));
-		memcpy(hash, canonical.digest, LEDGER_HASH_BYTES);
-		*ret_blocks = blocks;
-		*ret_count = count;
-	} else {
+	if (r < 0) {
 		free(blocks);
+		return r;
 	}
-	XXH3_freeState(whole);
-	return r;
+	*ret_blocks = blocks;
+	*ret_count = count;
+	return 0;
 }

@@ -8,6 +8,7 @@
  *	content.c          references, small questions, the row of a content
  *	content_read.c     where the bytes are: map, seek, missing ranges
  *	content_clean.c    filling from the network, hashing
+ *	content_arrival.c  hashing as it arrives
  *	content_passing.c  what is filled but cannot be kept
  *	content_check.c    what may have changed behind our back: doubting, comparing, losing
  *	content_keep.c     a thread: incomplete contents written down, equal ones given one file
@@ -58,6 +59,9 @@ struct content_passing {
 	_Atomic uint64_t *total; /* of all contents of the store; NULL = none yet */
 };
 
+struct content_arrival;
+struct XXH3_state_s; /* xxhash.h */
+
 struct content_live {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;		 /* content: writers or busy */
@@ -77,9 +81,11 @@ struct content_live {
 		doubted; /* content: to be compared with their hashes before anybody gets them */
 	/* content: what is known here; of an incomplete one more than its row has */
 	struct block_hashes hashes;
-	bool hashes_loaded; /* content: and what the row has */
-	uint32_t look;	    /* content: complete: the file's, when `doubted` was last set */
-	bool told;	    /* content: that some of it was bad */
+	bool hashes_loaded;		 /* content: and what the row has */
+	struct content_arrival *arrival; /* content: NULL = none, or its filler has it */
+	unsigned lost;			 /* content: how often some of it was lost */
+	uint32_t look; /* content: complete: the file's, when `doubted` was last set */
+	bool told;     /* content: that some of it was bad */
 	bool had_hash; /* content: it was complete, c->hash is what it had before some of it was lost */
 	uint64_t unsaved; /* content: clean: bytes filled since the row was put */
 	int64_t saved_ms; /* content: when that was, or the first of them came */
@@ -235,11 +241,21 @@ int content_sync_dir(struct content_store *s, uint64_t file);
 int content_pwrite(int fd, const void *data, size_t len, uint64_t off);
 int content_copy(int from, int to, uint64_t off, uint64_t len);
 int content_zero(int fd, uint64_t off, uint64_t len);
-/* XXH3-128 of the whole and XXH3-64 of each block (malloc()ed). -EIO when the file is shorter than
- * @size. */
+/*
+ * XXH3-128 of the whole and XXH3-64 of each block (malloc()ed). -EIO when the file is shorter than
+ * @size.
+ */
 int content_hash_file(const struct content_store *s, int fd, uint64_t size,
 		      uint8_t hash[static LEDGER_HASH_BYTES], uint64_t **ret_blocks,
 		      size_t *ret_count);
+
+/*
+ * The same where some of it is known: @blocks, 0 = not known, are completed, and what @a has of the whole is
+ * taken from it, or NULL. Only the rest is read.
+ */
+int content_hash_rest(const struct content_store *s, int fd, uint64_t size,
+		      const struct content_arrival *a, uint8_t hash[static LEDGER_HASH_BYTES],
+		      uint64_t *blocks);
 
 int content_read_block(int fd, unsigned char *buffer, size_t len, uint64_t off);
 
@@ -264,6 +280,19 @@ void content_trust_locked(struct content *c, uint32_t look);
 void content_reopened_locked(struct content *c, int fd);
 /* Have the row's hashes in memory. Reads the ledger: not under a lock. */
 int content_load_hashes(struct content *c);
+
+/* content_arrival.c */
+/* For who fills, to be left again; NULL without memory. */
+struct content_arrival *content_arrival_take_locked(struct content *c);
+void content_arrival_leave_locked(struct content *c, struct content_arrival *a);
+/* [off, off+len) is in the file of a content of @size bytes (-1 = not known). No lock held. */
+void content_arrival_add(struct content_arrival *a, int64_t size, uint64_t off, const void *data,
+			 size_t len);
+/* Some of what has arrived is not there any more. */
+void content_arrival_forget_locked(struct content *c);
+/* How much of the whole is hashed, from its start, in *@ret_whole then; 0 = nothing. @a may be NULL. */
+uint64_t content_arrival_whole(const struct content_arrival *a, struct XXH3_state_s *ret_whole);
+void content_arrival_free(struct content_arrival *a);
 
 /* content_passing.c */
 /* -ENOMEM */

@@ -254,6 +254,8 @@ static int open_remote(struct mount *m, char *message, size_t size)
 	struct engine_config config = {
 		.origin = o->base_url,
 		.slots = o->slots,
+		.up_bytes_s = o->bwlimit.up,
+		.down_bytes_s = o->bwlimit.down,
 		.cacert = o->cacert,
 		.proxy = o->proxy,
 		.insecure_http = o->insecure_http,

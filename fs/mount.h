@@ -44,6 +44,8 @@ struct opened {
 	void (*drop)(struct mount *m, struct opened *o);
 };
 
+#define INDEXERS_SEEN 64 /* power of two */
+
 struct mount {
 	const struct options *options; /* outlives the mount */
 	struct pool *pool;	       /* answers and parses: short jobs */
@@ -70,9 +72,9 @@ struct mount {
 	_Atomic int64_t used_ms; /* clock_mono_ms() when a program last asked for something in it */
 	double timeout_kernel_s; /* how long the kernel may believe entries and attributes */
 	int64_t started_ns;
-	pthread_t server;      /* the thread in mount_serve() */
-	_Atomic bool greeted;  /* the kernel: it is served from now on */
-	_Atomic bool ticking;  /* all that the timer serves is there */
+	pthread_t server;     /* the thread in mount_serve() */
+	_Atomic bool greeted; /* the kernel: it is served from now on */
+	_Atomic bool ticking; /* all that the timer serves is there */
 	bool refused; /* the timer's thread: the credentials are no good, when it looked last */
 	_Atomic bool offline; /* the server could not be reached, when its state changed last */
 	_Atomic bool served;  /* mount_serve() is over */
@@ -80,6 +82,9 @@ struct mount {
 	_Atomic bool writing_behind; /* a job brings what was written to the disk */
 
 	bool splices;	  /* ... and it takes answers by a pipe; set before the first request is served */
+	_Atomic uint64_t
+		indexers_seen[INDEXERS_SEEN]; /* indexer.c: what threads were, a moment ago */
+
 	bool passthrough; /* the kernel offers it; set before the first request is served */
 	_Atomic bool passthrough_refused; /* ... but not for these files */
 };

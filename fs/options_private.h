@@ -32,6 +32,7 @@ enum kind {
 	KIND_PATH,    /* made absolute by options_finish() */
 	KIND_SECRET,  /* a string that is never shown */
 	KIND_SIZE,    /* uint64_t, bytes */
+	KIND_RATES,   /* struct options_rates */
 	KIND_SECONDS, /* double */
 	KIND_NUMBER,  /* unsigned */
 	KIND_ID,      /* int64_t */

@@ -26,6 +26,21 @@ static int print_size(char **ret_text, uint64_t bytes)
 	return asprintf(ret_text, "%llu%.1s", (unsigned long long)bytes, units + i);
 }
 
+/* -1 = no limit, nothing to say. */
+static int print_rates(char **ret_text, const struct options_rates *rates)
+{
+	char *up = NULL, *down = NULL;
+	int n = -1;
+
+	if ((rates->up || rates->down) && print_size(&up, rates->up) >= 0 &&
+	    print_size(&down, rates->down) >= 0)
+		n = rates->up == rates->down ? asprintf(ret_text, "%s", up)
+					     : asprintf(ret_text, "%s:%s", up, down);
+	free(up);
+	free(down);
+	return n;
+}
+
 static int print_choice(char **ret_text, const char *choices, unsigned index)
 {
 	for (; index; index--)
@@ -48,6 +63,9 @@ char *options_value_text(const struct options *o, const struct row *row)
 		return !string ? NULL : strdup(row->kind == KIND_SECRET ? "<set>" : string);
 	case KIND_SIZE:
 		n = print_size(&text, *(const uint64_t *)field);
+		break;
+	case KIND_RATES:
+		n = print_rates(&text, field);
 		break;
 	case KIND_SECONDS:
 		n = asprintf(&text, "%.9g", *(const double *)field);

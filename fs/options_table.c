@@ -174,6 +174,14 @@ const struct row options_rows[] = {
 	 .min = 2, /* one is kept free for who is waiting */
 	 .max = 256,
 	 .help = "connections per host"},
+	{.name = "bwlimit",
+	 .kind = KIND_RATES,
+	 .text = "rates",
+	 FIELD(bwlimit),
+	 .argument = "SIZE|UP:DOWN",
+	 .min = 1024,
+	 .max = MEBI * MEBI,
+	 .help = "most bytes a second to send and to receive; 0 = no limit"},
 
 	CHOICE("names", names, "label|filename", "label",
 	       "PERSCOM: which of its two names is shown"),

@@ -68,6 +68,27 @@ static bool parse_size(const char *text, uint64_t *ret_bytes)
 	return true;
 }
 
+/* A size for both, or one to send and one to receive with. */
+static bool parse_rates(const struct row *row, const char *text, struct options_rates *ret_rates)
+{
+	const char *colon = strchr(text, ':');
+	size_t n = colon ? (size_t)(colon - text) : strlen(text);
+	struct options_rates rates;
+	char up[32];
+
+	if (n >= sizeof(up))
+		return false;
+	memcpy(up, text, n);
+	up[n] = '\0';
+	if (!parse_size(up, &rates.up) || !parse_size(colon ? colon + 1 : up, &rates.down))
+		return false;
+	if ((rates.up && (double)rates.up < row->min) || (double)rates.up > row->max ||
+	    (rates.down && (double)rates.down < row->min) || (double)rates.down > row->max)
+		return false;
+	*ret_rates = rates;
+	return true;
+}
+
 /* "2", "0.5", ".25": nanoseconds are more than anybody can mean. */
 static bool parse_seconds(const char *text, double *ret_seconds)
 {
@@ -133,6 +154,10 @@ static int refuse_value(const struct complaint *c, const struct row *row, const 
 			"%s: '%.64s' is not a size between %s and %s (bytes, or with K, M, G, T)",
 			row->name, value, format_size(row->min, low, sizeof(low)),
 			format_size(row->max, high, sizeof(high)));
+	case KIND_RATES:
+		return options_refuse(
+			c, "%s: '%.64s' is not a size, or two with a ':' between, 0 or at least %s",
+			row->name, value, format_size(row->min, low, sizeof(low)));
 	case KIND_CHOICE:
 		return options_refuse(c, "%s: '%.64s' is none of %s", row->name, value,
 				      row->argument);
@@ -241,6 +266,9 @@ int options_set_value(struct options *o, const struct row *row, const char *valu
 		return options_set_string(options_field(o, row), value, c);
 	case KIND_CHOICE:
 		ok = set_choice(row, value, options_field(o, row));
+		break;
+	case KIND_RATES:
+		ok = parse_rates(row, value, options_field(o, row));
 		break;
 	case KIND_FLAG:
 	case KIND_UNFLAG:

@@ -36,6 +36,11 @@ enum options_override {
 };
 enum options_multipart { OPTIONS_MULTIPART_MIXED, OPTIONS_MULTIPART_FORM };
 
+/* Bytes a second, 0 = no limit. */
+struct options_rates {
+	uint64_t up, down;
+};
+
 struct options {
 	/* what to mount */
 	enum options_system system;
@@ -69,6 +74,7 @@ struct options {
 	double poll_s;
 	double poll_idle_s;
 	unsigned slots;
+	struct options_rates bwlimit;
 
 	enum options_names names;
 	char *local_names;

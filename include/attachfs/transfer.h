@@ -62,6 +62,11 @@ struct engine_config {
 	unsigned slots;	    /* transfers at a time per host, >= 2 */
 	const char *cacert; /* PEM file, NULL = the system's */
 	const char *proxy;  /* NULL = from the environment */
+	/*
+	 * Of all bodies together, bytes a second; 0 = no limit. Each class has its share, and what others leave;
+	 * TRANSFER_INTERACTIVE has most.
+	 */
+	uint64_t up_bytes_s, down_bytes_s;
 	bool insecure_http; /* plain http to hosts that are not loopback */
 	unsigned connect_timeout_ms;
 	/*

@@ -16,7 +16,9 @@ import sys
 from common import into_readme  # first: it says where the harness is
 
 import answers
+import calls
 import everyday
+import link
 import reads
 import saved
 import scale
@@ -25,7 +27,7 @@ import writes
 
 
 BESIDE = {"writes": writes, "reads": reads}
-ALONE = {"answers": answers, "throttle": throttle}
+ALONE = {"answers": answers, "throttle": throttle, "link": link, "calls": calls}
 
 
 def main() -> int:

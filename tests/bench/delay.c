@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * bench-delay MILLISECONDS HOST PORT: forwards connections to HOST:PORT as a line with that latency
- * and unlimited bandwidth would. Prints its port on 127.0.0.1, serves until its parent is gone.
+ * bench-delay MILLISECONDS HOST PORT [BYTES_PER_SECOND]: forwards connections to HOST:PORT as a line with that
+ * latency would, and with that bandwidth (default: unlimited), which all connections share, in both directions together. Prints
+ * its port on 127.0.0.1, serves until its parent is gone.
  *
  * Where a request begins, on bytes from the client after bytes from the server, those bytes wait for
  * the latency; what follows them in the same direction flows at once, and so does the answer. On a
  * new connection they wait twice as long, for the handshake. Requests on any number of connections
  * wait side by side. (A client that sends requests without waiting for answers would pay once for
  * all of them; none here does.)
+ *
+ * The line is free for the next bytes when those before have had their time on it; connections that have
+ * some take turns.
  *
  * One thread. Bytes go from socket to socket through a pipe without being copied. A connection is
  * looked at whenever something happened to it (edge-triggered), when its wait is over, or when it
@@ -36,6 +40,8 @@
 #define PIPE_BYTES (1u << 20)
 #define TURN_STEPS 16 /* splices before others have their turn */
 #define EVENTS	   256
+#define TURN_BYTES 16384    /* on a line of limited bandwidth */
+#define SLACK_NS   20000000 /* what the line may be behind: a sleep is not exact */
 
 struct way {
 	int from, to, pipe[2];
@@ -50,12 +56,15 @@ struct conn {
 	int64_t due_ns; /* the request waits until then; 0 = none waits */
 	bool fresh;	/* nothing has been sent yet */
 	bool turned;	/* the next bytes from the client begin a request */
+	bool queued;	/* waits for the line */
 	bool again;	/* stopped in the middle, though nothing need happen to it any more */
 	bool broken;
 };
 
 static struct conn *conns;
 static int64_t delay_ns;
+static int64_t rate;	/* bytes a second; 0 = unlimited */
+static int64_t free_ns; /* the line has sent all that was given to it */
 
 static int64_t now_ns(void)
 {
@@ -65,10 +74,21 @@ static int64_t now_ns(void)
 	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
+static bool line_is_free(struct conn *c)
+{
+	int64_t now = rate ? now_ns() : 0;
+
+	c->queued = rate && free_ns > now;
+	if (rate && free_ns < now - SLACK_NS)
+		free_ns = now - SLACK_NS;
+	return !c->queued;
+}
+
 /* One step: into the pipe, out of it. True when something moved. */
 static bool step(struct conn *c, struct way *w)
 {
 	bool moved = false;
+	size_t most;
 	ssize_t n;
 
 	if (!w->held && !w->ended) {
@@ -81,10 +101,11 @@ static bool step(struct conn *c, struct way *w)
 		else if (errno != EAGAIN && errno != EINTR)
 			c->broken = true;
 	}
-	if (w->held) {
-		n = splice(w->pipe[0], NULL, w->to, NULL, w->held,
-			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (w->held && line_is_free(c)) {
+		most = rate && w->held > TURN_BYTES ? TURN_BYTES : w->held;
+		n = splice(w->pipe[0], NULL, w->to, NULL, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		if (n > 0) {
+			free_ns += rate ? n * INT64_C(1000000000) / rate : 0;
 			w->held -= (size_t)n;
 			moved = true;
 		} else if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -121,8 +142,8 @@ static void pump(struct conn *c)
 	int steps = 0;
 	bool moved = true;
 
-	c->again = false;
-	while (moved && !c->broken && steps++ < TURN_STEPS) {
+	c->again = c->queued = false;
+	while (moved && !c->broken && steps++ < (rate ? 1 : TURN_STEPS)) {
 		moved = step(c, &c->down);
 		if (moved)
 			c->turned = true;
@@ -214,8 +235,24 @@ static int64_t next_due_ns(void)
 			return 0;
 		if (c->due_ns && c->due_ns < due)
 			due = c->due_ns;
+		if (c->queued && free_ns < due)
+			due = free_ns;
 	}
 	return due == INT64_MAX ? -1 : due > now ? due - now : 0;
+}
+
+/* Who was the first to find the line free is the last one the next time. */
+static void rotate(void)
+{
+	struct conn *first = conns, **last = &conns;
+
+	if (!rate || !first || !first->next)
+		return;
+	conns = first->next;
+	while (*last)
+		last = &(*last)->next;
+	first->next = NULL;
+	*last = first;
 }
 
 static void serve(int epoll, int listener, const struct sockaddr_in *target)
@@ -239,9 +276,11 @@ static void serve(int epoll, int listener, const struct sockaddr_in *target)
 				accept_one(epoll, near, target);
 		}
 		for (struct conn *c = conns; c; c = c->next)
-			if (c->again || (c->due_ns && c->due_ns <= now))
+			if (c->again || (c->queued && free_ns <= now) ||
+			    (c->due_ns && c->due_ns <= now))
 				pump(c);
 		remove_over();
+		rotate();
 	}
 }
 
@@ -254,8 +293,8 @@ int main(int argc, char **argv)
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event e = {.events = EPOLLIN};
 
-	if (argc != 4 || inet_pton(AF_INET, argv[2], &target.sin_addr) != 1) {
-		fprintf(stderr, "usage: bench-delay MILLISECONDS HOST PORT\n");
+	if (argc < 4 || argc > 5 || inet_pton(AF_INET, argv[2], &target.sin_addr) != 1) {
+		fprintf(stderr, "usage: bench-delay MILLISECONDS HOST PORT [BYTES_PER_SECOND]\n");
 		return 2;
 	}
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -265,6 +304,8 @@ int main(int argc, char **argv)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	delay_ns = strtol(argv[1], NULL, 10) * INT64_C(1000000);
+	if (argc == 5)
+		rate = strtoll(argv[4], NULL, 10);
 	target.sin_port = htons((uint16_t)strtoul(argv[3], NULL, 10));
 	here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (bind(listener, (void *)&here, sizeof(here)) < 0 || listen(listener, 1024) < 0 ||

@@ -189,6 +189,66 @@ static bool waited_for(bool (*is_so)(void *ctx), void *ctx)
 
 /* Comparing. */
 
+/* The hashes are of what came, not of what is in the file by the time all of it is there. */
+static void test_what_is_changed_before_the_last_byte_came_is_found(void **state)
+{
+	struct content *c = content_for_key(store, "1/1", SIZE);
+	uint64_t id = content_id(c), first, end;
+	size_t off = 0;
+
+	(void)state;
+	for (size_t n = 1; off < SIZE - B; off += n, n = n * 3 + 1) {
+		n = n < SIZE - B - off ? n : SIZE - B - off;
+		assert_int_equal(content_fill(c, off, bytes + off, n), 0);
+	}
+	put(id, B + 5, "bad");
+	assert_int_equal(content_fill(c, off, bytes + off, SIZE - off), 0);
+	assert_int_equal(content_finish(c), 0);
+	content_unref(c);
+	close_store();
+	open_store();
+	c = content_peek_key(store, "1/1");
+	assert_int_equal(content_check(c, 0, SIZE, "a file"), 1);
+	assert_true(content_next_missing(c, 0, &first, &end));
+	assert_int_equal(first, B);
+	assert_int_equal(end, 2 * B);
+	assert_int_equal(content_fill(c, B, bytes + B, B), 0);
+	assert_int_equal(content_finish(c), 0);
+	assert_int_equal(missing_of(c), 0);
+	content_unref(c);
+}
+
+/* However the bytes come, the hash is the same: the files become one. */
+static void test_the_order_in_which_bytes_come_is_not_in_the_hash(void **state)
+{
+	static const size_t at[] = {3 * B, B / 2, 0, B, 2 * B - 7};
+	struct content *a = clean_with("1/1", bytes, SIZE),
+		       *b = content_for_key(store, "2/1", SIZE);
+	uint8_t hashes[2][LEDGER_HASH_BYTES];
+	uint64_t first, end;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+		size_t n = at[i] + B < SIZE ? B : SIZE - at[i];
+
+		assert_int_equal(content_fill(b, at[i], bytes + at[i], n), 0);
+	}
+	while (content_next_missing(b, 0, &first, &end))
+		assert_int_equal(content_fill(b, first, bytes + first, end - first), 0);
+	assert_int_equal(content_finish(b), 0);
+	assert_true(content_hash(a, hashes[0]));
+	assert_true(content_hash(b, hashes[1]));
+	assert_memory_equal(hashes[0], hashes[1], LEDGER_HASH_BYTES);
+	content_unref(a);
+	content_unref(b);
+	close_store();
+	open_store();
+	b = content_peek_key(store, "2/1");
+	assert_int_equal(content_check(b, 0, SIZE, "a file"), 0);
+	assert_int_equal(missing_of(b), 0);
+	content_unref(b);
+}
+
 static void test_a_bad_block_is_lost_and_no_other(void **state)
 {
 	struct content *c = clean_with("1/1", bytes, SIZE);
@@ -817,6 +877,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_a_small_part_of_what_clean_contents_may_take_is_fetched_ahead),
+		TEST(test_what_is_changed_before_the_last_byte_came_is_found),
+		TEST(test_the_order_in_which_bytes_come_is_not_in_the_hash),
 		TEST(test_a_bad_block_is_lost_and_no_other),
 		TEST(test_two_versions_are_never_mixed),
 		TEST(test_the_tail_of_a_file_that_was_cut_is_lost),

@@ -96,6 +96,7 @@ static void test_values_of_every_kind_are_taken(void **state)
 	assert_true(o.cache_size_bytes == 512 << 10);
 	assert_true(o.settle_s == 0.5 && o.poll_s == 0);
 	assert_int_equal(o.slots, 4);
+	assert_true(o.bwlimit.up == 0 && o.bwlimit.down == 0);
 	assert_int_equal(o.write, OPTIONS_WRITE_THROUGH);
 	assert_int_equal(o.fsync, OPTIONS_FSYNC_REMOTE);
 	assert_int_equal(o.names, OPTIONS_NAMES_FILENAME);
@@ -151,6 +152,15 @@ static void test_unknown_options_get_the_nearest_known(void **state)
 	check_refuses("", "unknown option ''");
 }
 
+static void test_rates_are_one_for_both_directions_or_two(void **state)
+{
+	(void)state;
+	check_takes("bwlimit=10M");
+	assert_true(o.bwlimit.up == 10 << 20 && o.bwlimit.down == 10 << 20);
+	check_takes("bwlimit=512K:0");
+	assert_true(o.bwlimit.up == 512 << 10 && o.bwlimit.down == 0);
+}
+
 static void test_wrong_values_are_told_what_is_right(void **state)
 {
 	(void)state;
@@ -164,6 +174,10 @@ static void test_wrong_values_are_told_what_is_right(void **state)
 	check_refuses("slots=-1", "slots: '-1' is not a number between 2 and 256");
 	check_refuses("slots=99999999999999999999",
 		      "slots: '99999999999999999999' is not a number between 2 and 256");
+	check_refuses("bwlimit=1M:", "bwlimit: '1M:' is not a size, or two with a ':' between, 0 "
+				     "or at least 1K");
+	check_refuses("bwlimit=5", "bwlimit: '5' is not a size, or two with a ':' between, 0 or at "
+				   "least 1K");
 	check_refuses("timeout=nan",
 		      "timeout: 'nan' is not a time in seconds between 0.1 and 604800");
 	check_refuses("settle=", "settle: '' is not a time in seconds between 0 and 604800");
@@ -571,6 +585,7 @@ int main(void)
 		with_options(test_the_last_of_two_values_holds),
 		with_options(test_sizes_are_powers_of_1024),
 		with_options(test_unknown_options_get_the_nearest_known),
+		with_options(test_rates_are_one_for_both_directions_or_two),
 		with_options(test_wrong_values_are_told_what_is_right),
 		with_options(test_commas_in_values_are_escaped),
 		with_options(test_options_of_fstab_are_dropped_or_passed_on),

@@ -36,6 +36,7 @@
 #include "commands.h"
 #include "guard.h"
 #include "mount.h"
+#include "privileges.h"
 #include "version.h"
 
 #define MESSAGE_BYTES 1024
@@ -236,9 +237,12 @@ static int serve(const struct options *o, int parent, struct signals *signals)
 	char message[MESSAGE_BYTES] = "";
 	struct announce *announce;
 	struct mount *m = NULL;
-	int guard = guard_start();
-	int r = mount_new(o, &m, message, sizeof(message));
+	int guard, r = privileges_drop(o->token_command);
 
+	if (r < 0)
+		log_warning("cannot give up privileges: %s", strerror(-r));
+	guard = guard_start();
+	r = mount_new(o, &m, message, sizeof(message));
 	if (guard < 0)
 		log_warning("no guard: %s", strerror(-guard));
 	if (!r)

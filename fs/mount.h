@@ -74,6 +74,7 @@ struct mount {
 	int64_t started_ns;
 	pthread_t server;     /* the thread in mount_serve() */
 	_Atomic bool greeted; /* the kernel: it is served from now on */
+	bool splices;	  /* ... and it takes answers by a pipe; set before the first request is served */
 	_Atomic bool ticking; /* all that the timer serves is there */
 	bool refused; /* the timer's thread: the credentials are no good, when it looked last */
 	_Atomic bool offline; /* the server could not be reached, when its state changed last */
@@ -81,7 +82,6 @@ struct mount {
 	_Atomic bool forced;  /* ... although programs still had files open */
 	_Atomic bool writing_behind; /* a job brings what was written to the disk */
 
-	bool splices;	  /* ... and it takes answers by a pipe; set before the first request is served */
 	_Atomic uint64_t
 		indexers_seen[INDEXERS_SEEN]; /* indexer.c: what threads were, a moment ago */
 

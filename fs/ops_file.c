@@ -435,6 +435,7 @@ static void read_run(struct call *c)
 {
 	struct mount *m = c->m;
 	struct handle *h = handle_of(c->fh);
+	struct node *node = h->node; /* once answered, the handle may be closed */
 	struct content_extent missing = {.where = CONTENT_END};
 	struct prefetch_batch *ahead = NULL;
 	struct content *view, *feed;
@@ -442,26 +443,26 @@ static void read_run(struct call *c)
 	int r = c->error == -EAGAIN ? 0 : c->error;
 
 	if (r == -ETIMEDOUT)
-		reader_timed_out(c, h->node);
+		reader_timed_out(c, node);
 
 	tree_lock(m->tree);
 	if (!r && is_stale(h))
 		r = -ESTALE;
 	if (!r)
-		node_more(h->node)->cached_version = h->version;
-	view = !r && h->node->more->view ? content_ref(h->node->more->view) : NULL;
-	feed = view && h->node->more->feed ? content_ref(h->node->more->feed) : NULL;
+		node_more(node)->cached_version = h->version;
+	view = !r && node->more->view ? content_ref(node->more->view) : NULL;
+	feed = view && node->more->feed ? content_ref(node->more->feed) : NULL;
 	if (view)
 		ahead = prefetch_read_locked(m->prefetch, c, h);
 	tree_unlock(m->tree);
 	if (!r && !view)
 		reply_reach(c, NULL, &s);
 	while (!r && view) {
-		r = map_checked(m, h->node, view, c->off, c->len, &s, &missing);
+		r = map_checked(m, node, view, c->off, c->len, &s, &missing);
 		if (feed && !r && s.len)
 			reader_follow(m->reader, feed, c->off, c->off + s.len);
 		if ((!r && reply_reach(c, view, &s)) ||
-		    (r == -EAGAIN && park_missing(c, h->node, &missing, &r)))
+		    (r == -EAGAIN && park_missing(c, node, &missing, &r)))
 			break;
 	}
 	if (r < 0)

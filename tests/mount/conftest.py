@@ -9,7 +9,8 @@ Fixtures of the mount tests: see harness.py for what they hand out.
     scratch                                             a directory outside the mount
 
 Everything a test makes is below one temporary directory, removed when the test passed and kept (and
-named) when it failed. `--part K/N` runs every N-th test, so that N pytest processes share a file.
+named) when it failed. `--part K/N` runs every N-th test, so that N pytest processes share a file;
+`--share K/N` a choice of every N-th or so by its name, which is the same whatever else runs.
 """
 
 import faulthandler
@@ -43,6 +44,7 @@ from harness import (
 
 def pytest_addoption(parser):
     parser.addoption("--part", metavar="K/N", help="run only every N-th test, from the K-th on")
+    parser.addoption("--share", metavar="K/N", help="run only the K-th of N shares, by the name")
     parser.addoption(
         "--systems",
         metavar="FIRST:END",
@@ -64,15 +66,23 @@ def has_system(item) -> bool:
     return "system" in getattr(getattr(item, "callspec", None), "params", {})
 
 
+def k_of_n(text: str) -> tuple:
+    k, n = map(int, text.split("/"))
+    assert 1 <= k <= n, f"{text}: not one of so many"
+    return k, n
+
+
 def pytest_collection_modifyitems(config, items):
     chosen = items
     if systems := config.getoption("--systems"):
         first, end = map(int, systems.split(":"))
         assert 0 <= first < end <= len(SYSTEMS), f"--systems {systems}"
         chosen = [i for i in chosen if not has_system(i) or first <= rank_of(i) < end]
+    if share := config.getoption("--share"):
+        k, n = k_of_n(share)
+        chosen = [i for i in chosen if zlib.crc32(i.nodeid.encode()) % n == k - 1]
     if part := config.getoption("--part"):
-        k, n = map(int, part.split("/"))
-        assert 1 <= k <= n, f"--part {part}"
+        k, n = k_of_n(part)
         chosen = chosen[k - 1 :: n]
     kept = set(chosen)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -186,6 +196,10 @@ def mount(base, emulator, gate, request):
             assert (
                 not m.hung
             ), f"hung; stacks of the daemon in {m.base}/stacks.txt if gdb is installed"
+    except BaseException:
+        # pytest tells of it when all is cleaned up
+        request.node.failed_somewhere = True
+        raise
     finally:
         watchdog.cancel()
         for m in made:

@@ -311,8 +311,9 @@ for name, flags in (("status", os.O_RDONLY), ("pending", os.O_RDONLY), ("failed"
 
 
 @pytest.mark.parametrize("system", [PERSCOM, SERVICEMAX], indirect=True, ids=lambda s: s.name)
-def test_what_is_kept_is_its_owners_whatever_the_umask(drive):
-    old = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o077], ids=oct)
+def test_what_is_kept_is_its_owners_whatever_the_umask(drive, umask):
+    old = os.umask(umask)
     try:
         m = drive(poll=0, settle=0)
         at_work(m)
@@ -320,6 +321,7 @@ def test_what_is_kept_is_its_owners_whatever_the_umask(drive):
             for name in folders + files:
                 mode = os.lstat(os.path.join(folder, name)).st_mode
                 assert not mode & 0o077, f"{folder}/{name}: {mode:o}"
-        assert not m.log_file.stat().st_mode & 0o022
+        assert not m.log_file.stat().st_mode & 0o077
+        assert m.cache.stat().st_mode & 0o777 == 0o700
     finally:
         os.umask(old)

@@ -177,6 +177,41 @@ def test_the_unit_of_a_user_under_systemd(manager, emulator, token, base):
         lazy_unmount(mnt)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="what root's units take away is root's to have")
+def test_what_the_units_of_root_take_away_is_not_missed(manager, emulator, token, base):
+    """The example's restrictions, on a service: no mount unit can be had of a `systemd --user`."""
+    systemctl, units = manager
+    server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
+    mnt = base / "mnt"
+    mnt.mkdir()
+    example = (SCRIPTS / "systemd/mnt-perscom.mount").read_text()
+    taken = example.split("TimeoutSec=60\n")[1]
+    assert "NoNewPrivileges=yes" in taken and "SystemCallFilter=" in taken
+    options = f"cache_dir={base}/cache,token_file={token},settle=600,log_file={base}/log"
+    (units / "drive.service").write_text(
+        "[Service]\nType=notify\nNotifyAccess=main\n"
+        # LeakSanitizer wants to trace
+        "Environment=ASAN_OPTIONS=detect_leaks=0:exitcode=99\n"
+        f"ExecStart={binary('attachfs')} -f -o {options} {server.system.source(server.api)} {mnt}\n"
+        f"{taken}"
+    )
+    try:
+        systemctl("start", "drive")
+        pid = systemctl("show", "-P", "MainPID", "drive").stdout.strip()
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "NoNewPrivs:\t1\n" in status and "Seccomp:\t2\n" in status
+        assert (mnt / "users/Ada Byron/a.txt").read_bytes() == b"hello"
+        (mnt / "users/Ada Byron/b.txt").write_bytes(b"b" * 2000)
+        run(binary("attachfs"), "sync", mnt, env=clean_environment(base))
+        assert server.bytes_of("users/Ada Byron/b.txt") == b"b" * 2000
+        systemctl("stop", "drive")
+        assert not is_mounted(mnt)
+        assert systemctl("show", "-P", "Result", "drive").stdout.strip() == "success"
+        assert " error " not in (base / "log").read_text()
+    finally:
+        lazy_unmount(mnt)
+
+
 # mount(8)
 
 

@@ -162,7 +162,8 @@ class Peer(Contender):
         expect(found, self.work.after, "contents on the server")
 
     def unmount(self) -> None:
-        for _ in range(20):
+        """One that was stopped is not asked: it would go on sending."""
+        for _ in range(0 if self.stopped else 20):
             if not is_mounted(self.base / "root"):
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,10 +11,10 @@
  * place. Names that would have to be escaped in XML, or are ".." anywhere, are refused.
  */
 
-#include <dirent.h>
+#include "s3.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <microhttpd.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <search.h>
@@ -31,24 +31,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUCKET	   "/bucket"
 #define THREADS	   4
-#define KEYS_MAX   1000
 #define PATH_BYTES 1024
 #define META_BYTES 1024
 
-static const char *root, *spare;
+const char *s3_root;
+static const char *spare;
 static atomic_ullong requests, bytes_in, bytes_out, uploads;
 
 /* Answers */
 
-struct text {
-	char *at;
-	size_t len;
-	FILE *file;
-};
-
-static bool text_open(struct text *t)
+bool s3_text_open(struct s3_text *t)
 {
 	memset(t, 0, sizeof(*t));
 	t->file = open_memstream(&t->at, &t->len);
@@ -64,8 +57,7 @@ static enum MHD_Result send_response(struct MHD_Connection *c, unsigned status,
 	return sent;
 }
 
-/* With what was written to @t, which is closed. */
-static enum MHD_Result send_text(struct MHD_Connection *c, unsigned status, struct text *t)
+enum MHD_Result s3_send_text(struct MHD_Connection *c, unsigned status, struct s3_text *t)
 {
 	struct MHD_Response *r;
 
@@ -79,15 +71,15 @@ static enum MHD_Result send_text(struct MHD_Connection *c, unsigned status, stru
 __attribute__((format(printf, 3, 4))) static enum MHD_Result
 send_xml(struct MHD_Connection *c, unsigned status, const char *format, ...)
 {
-	struct text t;
+	struct s3_text t;
 	va_list args;
 
-	if (!text_open(&t))
+	if (!s3_text_open(&t))
 		return MHD_NO;
 	va_start(args, format);
 	vfprintf(t.file, format, args);
 	va_end(args);
-	return send_text(c, status, &t);
+	return s3_send_text(c, status, &t);
 }
 
 static enum MHD_Result send_error(struct MHD_Connection *c, int error)
@@ -108,13 +100,13 @@ static enum MHD_Result send_empty(struct MHD_Connection *c, unsigned status, con
 	return send_response(c, status, r);
 }
 
-static void etag_of(const struct stat *st, char *to, size_t size)
+void s3_etag(const struct stat *st, char *to, size_t size)
 {
 	snprintf(to, size, "\"%llx%llx-%llx\"", (long long)st->st_mtim.tv_sec,
 		 (long long)st->st_mtim.tv_nsec, (long long)st->st_size);
 }
 
-static const char *argument(struct MHD_Connection *c, const char *name)
+const char *s3_argument(struct MHD_Connection *c, const char *name)
 {
 	return MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, name);
 }
@@ -199,128 +191,14 @@ static void meta_to_headers(const char *key, struct MHD_Response *r)
 	}
 }
 
-/* Listing */
-
-struct names {
-	char **at;
-	size_t n;
-};
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void add_name(struct names *names, const char *dir, const char *name, bool directory)
-{
-	char **at = realloc(names->at, (names->n + 1) * sizeof(*at));
-
-	if (!at || asprintf(&at[names->n], "%s%s%s", dir, name, directory ? "/" : "") < 0)
-		abort();
-	names->at = at;
-	names->n++;
-}
-
-/* The keys of one level that begin with @prefix and come after @after, in order. */
-static void read_names(const char *prefix, const char *after, struct names *names)
-{
-	const char *slash = strrchr(prefix, '/'), *base = slash ? slash + 1 : prefix;
-	char dir[PATH_BYTES], path[PATH_BYTES];
-	struct dirent *e;
-	DIR *d;
-
-	snprintf(dir, sizeof(dir), "%.*s", (int)(base - prefix), prefix);
-	snprintf(path, sizeof(path), "%.500s/%.500s", root, dir);
-	d = opendir(path);
-	while (d && (e = readdir(d))) {
-		struct stat st;
-
-		if (e->d_name[0] == '.' || strncmp(e->d_name, base, strlen(base)) != 0 ||
-		    fstatat(dirfd(d), e->d_name, &st, 0) < 0)
-			continue;
-		add_name(names, dir, e->d_name, S_ISDIR(st.st_mode));
-	}
-	if (d)
-		closedir(d);
-	if (names->n)
-		qsort(names->at, names->n, sizeof(*names->at), by_name);
-	for (size_t i = 0; i < names->n; i++)
-		if (after && strcmp(names->at[i], after) <= 0)
-			names->at[i][0] = '\0';
-}
-
-static void print_key(FILE *to, const char *key)
-{
-	char path[PATH_BYTES], date[40], etag[80];
-	struct stat st;
-	struct tm tm;
-
-	if (key[strlen(key) - 1] == '/') {
-		fprintf(to, "<CommonPrefixes><Prefix>%s</Prefix></CommonPrefixes>", key);
-		return;
-	}
-	snprintf(path, sizeof(path), "%.500s/%.500s", root, key);
-	if (stat(path, &st) < 0)
-		return;
-	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S.000Z", gmtime_r(&st.st_mtime, &tm));
-	etag_of(&st, etag, sizeof(etag));
-	fprintf(to,
-		"<Contents><Key>%s</Key><LastModified>%s</LastModified><ETag>%s</ETag><Size>%lld</"
-		"Size>"
-		"<StorageClass>STANDARD</StorageClass></Contents>",
-		key, date, etag, (long long)st.st_size);
-}
-
-static enum MHD_Result list(struct MHD_Connection *c)
-{
-	const char *prefix = argument(c, "prefix"), *max = argument(c, "max-keys");
-	const char *after = argument(c, "continuation-token"), *last = "";
-	unsigned long most = max ? strtoul(max, NULL, 10) : KEYS_MAX;
-	struct names names = {0};
-	bool more = false;
-	struct text t;
-	size_t n = 0;
-
-	after = after ? after : argument(c, "start-after");
-	after = after ? after : argument(c, "marker");
-	if (!text_open(&t))
-		return MHD_NO;
-	read_names(prefix ? prefix : "", after, &names);
-	fprintf(t.file,
-		"<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult "
-		"xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>%s</Name><Prefix>%s</"
-		"Prefix>",
-		BUCKET + 1, prefix ? prefix : "");
-	for (size_t i = 0; i < names.n && !more; i++) {
-		if (!names.at[i][0])
-			continue;
-		more = n == most;
-		if (!more) {
-			n++;
-			print_key(t.file, last = names.at[i]);
-		}
-	}
-	fprintf(t.file,
-		"<KeyCount>%zu</KeyCount><MaxKeys>%lu</MaxKeys><IsTruncated>%s</IsTruncated>", n,
-		most, more ? "true" : "false");
-	if (more)
-		fprintf(t.file,
-			"<NextMarker>%s</NextMarker><NextContinuationToken>%s</"
-			"NextContinuationToken>",
-			last, last);
-	fprintf(t.file, "</ListBucketResult>");
-	for (size_t i = 0; i < names.n; i++)
-		free(names.at[i]);
-	free(names.at);
-	return send_text(c, 200, &t);
-}
+/* The bucket */
 
 static enum MHD_Result serve_bucket(struct MHD_Connection *c, const char *method)
 {
 	if (!strcmp(method, "GET") && has_argument(c, "location"))
 		return send_xml(c, 200, "<LocationConstraint></LocationConstraint>");
 	if (!strcmp(method, "GET") && !has_argument(c, "uploads"))
-		return list(c);
+		return s3_list(c);
 	return send_empty(c, 200, NULL);
 }
 
@@ -369,7 +247,7 @@ static enum MHD_Result send_file(struct MHD_Connection *c, const char *key, int 
 			 (unsigned long long)(off + len - 1), (unsigned long long)st->st_size);
 		MHD_add_response_header(r, "Content-Range", range);
 	}
-	etag_of(st, etag, sizeof(etag));
+	s3_etag(st, etag, sizeof(etag));
 	strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&st->st_mtime, &tm));
 	MHD_add_response_header(r, "ETag", etag);
 	MHD_add_response_header(r, "Last-Modified", date);
@@ -406,7 +284,7 @@ static void make_parents(const char *path)
 	char copy[PATH_BYTES];
 
 	snprintf(copy, sizeof(copy), "%s", path);
-	for (char *p = copy + strlen(root) + 1; (p = strchr(p, '/')); p++) {
+	for (char *p = copy + strlen(s3_root) + 1; (p = strchr(p, '/')); p++) {
 		*p = '\0';
 		mkdir(copy, 0755);
 		*p = '/';
@@ -420,7 +298,7 @@ static enum MHD_Result made(struct MHD_Connection *c, const char *path, bool cop
 
 	if (stat(path, &st) < 0)
 		return send_error(c, errno);
-	etag_of(&st, etag, sizeof(etag));
+	s3_etag(&st, etag, sizeof(etag));
 	if (!copy)
 		return send_empty(c, 200, etag);
 	return send_xml(c, 200,
@@ -439,10 +317,10 @@ static enum MHD_Result serve_copy(struct MHD_Connection *c, const char *key, con
 	snprintf(name, sizeof(name), "%s", source);
 	MHD_http_unescape(name);
 	source = name[0] == '/' ? name + 1 : name;
-	if (strncmp(source, BUCKET "/" + 1, strlen(BUCKET)) != 0 || strstr(source, ".."))
+	if (strncmp(source, S3_BUCKET "/" + 1, strlen(S3_BUCKET)) != 0 || strstr(source, ".."))
 		return send_error(c, ENOENT);
-	source += strlen(BUCKET);
-	snprintf(from, sizeof(from), "%.500s/%.500s", root, source);
+	source += strlen(S3_BUCKET);
+	snprintf(from, sizeof(from), "%.500s/%.500s", s3_root, source);
 	if (directive && !strcasecmp(directive, "REPLACE"))
 		MHD_get_connection_values(c, MHD_HEADER_KIND, add_meta, lines);
 	else
@@ -460,7 +338,7 @@ static enum MHD_Result serve_copy(struct MHD_Connection *c, const char *key, con
 static enum MHD_Result serve_put(struct MHD_Connection *c, const char *key, const char *path,
 				 const struct body *b)
 {
-	const char *part = argument(c, "partNumber"), *id = argument(c, "uploadId");
+	const char *part = s3_argument(c, "partNumber"), *id = s3_argument(c, "uploadId");
 	char lines[META_BYTES] = "", to[PATH_BYTES];
 
 	if (b->error)
@@ -520,14 +398,14 @@ static enum MHD_Result serve_post(struct MHD_Connection *c, const char *key, con
 	char lines[META_BYTES] = "";
 
 	if (!has_argument(c, "uploads"))
-		return argument(c, "uploadId") ? complete(c, path, argument(c, "uploadId"))
-					       : send_error(c, ENOSYS);
+		return s3_argument(c, "uploadId") ? complete(c, path, s3_argument(c, "uploadId"))
+						  : send_error(c, ENOSYS);
 	MHD_get_connection_values(c, MHD_HEADER_KIND, add_meta, lines);
 	meta_set(key, lines);
 	return send_xml(c, 200,
 			"<InitiateMultipartUploadResult><Bucket>%s</Bucket><Key>%s</Key>"
 			"<UploadId>%llu</UploadId></InitiateMultipartUploadResult>",
-			BUCKET + 1, key, atomic_fetch_add(&uploads, 1));
+			S3_BUCKET + 1, key, atomic_fetch_add(&uploads, 1));
 }
 
 static enum MHD_Result serve_delete(struct MHD_Connection *c, const char *key, const char *path)
@@ -544,19 +422,20 @@ static enum MHD_Result serve_delete(struct MHD_Connection *c, const char *key, c
 static enum MHD_Result answer(struct MHD_Connection *c, const char *url, const char *method,
 			      const struct body *b)
 {
-	const char *key = url + strlen(BUCKET);
+	const char *key = url + strlen(S3_BUCKET);
 	char path[PATH_BYTES];
 
 	if (!strcmp(url, "/counts"))
 		return send_xml(c, 200, "%llu %llu %llu", atomic_load(&requests),
 				atomic_load(&bytes_in), atomic_load(&bytes_out));
 	atomic_fetch_add(&requests, 1);
-	if (strncmp(url, BUCKET, strlen(BUCKET)) != 0 || strstr(url, "..") || strpbrk(url, "<>&\""))
+	if (strncmp(url, S3_BUCKET, strlen(S3_BUCKET)) != 0 || strstr(url, "..") ||
+	    strpbrk(url, "<>&\""))
 		return send_error(c, ENOENT);
 	if (!key[0] || !strcmp(key, "/"))
 		return serve_bucket(c, method);
 	key++;
-	snprintf(path, sizeof(path), "%.500s/%.500s", root, key);
+	snprintf(path, sizeof(path), "%.500s/%.500s", s3_root, key);
 	if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
 		return serve_get(c, key, path, method[0] == 'H');
 	if (!strcmp(method, "PUT"))
@@ -629,7 +508,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: bench-s3 DIRECTORY SPARE\n");
 		return 2;
 	}
-	root = argv[1];
+	s3_root = argv[1];
 	spare = argv[2];
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	d = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, NULL,

@@ -3,10 +3,10 @@
 """
 scripts/bench [WORKLOAD...] measures everyday jobs (everyday.py); scripts/bench writes measures writing beside
 rclone, davfs2, s3fs and sshfs (writes.py), scripts/bench reads measures listing and reading (reads.py),
-scripts/bench peers both; scripts/bench answers and scripts/bench throttle measure how soon a busy drive answers (answers.py, throttle.py), scripts/bench
-scale measures many attachments (scale.py). --save keeps the results of a commit, --compare shows those of
-two (saved.py). Results go to standard output, progress to standard error; the exit status is 1 when a
-result of ours did not check out.
+scripts/bench peers both; scripts/bench answers and scripts/bench throttle measure how soon a busy drive
+answers (answers.py, throttle.py), scripts/bench scale measures many attachments (scale.py, growth.py). --save
+keeps the results of a commit, --compare shows those of two (saved.py). Results go to standard output, progress
+to standard error; the exit status is 1 when a result of ours did not check out.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--latency-ms", type=int, help="default: 20; of writes and reads: 0 and 20")
     parser.add_argument("--save", action="store_true", help="keep the results of this commit")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="commits, or files kept")
-    group = parser.add_argument_group("writes, reads")
+    group = parser.add_argument_group("peers, writes, reads")
     group.add_argument("--runs", type=int, default=5, help="rounds of all contenders; default: 5")
     group.add_argument("--limit", type=float, default=22, help="seconds for a result; default: 22")
     group.add_argument(

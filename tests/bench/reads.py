@@ -9,12 +9,12 @@ cache dropped, against a directory of that disk, and against the same directory 
 (mirror.c): the kernel's and libfuse's share, which no filesystem behind FUSE gets below.
 
 attachfs and curl speak to the emulators of PERSCOM and of ServiceMax, the others to the origins of peers.py,
-all over the same files on a memory filesystem, on loopback. Latency is added by delay.c, the same for all; without latency all connect
-directly. What is to be read is listed, with sizes, before the clock starts, unless the listing is what is
-measured: then nobody has looked into the mount before. PERSCOM lists no sizes, and curl asks for each as
-attachfs does, by a request of one byte. All contenders take turns; peers
-that take long do so once. In the first round each one's bytes are compared afterwards, of a large file that was not
-read as a whole some pieces.
+all over the same files on a memory filesystem, on loopback. Latency is added by delay.c, the same for all;
+without latency all connect directly. What is to be read is listed, with sizes, before the clock starts, unless
+the listing is what is measured: then nobody has looked into the mount before. PERSCOM lists no sizes, and curl
+asks for each as attachfs does, by a request of one byte. All contenders take turns; peers that take long do so
+once. In the first round each one's bytes are compared afterwards; of a large file that was not read as a whole,
+some pieces.
 """
 
 import os

@@ -96,7 +96,7 @@ class Peer(Contender):
         root.mkdir()
         self.held = root / "record"
         self.fill_origin()
-        self.near = self.port("127.0.0.1", self.serve(root))
+        self.at = self.port("127.0.0.1", self.serve(root))
         (self.base / "root").mkdir()
         self.cache = self.base / "cache"
         self.cache.mkdir()
@@ -210,7 +210,7 @@ class OverWebDav(Peer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.near}/"
+        return f"http://127.0.0.1:{self.at}/"
 
     def counted(self) -> tuple:
         # a request is logged when it is over, which is after its file was seen
@@ -361,7 +361,7 @@ class RcloneS3(OverS3, RcloneTuned):
     def remote(self) -> str:
         return (
             "type = s3\nprovider = Minio\naccess_key_id = nobody\nsecret_access_key = nothing\n"
-            f"endpoint = http://127.0.0.1:{self.near}\nforce_path_style = true\nregion = us-east-1\n"
+            f"endpoint = http://127.0.0.1:{self.at}\nforce_path_style = true\nregion = us-east-1\n"
         )
 
 
@@ -375,7 +375,7 @@ class S3fs(OverS3):
         secret.write_text("nobody:nothing\n")
         secret.chmod(0o600)
         options = [
-            f"url=http://127.0.0.1:{self.near}",
+            f"url=http://127.0.0.1:{self.at}",
             "use_path_request_style",
             f"passwd_file={secret}",
             f"use_cache={self.cache}",
@@ -452,7 +452,7 @@ class Sshfs(Peer):
             *self.options,
         ]
         user = "root" if os.geteuid() == 0 else os.environ.get("USER", "")
-        argv = ["sshfs", "-f", "-F", "/dev/null", "-p", self.near, "-o", ",".join(options)]
+        argv = ["sshfs", "-f", "-F", "/dev/null", "-p", self.at, "-o", ",".join(options)]
         argv += [f"{user}@127.0.0.1:{self.root}", self.base / "root"]
         self.process = self.spawn(argv, "sshfs.out")
 

@@ -176,11 +176,12 @@ class Bench(Rounds):
     def prepare(self, c, work: Workload) -> None:
         """The same, until all is on the server."""
         try:
-            c.do(4 * self.limit)
-            c.settle(time.monotonic() + 4 * self.limit)
+            with c.near():
+                c.do(2 * self.limit)
+                c.settle(time.monotonic() + 2 * self.limit)
         except Stopped as e:
             c.stopped = True
-            raise AssertionError(f"the first was not done after {4 * self.limit:.0f} s") from e
+            raise AssertionError(f"the first was not done after {2 * self.limit:.0f} s") from e
         if work.remount or not c.is_there():
             c.remount()
         c.reset()

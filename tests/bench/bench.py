@@ -43,8 +43,8 @@ def main() -> int:
     group.add_argument(
         "--minutes",
         type=float,
-        default=90,
-        help="after these, what is left of each is done once; default: %(default)s",
+        default=45,
+        help="of reads, and of writes: what is left then is done once; default: %(default)s",
     )
     group.add_argument("--no-peers", action="store_true", help="without the other filesystems")
     group.add_argument("--only", default="", metavar="A,B", help=told)

@@ -318,7 +318,10 @@ class Bench(Rounds):
         """What is asked, what came out, and whether it is reached."""
         found = []
         for cell in self.cells():
-            for who in [c.name for c in OURS if self.median((*cell, c.name), "seconds")]:
+            for who in [c.name for c in OURS if self.results.get((*cell, c.name))]:
+                found += [(f"{self.title(cell)}, {who}", *g) for g in self.goal_done((*cell, who))]
+                if not self.took_s(cell, who):
+                    continue
                 found += [(f"{self.title(cell)}, {who}", *g) for g in self.goals_of(cell, who)]
         for who in [c.name for c in OURS if self.starts(c.name)]:
             for goal in self.at_most(statistics.median(self.starts(who)), 0.1, "mounted:"):

@@ -138,6 +138,13 @@ class Rounds:
         shown = [form.format(v / unit) for v, form, unit in values if v is not None]
         return f" [{'; '.join(shown)}]" if shown else ""
 
+    def goal_done(self, key: tuple) -> list:
+        """The goal that all have: where it is missed, the others were not measured."""
+        results = self.results.get(key, [])
+        if not results or any(self.took(r) is not None for r in results):
+            return []
+        return [("done within the limit", f"stopped after {self.limit:.0f} s", False)]
+
     def at_most(self, value: Optional[float], most: float, what: str, form: str = "{:.3f} s") -> list:
         """A goal: what is asked, what was measured and by how much it was missed, whether it is reached."""
         if value is None:

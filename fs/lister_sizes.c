@@ -2,7 +2,8 @@
 
 /*
  * Sizes that no listing tells: one tiny read each, for all files of a directory as soon as somebody
- * wants to know that of one.
+ * wants to know that of one. Who goes through records one after another (find, du, ls -lR) has those
+ * of the next WALK_FILES files asked for ahead: a record alone has too few to keep all connections busy.
  */
 
 #include "lister_private.h"
@@ -17,6 +18,8 @@
 
 #define VAIN_PROBES   8
 #define VAIN_PAUSE_MS 5000
+#define WALK_FILES   64 /* ahead of who walks, at most */
+#define WALK_RECORDS 64 /* that are looked into for them: most may be empty */
 
 struct probe {
 	struct lister *lister;
@@ -151,6 +154,49 @@ static bool are_probes_vain_locked(const struct lister *l)
 	       clock_mono_ms() - l->probe_failed_ms < VAIN_PAUSE_MS;
 }
 
+static bool is_asked(const struct node *record)
+{
+	const struct node *n = node_dir(record)->child_first;
+
+	while (n && n->kind != NODE_FILE)
+		n = n->sibling_next;
+	return n && (n->size_asked || node_known(n).size >= 0);
+}
+
+/* The two records before @record were asked, as by a program that goes on to the next one. */
+static bool is_walked(const struct node *record)
+{
+	const struct node *last = record->sibling_prev;
+
+	return last && last->kind == NODE_RECORD && is_asked(last) && last->sibling_prev &&
+	       last->sibling_prev->kind == NODE_RECORD && is_asked(last->sibling_prev);
+}
+
+/* In the order in which they will be asked for, which is last in, first out. */
+static void ask_next_records_locked(struct lister *l, const struct node *record)
+{
+	struct node *of[WALK_FILES];
+	unsigned ahead = 0, n = 0;
+
+	if (!is_walked(record) || engine_get_state(l->m->engine, NULL) != ENGINE_ONLINE)
+		return;
+	for (unsigned i = 0; i < WALK_RECORDS && ahead < WALK_FILES; i++) {
+		record = record->sibling_next;
+		if (!record || record->kind != NODE_RECORD)
+			break;
+		for (struct node *f = node_dir(record)->child_first; f && ahead < WALK_FILES;
+		     f = f->sibling_next) {
+			if (f->kind != NODE_FILE || node_known(f).size >= 0)
+				continue;
+			ahead++;
+			of[n] = f;
+			n += needs_probe(f);
+		}
+	}
+	while (n-- > 0)
+		lister_size_ahead_locked(l, of[n]);
+}
+
 bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *ret_error)
 {
 	struct node *top = node_collection(n);
@@ -174,6 +220,8 @@ bool lister_size_locked(struct lister *l, struct call *c, struct node *n, int *r
 		*ret_error = -EIO;
 		return true;
 	}
+	if (n->parent && n->parent->kind == NODE_RECORD && !are_probes_vain_locked(l))
+		ask_next_records_locked(l, n->parent);
 	for (struct node *s = n->parent && !are_probes_vain_locked(l)
 				      ? node_dir(n->parent)->child_first
 				      : NULL;

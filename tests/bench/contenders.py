@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-Who takes part in scripts/bench writes: a plain directory, a filesystem that keeps nothing, curl, attachfs,
-and its peers over a WebDAV origin. Each brings up what it needs, lists what is there, does the work, waits
-until the server has it, tells what was sent, is checked, and leaves nothing running or mounted.
+Who takes part in scripts/bench writes: a plain directory, a filesystem that keeps nothing, curl, attachfs;
+its peers are in peers.py. Each brings up what it needs, lists what is there, does the work, waits until the
+server has it, tells what was sent, is checked, and leaves nothing running or mounted.
 """
 
 import contextlib
@@ -21,17 +21,23 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from common import digest, expect
-from harness import PERSCOM, Emulator, Mount, binary, is_mounted, lazy_unmount, random_bytes
-from harness import wait_until
+from harness import PERSCOM, SERVICEMAX, Emulator, Mount, binary, is_mounted, lazy_unmount
+from harness import random_bytes, wait_until
+from usage import Usage
 
 FILE_BYTES = 4096
 BIG_BYTES = 1 << 30
 SLOTS = 16  # of attachfs by default, and of the others where it can be said
+MANY_SLOTS = 64
+PARALLEL = ("--parallel", "--parallel-immediate", "--parallel-max")
 
 
 @dataclass
 class Workload:
-    """@command makes argv from the directory; @after is what the server then has, name -> sha256."""
+    """
+    @command makes argv from the directory; @after is what the server then has, name -> sha256. What was done
+    @already is the same, until the server had it; then all are mounted anew if @remount says so.
+    """
 
     title: str
     command: Callable[[Path], list]
@@ -41,6 +47,10 @@ class Workload:
     server: bool = True  # how long until it is on the server is asked, too
     nothing: bool = False  # can be done to a filesystem that keeps nothing
     size: int = FILE_BYTES
+    already: bool = False
+    remount: bool = False
+    unchanged: bool = False  # nothing needs to be sent
+    whole: bool = False  # the directory is that of all records
 
 
 class Stopped(Exception):
@@ -110,19 +120,46 @@ class Contender:
     """
 
     name = ""
+    system = None  # whose emulator it speaks to
     networked = True
+    pid = 0  # of the process that serves the mount
+    mounted_s: Optional[float] = None  # from its start until it was mounted
+
+    @classmethod
+    def absent(cls) -> str:
+        """Why it cannot take part here, if so."""
+        return ""
 
     def __init__(self, bench, work: Workload, latency: int):
         self.bench = bench
         self.work = work
         self.latency = latency
-        self.base = Path(tempfile.mkdtemp(prefix=f"{self.name.replace(' ', '-')}-", dir=bench.base))
+        self.base = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__}-", dir=bench.base))
         self.base.chmod(0o755)
         self.shm = Path(tempfile.mkdtemp(dir=bench.shm))
         self.shm.chmod(0o755)
         self.directory = self.base / "mnt"
         self.delays: list = []
         self.stopped = False
+        self.usage: Optional[Usage] = None
+
+    def begin(self) -> None:
+        """What the process takes is counted from here on."""
+        self.usage = Usage(self.pid) if self.pid else None
+
+    def used(self) -> tuple:
+        """Seconds of processor time since begin(), and bytes of memory at most; None, None without a process."""
+        if not self.usage:
+            return None, None
+        self.usage.look()
+        return self.usage.cpu, self.usage.peak
+
+    def is_there(self) -> bool:
+        """davfs2 is unmounted to have it send."""
+        return True
+
+    def remount(self) -> None:
+        """Gone and there again, with the cache it had."""
 
     def port(self, host: str, port: int) -> int:
         """Where to reach a server at 127.0.0.1 with the latency asked for."""
@@ -137,8 +174,20 @@ class Contender:
         self.delays.append(process)
         return int(process.stdout.readline())
 
+    @contextlib.contextmanager
+    def near(self):
+        """Without latency, what is only made ready."""
+        for process in self.delays:
+            process.send_signal(signal.SIGUSR1)
+        yield
+        for process in self.delays:
+            process.send_signal(signal.SIGUSR2)
+
     def start(self) -> None:
         """Ready for the work, and everything that is there already is listed."""
+
+    def reset(self) -> None:
+        """Requests and bytes are counted from here on."""
 
     def do(self, seconds: float) -> None:
         run_limited(self.work.command(self.directory), seconds)
@@ -147,7 +196,7 @@ class Contender:
         """Until the server has it all; Stopped."""
 
     def counts(self) -> tuple:
-        """Requests and bytes sent since start()."""
+        """Requests and bytes since then; None, None: nobody counts."""
         return None, None
 
     def check(self) -> None:
@@ -163,7 +212,8 @@ class Contender:
             remove(self.base)
 
     def look(self) -> None:
-        subprocess.run(["ls", "-l", self.directory], stdout=subprocess.DEVNULL, check=True)
+        if not self.work.whole:
+            subprocess.run(["ls", "-l", self.directory], stdout=subprocess.DEVNULL, check=True)
 
 
 class Ext4(Contender):
@@ -188,6 +238,7 @@ class Nothing(Contender):
     def start(self) -> None:
         self.directory.mkdir()
         self.process = subprocess.Popen([binary("bench-nothing"), str(self.directory)])
+        self.pid = self.process.pid
         wait_until(lambda: is_mounted(self.directory), "bench-nothing to be mounted")
         self.look()
 
@@ -199,13 +250,18 @@ class Nothing(Contender):
 
 
 class WithEmulator(Contender):
+    system = PERSCOM
+
     def start_emulator(self) -> None:
         self.emulator = None
         generated = f"users:1:{self.work.before}:{FILE_BYTES}"
-        self.emulator = Emulator(self.shm / "emulator", PERSCOM, generate=[generated])
-        api = self.emulator.api
+        self.emulator = Emulator(self.shm / "emulator", self.system, generate=[generated])
+        self.api = self.through(self.emulator.api)
+
+    def through(self, api: str) -> str:
+        """The address with the latency asked for."""
         host, port = api.split("/")[2].split(":")
-        self.api = api.replace(f":{port}/", f":{self.port(host, int(port))}/")
+        return api.replace(f":{port}", f":{self.port(host, int(port))}", 1)
 
     def reset(self) -> None:
         self.emulator.reset()
@@ -238,17 +294,35 @@ class WithEmulator(Contender):
 
 class Attachfs(WithEmulator):
     name = "attachfs"
+    options: dict = {}
     mount = None
 
     def start(self) -> None:
         self.start_emulator()
         self.mount = Mount(
-            self.base / "mount", self.emulator, source=f"perscom:{self.api}", log="warning"
+            self.base / "mount",
+            self.emulator,
+            source=self.system.source(self.api),
+            collections=("users",),
+            log="warning",
+            **self.options,
         )
-        self.mount.start()
-        (self.directory,) = (self.mount.path / "users").iterdir()
+        self.mount_it()
         self.look()
         self.reset()
+
+    def mount_it(self) -> None:
+        began = time.monotonic()
+        self.mount.start(look=False)
+        self.mounted_s = time.monotonic() - began
+        self.pid = self.mount.process.pid
+        self.directory = self.mount.path / "users"
+        if not self.work.whole:
+            (self.directory,) = self.directory.iterdir()
+
+    def remount(self) -> None:
+        self.mount.umount(timeout=60)
+        self.mount_it()
 
     def settle(self, deadline: float) -> None:
         run_limited([binary("attachfs"), "sync", self.mount.path], deadline - time.monotonic())
@@ -271,10 +345,23 @@ class Attachfs(WithEmulator):
         super().stop()
 
 
+class AttachfsTuned(Attachfs):
+    """With as many connections as curl --parallel has where it has many."""
+
+    name = "attachfs tuned"
+    options = {"slots": MANY_SLOTS}
+
+
+class AttachfsServiceMax(Attachfs):
+    name = "attachfs, ServiceMax"
+    system = SERVICEMAX
+
+
 class Curl(WithEmulator):
     """Only what must be sent, from files that are there."""
 
     name = "curl"
+    slots = SLOTS
 
     def start(self) -> None:
         self.start_emulator()
@@ -286,7 +373,7 @@ class Curl(WithEmulator):
 
     def request(self, url: str, *lines: str) -> list:
         return [
-            f'url = "{self.api}/{url}"',
+            f'url = "{self.api}{"" if self.api.endswith("/v2") else "/v2"}/{url}"',
             f'header = "Authorization: Bearer {self.emulator.token}"',
             'header = "Accept: application/json"',
             'header = "Expect:"',
@@ -348,237 +435,29 @@ class Curl(WithEmulator):
     def do(self, seconds: float) -> None:
         argv = ["curl", "-q", "-K", self.config]
         if self.work.size != BIG_BYTES:
-            argv += ["--parallel", "--parallel-immediate", "--parallel-max", str(SLOTS)]
+            argv += [*PARALLEL, str(self.slots)]
         run_limited(argv, seconds)
 
 
-NGINX = """
-daemon off;
-{user}
-worker_processes 2;
-pid {shm}/nginx.pid;
-error_log {shm}/error.log error;
-load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
-events {{ worker_connections 1024; }}
-http {{
-    log_format counted '$request_method $status $request_length $bytes_sent $request_uri';
-    access_log {shm}/access.log counted;
-    sendfile on;
-    tcp_nodelay on;
-    keepalive_requests 1000000;
-    keepalive_timeout 300;
-    client_max_body_size 0;
-    client_body_temp_path {shm}/body;
-    proxy_temp_path {shm}/proxy;
-    fastcgi_temp_path {shm}/fastcgi;
-    uwsgi_temp_path {shm}/uwsgi;
-    scgi_temp_path {shm}/scgi;
-    dav_ext_lock_zone zone=locks:8m;
-    server {{
-        listen 127.0.0.1:{port} backlog=1024;
-        root {root};
-        location / {{
-            dav_methods PUT DELETE MKCOL COPY MOVE;
-            dav_ext_methods PROPFIND OPTIONS LOCK UNLOCK;
-            dav_ext_lock zone=locks;
-            dav_access user:rw;
-            create_full_put_path on;
-        }}
-    }}
-}}
-"""
+class CurlMany(Curl):
+    name = f"curl, {MANY_SLOTS} at once"
+    slots = MANY_SLOTS
 
 
-class Peer(Contender):
-    """Over a WebDAV origin of its own."""
+class CurlServiceMax(Curl):
+    """As many files to a call as attachfs sends."""
 
-    nginx = None
-    process = None
+    name = "curl, ServiceMax"
+    system = SERVICEMAX
 
-    def fill_origin(self) -> None:
-        self.held.mkdir()
-        for i in range(self.work.before):
-            (self.held / f"file-{i:04d}.dat").write_bytes(random_bytes(FILE_BYTES, i))
-
-    def start_origin(self) -> None:
-        root = self.shm / "root"
-        root.mkdir()
-        self.held = root / "record"
-        self.fill_origin()
-        port = free_port()
-        config = self.shm / "nginx.conf"
-        user = "user root;" if os.geteuid() == 0 else ""
-        config.write_text(NGINX.format(shm=self.shm, root=root, port=port, user=user))
-        with open(self.shm / "nginx.out", "wb") as out:
-            self.nginx = subprocess.Popen(
-                ["/usr/sbin/nginx", "-e", self.shm / "error.log", "-c", config],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+    def transfers(self) -> list:
+        files = [self.bench.big] if self.work.size == BIG_BYTES else sorted(self.bench.source.iterdir())
+        at_once = self.system.batch_create
+        record = self.emulator.state()["records"][0]["remote_id"]
+        return [
+            self.request(
+                f"users/{record}/attachments",
+                *(f'form = "file=@{p};filename={p.name}"' for p in files[i : i + at_once]),
             )
-        wait_until(lambda: self.answers(port), "nginx to answer")
-        self.url = f"http://127.0.0.1:{self.port('127.0.0.1', port)}/"
-        (self.base / "root").mkdir()
-        self.cache = self.base / "cache"
-        self.cache.mkdir()
-        self.directory = self.base / "root" / "record"
-
-    @staticmethod
-    def answers(port: int) -> bool:
-        with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", port)) == 0
-
-    @property
-    def log(self) -> Path:
-        return self.shm / "access.log"
-
-    def mounted(self) -> None:
-        wait_until(lambda: is_mounted(self.base / "root"), f"{self.name} to be mounted")
-        self.look()
-        self.skip = self.log.stat().st_size
-
-    counted = 2  # field of the log: bytes sent
-
-    def counts(self) -> tuple:
-        # a request is logged when it is over, which is after its file was seen
-        size = -1
-        while size != self.log.stat().st_size:
-            size = self.log.stat().st_size
-            time.sleep(0.2)
-        with open(self.log, "rb") as f:
-            f.seek(self.skip)
-            lines = f.read().split(b"\n")[:-1]
-        return len(lines), sum(int(line.split(b" ")[self.counted]) for line in lines)
-
-    def there(self) -> dict:
-        with os.scandir(self.held) as entries:
-            sizes = {}
-            for e in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    sizes[e.name] = e.stat().st_size
-            return sizes
-
-    def settle(self, deadline: float) -> None:
-        wanted = dict.fromkeys(self.work.after, self.work.size)
-        while self.there() != wanted:
-            if time.monotonic() > deadline:
-                raise Stopped
-            time.sleep(0.01)
-
-    def check(self) -> None:
-        found = {p.name: digest(p) for p in self.held.iterdir()}
-        expect(sorted(found), sorted(self.work.after), "names on the server")
-        expect(found, self.work.after, "contents on the server")
-
-    def stop(self) -> None:
-        for _ in range(20):
-            if not is_mounted(self.base / "root"):
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                quiet = subprocess.DEVNULL
-                subprocess.run(
-                    ["umount", "-i", self.base / "root"], stdout=quiet, stderr=quiet, timeout=2
-                )
-            time.sleep(0.05)
-        self.kill()
-        if is_mounted(self.base / "root"):
-            lazy_unmount(self.base / "root")
-        end(self.nginx)
-        super().stop()
-
-    def kill(self) -> None:
-        end(self.process, 3)
-
-
-class Rclone(Peer):
-    name = "rclone"
-    mode = "writes"
-    flags: tuple = ()
-
-    def start(self) -> None:
-        self.start_origin()
-        config = self.base / "rclone.conf"
-        config.write_text(f"[origin]\ntype = webdav\nurl = {self.url}\nvendor = other\n")
-        with open(self.base / "rclone.out", "wb") as out:
-            self.process = subprocess.Popen(
-                [
-                    "rclone",
-                    "mount",
-                    "origin:",
-                    self.base / "root",
-                    "--config",
-                    config,
-                    "--cache-dir",
-                    self.cache,
-                    "--vfs-cache-mode",
-                    self.mode,
-                    *self.flags,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-            )
-        self.mounted()
-
-
-class RcloneTuned(Rclone):
-    """A write-back of 0 would be shorter still, but rsync's renames then lose files."""
-
-    name = "rclone tuned"
-    flags = (
-        "--vfs-write-back=1s",
-        f"--transfers={SLOTS}",
-        "--dir-cache-time=24h",
-        "--attr-timeout=60s",
-        "--vfs-fast-fingerprint",
-        "--poll-interval=0",
-    )
-
-
-class Davfs(Peer):
-    """Uploads at once; the unmount waits for them. With its default buf_size newer kernels fail in readdir."""
-
-    name = "davfs2"
-    unmount = None
-
-    def start(self) -> None:
-        self.start_origin()
-        self.cache.chmod(0o777)
-        config = self.base / "davfs2.conf"
-        config.write_text(
-            f"ignore_dav_header 1\nuse_locks 0\nask_auth 0\ncache_dir {self.cache}\n"
-            "delay_upload 0\ngui_optimize 1\nprecheck 0\nbuf_size 1024\ntable_size 16384\n"
-            "cache_size 4096\ndir_refresh 3600\nfile_refresh 3600\n"
-        )
-        before = self.pids()
-        argv = ["mount.davfs", self.url, self.base / "root", "-o", f"conf={config},rw"]
-        said = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        assert said.returncode == 0, f"mount.davfs: {said.stdout[-300:]!r}"
-        self.mounted()
-        self.pid = (self.pids() - before or {0}).pop()
-
-    @staticmethod
-    def pids() -> set:
-        """Of all mounts of davfs2; a file may be there before its number."""
-        found = set()
-        for path in Path("/var/run/mount.davfs").glob("*.pid"):
-            with contextlib.suppress(OSError, ValueError):
-                found.add(int(path.read_text()))
-        return found
-
-    def settle(self, deadline: float) -> None:
-        self.unmount = subprocess.Popen(
-            ["umount.davfs", self.base / "root"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        super().settle(deadline)
-
-    def kill(self) -> None:
-        end(self.unmount, 5)
-        if getattr(self, "pid", 0):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            for i in range(0, len(files), at_once)
+        ]

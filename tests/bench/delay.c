@@ -2,8 +2,9 @@
 
 /*
  * bench-delay MILLISECONDS HOST PORT [BYTES_PER_SECOND]: forwards connections to HOST:PORT as a line with that
- * latency would, and with that bandwidth (default: unlimited), which all connections share, in both directions together. Prints
- * its port on 127.0.0.1, serves until its parent is gone.
+ * latency would, and with that bandwidth (default: unlimited), which all connections share, in both directions
+ * together. Prints its port on 127.0.0.1, serves until its parent is gone. SIGUSR1: no latency from now on, while
+ * something is made ready; SIGUSR2: as before.
  *
  * Where a request begins, on bytes from the client after bytes from the server, those bytes wait for
  * the latency; what follows them in the same direction flows at once, and so does the answer. On a
@@ -65,6 +66,12 @@ static struct conn *conns;
 static int64_t delay_ns;
 static int64_t rate;	/* bytes a second; 0 = unlimited */
 static int64_t free_ns; /* the line has sent all that was given to it */
+static volatile sig_atomic_t waived;
+
+static void on_signal(int number)
+{
+	waived = number == SIGUSR1;
+}
 
 static int64_t now_ns(void)
 {
@@ -132,9 +139,9 @@ static bool waits(struct conn *c)
 	}
 	if (!c->turned || c->up.held || recv(c->up.from, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
 		return false;
-	c->due_ns = now_ns() + (c->fresh ? 2 : 1) * delay_ns;
+	c->due_ns = waived ? 0 : now_ns() + (c->fresh ? 2 : 1) * delay_ns;
 	c->fresh = c->turned = false;
-	return true;
+	return c->due_ns != 0;
 }
 
 static void pump(struct conn *c)
@@ -299,6 +306,8 @@ int main(int argc, char **argv)
 	}
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGUSR1, on_signal);
+	signal(SIGUSR2, on_signal);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * bench-mirror DIR MOUNTPOINT: the files of one directory, to be read through FUSE and nothing else
+ * bench-mirror DIR MOUNTPOINT: a directory as it is now, to be listed and read through FUSE and nothing else
  * behind it. What a program takes to read from it is what the kernel and libfuse leave to a filesystem
  * that has its bytes in local files. Set up as attachfs is: several threads, large requests, answers
  * straight from the file.
@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,26 +20,36 @@
 
 #define CACHE_S	      300.0
 #define REQUEST_BYTES (1u << 20)
-#define FILES_MAX     4096
-#define INO_FIRST     2
+#define NODES_MAX     200000
+#define PATH_BYTES    512
+
+/* Children are next to each other, by name; an inode number is a node's place plus 1, the root's first. */
+struct entry {
+	char *path; /* below @dir; its last part is the name */
+	const char *name;
+	size_t first, n; /* children */
+};
 
 static int dir;
-static char *names[FILES_MAX];
-static size_t n_names;
+static struct entry nodes[NODES_MAX];
+static size_t n_nodes;
 
-/* The attributes of an inode number, which counts the names. */
 static int fill_stat(fuse_ino_t ino, struct stat *st)
 {
-	if (ino == FUSE_ROOT_ID) {
-		if (fstat(dir, st) < 0)
-			return errno;
-	} else if (ino - INO_FIRST >= n_names) {
+	if (ino > n_nodes)
 		return ENOENT;
-	} else if (fstatat(dir, names[ino - INO_FIRST], st, AT_SYMLINK_NOFOLLOW) < 0) {
+	if (fstatat(dir, nodes[ino - 1].path, st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno;
-	}
 	st->st_ino = ino;
 	return 0;
+}
+
+static int fill_entry(size_t at, struct fuse_entry_param *ret_e)
+{
+	memset(ret_e, 0, sizeof(*ret_e));
+	ret_e->ino = at + 1;
+	ret_e->entry_timeout = ret_e->attr_timeout = CACHE_S;
+	return fill_stat(ret_e->ino, &ret_e->attr);
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
@@ -50,15 +61,18 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want |= conn->capable & FUSE_CAP_SPLICE_WRITE;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fuse_entry_param e = {.entry_timeout = CACHE_S, .attr_timeout = CACHE_S};
+	const struct entry *p = &nodes[parent - 1], sought = {.name = name};
+	const struct entry *found = bsearch(&sought, &nodes[p->first], p->n, sizeof(*p), by_name);
+	struct fuse_entry_param e;
 
-	(void)parent;
-	for (size_t i = 0; i < n_names && !e.ino; i++)
-		if (!strcmp(names[i], name))
-			e.ino = i + INO_FIRST;
-	if (!e.ino || fill_stat(e.ino, &e.attr))
+	if (!found || fill_entry((size_t)(found - nodes), &e))
 		fuse_reply_err(req, ENOENT);
 	else
 		fuse_reply_entry(req, &e);
@@ -78,7 +92,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	int fd = openat(dir, names[ino - INO_FIRST], O_RDONLY | O_CLOEXEC);
+	int fd = openat(dir, nodes[ino - 1].path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0) {
 		fuse_reply_err(req, errno);
@@ -109,25 +123,42 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_err(req, 0);
 }
 
-static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		       struct fuse_file_info *fi)
+static void reply_entries(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, int plus)
 {
+	const struct entry *p = &nodes[ino - 1];
 	char *buf = malloc(size);
 	size_t used = 0;
 
-	(void)ino;
-	(void)fi;
-	for (size_t i = (size_t)off; buf && i < n_names; i++) {
-		struct stat st = {.st_ino = i + INO_FIRST, .st_mode = S_IFREG};
-		size_t n = fuse_add_direntry(req, buf + used, size - used, names[i], &st,
-					     (off_t)i + 1);
+	for (size_t i = (size_t)off; buf && i < p->n; i++) {
+		struct fuse_entry_param e;
+		size_t n;
 
+		if (fill_entry(p->first + i, &e))
+			continue;
+		n = plus ? fuse_add_direntry_plus(req, buf + used, size - used,
+						  nodes[p->first + i].name, &e, (off_t)i + 1)
+			 : fuse_add_direntry(req, buf + used, size - used, nodes[p->first + i].name,
+					     &e.attr, (off_t)i + 1);
 		if (n > size - used)
 			break;
 		used += n;
 	}
 	fuse_reply_buf(req, buf, used);
 	free(buf);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		       struct fuse_file_info *fi)
+{
+	(void)fi;
+	reply_entries(req, ino, size, off, 0);
+}
+
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+			   struct fuse_file_info *fi)
+{
+	(void)fi;
+	reply_entries(req, ino, size, off, 1);
 }
 
 static const struct fuse_lowlevel_ops ops = {
@@ -138,17 +169,52 @@ static const struct fuse_lowlevel_ops ops = {
 	.read = op_read,
 	.release = op_release,
 	.readdir = op_readdir,
+	.readdirplus = op_readdirplus,
 };
 
-static int read_names(void)
+static int add_node(const char *parent, const char *name)
 {
-	DIR *d = fdopendir(dup(dir));
+	struct entry *e = &nodes[n_nodes];
+	char path[PATH_BYTES];
+
+	if (n_nodes == NODES_MAX)
+		return -ENOSPC;
+	snprintf(path, sizeof(path), "%s%s%s", parent, parent[0] ? "/" : "", name);
+	e->path = strdup(path);
+	if (!e->path)
+		return -ENOMEM;
+	e->name = e->path + strlen(e->path) - strlen(name);
+	n_nodes++;
+	return 0;
+}
+
+/* What is in a node that is a directory. */
+static int read_names(struct entry *of)
+{
+	const char *below = of == nodes ? "" : of->path;
+	int fd = openat(dir, of->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
-	while (d && n_names < FILES_MAX && (e = readdir(d)))
-		if (e->d_name[0] != '.' && !(names[n_names++] = strdup(e->d_name)))
-			return -ENOMEM;
-	return d ? closedir(d) : -errno;
+	if (!d)
+		return errno == ENOTDIR ? 0 : -errno;
+	of->first = n_nodes;
+	while (!r && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			r = add_node(below, e->d_name);
+	of->n = n_nodes - of->first;
+	qsort(&nodes[of->first], of->n, sizeof(*of), by_name);
+	closedir(d);
+	return r;
+}
+
+static int read_tree(void)
+{
+	int r = add_node("", ".");
+
+	for (size_t i = 0; i < n_nodes && !r; i++)
+		r = read_names(&nodes[i]);
+	return r;
 }
 
 int main(int argc, char **argv)
@@ -163,7 +229,7 @@ int main(int argc, char **argv)
 	if (argc != 3 || !config)
 		return 2;
 	dir = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0 || read_names() < 0)
+	if (dir < 0 || read_tree() < 0)
 		return 1;
 	session = fuse_session_new(&args, &ops, sizeof(ops), NULL);
 	if (!session || fuse_session_mount(session, argv[2]) != 0)

@@ -5,7 +5,8 @@ scripts/bench scale: what a drive of many attachments costs, ten in a record, on
 For each size: the first walk (all names, without their sizes), what the daemon then holds for each
 attachment (its RSS less that of a mount of ten, at rest, the kernel's entries forgotten where the bench
 may ask for that), a refresh in which nothing has changed, a poll, and a start from the ledger. Then one
-directory of as many files: how soon `ls -f` prints its first name, all of them, and a lookup in it.
+directory of as many files: how soon `ls -f` prints its first name, all of them, and a lookup in it. How all
+that grows is told by growth.py, and plotted to build-bench/saved/scale.png.
 """
 
 import os
@@ -17,12 +18,12 @@ import time
 from pathlib import Path
 
 from common import expect, machine
+from growth import Growth
 import harness
 from harness import PERSCOM, Emulator, Mount
 
 SIZES = [1_000, 10_000, 100_000]
 DIRECTORY_MAX = 100_000
-harness.SLOW *= 20  # an emulator makes a million files before it is ready
 
 
 def rss(pid: int) -> int:
@@ -197,6 +198,7 @@ def table(columns, rows: list) -> str:
 
 
 def measure(sizes: list) -> str:
+    harness.SLOW *= 20  # an emulator makes a million files before it is ready
     with Drive("users:1:10:4096") as d:
         count_files(d.users)
         floor = at_rest(d.mount)
@@ -212,4 +214,8 @@ def measure(sizes: list) -> str:
     text = (
         f"{machine()}; a mount of ten has an RSS of {floor / 1e6:.1f} MB:\n\n{table(TREE, trees)}"
     )
-    return text + (f"\n{table(DIRECTORY, directories)}" if directories else "")
+    if directories:
+        text += f"\n{table(DIRECTORY, directories)}"
+    growth = Growth(trees, directories)
+    print(f"  {growth.plot()}", file=sys.stderr)
+    return text + (f"\n{growth.table()}" if growth.table() else "")

@@ -6,7 +6,7 @@
  *	bench-work create DIR COUNT BYTES [fsync]   new files, each written, perhaps synced, closed
  *	bench-work rename DIR PREFIX                every file gets PREFIX in front of its name
  *	bench-work unlink DIR                       every file goes
- *	bench-work random FILE COUNT BYTES          reads at COUNT places, one after another
+ *	bench-work random FILE COUNT BYTES THREADS  reads at COUNT places, by so many at once
  *	bench-work read DIR THREADS                 every file as a whole, by so many at once
  *
  * Exit status 1 with a word on standard error at the first call that fails.
@@ -24,9 +24,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BYTES_MAX  (1u << 20)
-#define NAME_BYTES 512
+#define BYTES_MAX   (1u << 20)
+#define NAME_BYTES  512
 #define THREADS_MAX 64
+#define PLACES_MAX  100000
 
 static int fail(const char *call, const char *name)
 {
@@ -135,29 +136,54 @@ static int change_all(int dir, const char *path, const char *prefix)
 	return r;
 }
 
-/* The same places every time, each at a multiple of @len. */
-static int read_random(const char *path, unsigned count, size_t len)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	unsigned char *data = malloc(len);
-	struct stat st;
-	uint64_t x = 0x9e3779b97f4a7c15u;
-	int r = 0;
+struct places {
+	int fd;
+	size_t len, n;
+	off_t at[PLACES_MAX];
+	_Atomic size_t next;
+	_Atomic int failed;
+};
 
-	if (fd < 0 || fstat(fd, &st) < 0 || !data || (size_t)st.st_size < len)
-		r = fail("open", path);
-	for (unsigned i = 0; i < count && !r; i++) {
+static void *read_places(void *arg)
+{
+	struct places *p = arg;
+	unsigned char *data = malloc(p->len);
+	size_t i;
+
+	while (data && (i = atomic_fetch_add(&p->next, 1)) < p->n)
+		if (pread(p->fd, data, p->len, p->at[i]) != (ssize_t)p->len)
+			atomic_store(&p->failed, fail("read", ""));
+	if (!data)
+		atomic_store(&p->failed, 1);
+	free(data);
+	return NULL;
+}
+
+/* The same places every time, each at a multiple of @len. */
+static int read_random(const char *path, unsigned count, size_t len, unsigned n_threads)
+{
+	static struct places p;
+	pthread_t threads[THREADS_MAX];
+	uint64_t x = 0x9e3779b97f4a7c15u;
+	struct stat st;
+	unsigned n = 0;
+
+	p.fd = open(path, O_RDONLY | O_CLOEXEC);
+	p.len = len;
+	if (p.fd < 0 || fstat(p.fd, &st) < 0 || (size_t)st.st_size < len)
+		return fail("open", path);
+	while (p.n < count) {
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
-		if (pread(fd, data, len, (off_t)(x % ((uint64_t)st.st_size / len) * len)) !=
-		    (ssize_t)len)
-			r = fail("read", path);
+		p.at[p.n++] = (off_t)(x % ((uint64_t)st.st_size / len) * len);
 	}
-	free(data);
-	if (fd >= 0)
-		close(fd);
-	return r;
+	while (n < n_threads && !pthread_create(&threads[n], NULL, read_places, &p))
+		n++;
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	close(p.fd);
+	return n < n_threads || atomic_load(&p.failed);
 }
 
 struct readers {
@@ -214,13 +240,15 @@ int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[1] : "";
 	int dir = argc > 2 ? open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	unsigned long count, len;
+	unsigned long count, len, threads;
 
-	if (!strcmp(what, "random") && argc == 5) {
+	if (!strcmp(what, "random") && argc == 6) {
 		count = strtoul(argv[3], NULL, 10);
 		len = strtoul(argv[4], NULL, 10);
-		if (count <= 100000 && len > 0 && len <= BYTES_MAX)
-			return read_random(argv[2], (unsigned)count, len);
+		threads = strtoul(argv[5], NULL, 10);
+		if (count <= PLACES_MAX && len > 0 && len <= BYTES_MAX && threads > 0 &&
+		    threads <= THREADS_MAX)
+			return read_random(argv[2], (unsigned)count, len, (unsigned)threads);
 	}
 	if (argc > 2 && dir < 0)
 		return fail("open", argv[2]);
@@ -240,6 +268,6 @@ int main(int argc, char **argv)
 			return read_all_files(dir, argv[2], (unsigned)count);
 	}
 	fprintf(stderr, "usage: bench-work create DIR COUNT BYTES [fsync] | rename DIR PREFIX | "
-			"unlink DIR | random FILE COUNT BYTES | read DIR THREADS\n");
+			"unlink DIR | random FILE COUNT BYTES THREADS | read DIR THREADS\n");
 	return 2;
 }

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """
-scripts/bench writes: writing through attachfs, beside rclone mount and davfs2 on the same work.
+scripts/bench writes: writing through attachfs, beside its peers on the same work (W6 to W9).
 
 Two clocks: until the program returns, and until everything is on the server. The first is measured against
 the same program on a directory of the disk that also holds the caches, the second against curl --parallel,
 which does only the calls that are needed, over as many connections as attachfs has. A filesystem that keeps
 nothing (nothing.c) shows the kernel's and libfuse's share of the first.
 
-attachfs and curl speak to the emulator of PERSCOM, the others to nginx with WebDAV, both on a memory
-filesystem, on loopback. Latency is added by delay.c, the same for all; without latency all connect directly.
+attachfs and curl speak to the emulators of PERSCOM and of ServiceMax, the others to the origins of peers.py,
+all on a memory filesystem, on loopback. Latency is added by delay.c, the same for all; without latency all connect directly.
 What has to be listed before the work is listed before the clock starts. All contenders take turns; those that
 take long do so once. A result counts when the server has exactly the files it should have, with their bytes;
 one that is not there at the limit is told as '> limit', and its contender not tried with latency once it was
@@ -22,21 +22,20 @@ from dataclasses import dataclass
 from typing import Optional
 
 from common import digest
-from contenders import BIG_BYTES, FILE_BYTES, Attachfs, Curl, Davfs, Ext4, Nothing
-from contenders import Rclone, RcloneTuned, Stopped, Workload, run_limited
+from contenders import BIG_BYTES, FILE_BYTES, Attachfs, AttachfsServiceMax, AttachfsTuned, Curl
+from contenders import CurlMany, CurlServiceMax, Ext4, Nothing, Stopped, Workload, run_limited
 from harness import binary, random_bytes
+from peers import Davfs, Rclone, RcloneS3, RcloneTuned, S3fs, S3fsTuned, Sshfs, SshfsTuned
+import rounds
 from rounds import Rounds, seconds
 
 FILES = 1000
 
 
 @dataclass
-class Result:
-    round: int
+class Result(rounds.Result):
     application: Optional[float] = None  # None = stopped at the limit
     server: Optional[float] = None
-    requests: Optional[int] = None
-    bytes: Optional[int] = None
     stopped: bool = False
 
     @property
@@ -45,16 +44,25 @@ class Result:
         return self.server - self.application if self.server else None
 
 
-PEERS = (Rclone, RcloneTuned, Davfs)
-WORKLOADS = ("cp", "rsync", "large", "renames", "deletes", "close", "fsync")
+OURS = (Attachfs, AttachfsTuned, AttachfsServiceMax)
+LIMITS = (Ext4, Nothing, Curl, CurlMany, CurlServiceMax)
+PEERS = (Rclone, RcloneTuned, RcloneS3, Davfs, S3fs, S3fsTuned, Sshfs, SshfsTuned)
+# what each is measured against: the same server, as many connections
+LIMIT_OF = {
+    Attachfs.name: Curl.name,
+    AttachfsTuned.name: CurlMany.name,
+    AttachfsServiceMax.name: CurlServiceMax.name,
+}
+WORKLOADS = ("cp", "rsync", "again", "remount", "large", "renames", "deletes", "close", "fsync")
 
 
 class Bench(Rounds):
     WORKLOADS = WORKLOADS
     PEERS = PEERS
     LEGEND = (
-        "Seconds until the\nprogram returned / until all was on the server [requests; MB sent]; `nothing` is"
-        " a FUSE\nfilesystem that keeps nothing."
+        "Seconds until the\nprogram returned / until all was on the server [requests; MB sent; seconds of processor"
+        " time\nand most memory of the mount's process]; `nothing` is a FUSE filesystem that keeps nothing;\n"
+        "`attachfs tuned` is attachfs with `slots=64`."
     )
 
     def make_sources(self) -> None:
@@ -76,28 +84,33 @@ class Bench(Rounds):
         small = {p.name: digest(p) for p in self.source.iterdir()}
         created = {p.name: digest(p) for p in self.created.iterdir()}
         work = binary("bench-work")
+        rsync = lambda d: ["rsync", "-a", f"{self.source}/", d]
         create = [work, "create", FILES, FILE_BYTES]
         made = {
             "cp": Workload(
-                "cp -r of 1,000 x 4 KiB",
+                "W6: cp -r of 1,000 x 4 KiB",
                 lambda d: ["cp", "-r", f"{self.source}/.", d],
                 small,
                 nothing=True,
             ),
-            "rsync": Workload(
-                "rsync -a of 1,000 x 4 KiB",
-                lambda d: ["rsync", "-a", f"{self.source}/", d],
+            "rsync": Workload("W9: rsync -a of 1,000 x 4 KiB", rsync, small, nothing=True),
+            "again": Workload("W9b: rsync -a again", rsync, small, already=True, unchanged=True),
+            "remount": Workload(
+                "W9c: rsync -a after a remount",
+                rsync,
                 small,
-                nothing=True,
+                already=True,
+                remount=True,
+                unchanged=True,
             ),
             "large": Workload(
-                "1 GiB by dd, with fsync",
+                "W7: 1 GiB by dd, with fsync",
                 lambda d: ["dd", f"if={self.big}", f"of={d}/big.bin", "bs=1M", "conv=fsync"],
                 {"big.bin": digest(self.big) if self.big.exists() else ""},
                 size=BIG_BYTES,
             ),
             "renames": Workload(
-                "1,000 renames",
+                "W8: 1,000 renames",
                 lambda d: [work, "rename", d, "renamed-"],
                 {f"renamed-{name}": sha for name, sha in small.items()},
                 before=FILES,
@@ -125,35 +138,57 @@ class Bench(Rounds):
         return {n: w for n, w in made.items() if not self.only or n in self.only}
 
     def contenders(self, work: Workload) -> list:
-        who = [Ext4, Attachfs]
+        who = [Ext4, *(OURS if work.server else OURS[:1])]
+        if work.size == BIG_BYTES or work.unchanged:
+            who.remove(AttachfsTuned)  # one connection is all it takes
         if work.nothing:
             who.insert(1, Nothing)
-        if work.server:
+        if work.server and not work.unchanged:
             who.append(Curl)
-        if self.peers and work.peers:
-            who += [p for p in PEERS if p is not Davfs or os.geteuid() == 0]
-        return who
+            if work.after and not work.before:
+                who.append(CurlServiceMax)
+        if work.size == FILE_BYTES and Curl in who:
+            who.append(CurlMany)
+        return who + list(PEERS) if self.peers and work.peers else who
 
     def latencies_of(self, work: Workload) -> list:
+        if work.unchanged:
+            return self.latencies[-1:]  # without anything to send it makes no difference
         return self.latencies if work.server else self.latencies[:1]
 
     def measured(self, c, work: Workload, number: int) -> Result:
         result = Result(number)
+        if work.already:
+            self.prepare(c, work)
         os.sync()
+        c.begin()
         start = time.monotonic()
         try:
             c.do(self.limit)
             result.application = time.monotonic() - start
-            if work.server and c.networked:
+            c.used()
+            if work.server and c.networked and not work.unchanged:
                 c.settle(start + self.limit)
                 result.server = time.monotonic() - start
         except Stopped:
             result.stopped = c.stopped = True
-        if work.server:
-            result.requests, result.bytes = c.counts()
+        result.take(c)
         if not result.stopped:
             c.check()
         return result
+
+    def prepare(self, c, work: Workload) -> None:
+        """The same, until all is on the server."""
+        try:
+            with c.near():
+                c.do(2 * self.limit)
+                c.settle(time.monotonic() + 2 * self.limit)
+        except Stopped as e:
+            c.stopped = True
+            raise AssertionError(f"the first was not done after {2 * self.limit:.0f} s") from e
+        if work.remount or not c.is_there():
+            c.remount()
+        c.reset()
 
     def took(self, result: Result) -> Optional[float]:
         return None if result.stopped else max(result.application, result.server or 0)
@@ -163,8 +198,8 @@ class Bench(Rounds):
             return "stopped at the limit"
         text = seconds(result.application)
         if result.server:
-            text += f" / {seconds(result.server)} [{result.requests}; {result.bytes}]"
-        return text
+            text += f" / {seconds(result.server)}"
+        return f"{text} [{result.requests}; {result.bytes}; {result.cpu} s; {result.peak}]"
 
     # what came out
 
@@ -177,18 +212,19 @@ class Bench(Rounds):
         if application is None:
             return f"> {self.limit:.0f}"
         if not work.server or who in ("ext4", "nothing"):
-            return seconds(application)
+            return seconds(application) + (self.counted(key) if who != "ext4" else "")
+        if work.unchanged:
+            return seconds(application) + self.counted(key)
         until = f"> {self.limit:.0f}" if server is None else seconds(server)
-        if who == "curl":
-            return f"{until} {self.counted(key)}"
-        return f"{seconds(application)} / {until} {self.counted(key)}"
-
-    def counted(self, key: tuple) -> str:
-        r = self.results[key][-1]
-        return f"[{r.requests:,}; {r.bytes / 1e6:,.1f} MB]"
+        if who in LIMIT_OF.values():
+            return until + self.counted(key)
+        limit = LIMIT_OF.get(who, Curl.name)
+        ratio = self.ratio((name, latency), who, "server", limit, "server")
+        beside = f", {ratio:.2f} x" if ratio else ""
+        return f"{seconds(application)} / {until}{beside}{self.counted(key)}"
 
     def table(self) -> list:
-        names = [c.name for c in (Ext4, Nothing, Curl, Attachfs, *(PEERS if self.peers else ()))]
+        names = [c.name for c in (*LIMITS, *OURS, *(PEERS if self.peers else ()))]
         lines = ["| workload | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for name, work in self.done():
             for latency in self.latencies_of(work):
@@ -206,41 +242,72 @@ class Bench(Rounds):
         for name, work in self.done():
             for latency in self.latencies_of(work):
                 where = f"{work.title}, {latency} ms" if work.server else work.title
-                goals = (
-                    self.goal_program(name, latency),
-                    self.goal_server(name, latency) if work.server else None,
-                    self.goal_peers(name, latency) if latency else None,
-                )
-                found += [(where, *goal) for goal in goals if goal]
+                for who in [c.name for c in OURS if self.results.get((name, latency, c.name))]:
+                    goals = (
+                        *self.goal_done((name, latency, who)),
+                        *self.goal_program(name, latency, who),
+                        *self.goal_server(name, latency, who),
+                        *self.goal_calls(name, latency, who),
+                        *self.goal_seconds(name, latency, who),
+                        *(self.goal_peers(name, latency, who) if latency else ()),
+                    )
+                    found += [(f"{where}, {who}", *goal) for goal in goals]
         return found
 
-    def goal_program(self, name: str, latency: int) -> Optional[tuple]:
-        most = {"cp": 1.2, "rsync": 1.2, "large": 1.2, "close": 1.5}.get(name)
+    def goal_program(self, name: str, latency: int, who: str) -> list:
+        most = {"cp": 1.2, "rsync": 1.3, "large": 1.1, "close": 1.5}.get(name)
         cell = (name, latency)
-        r = self.ratio(cell, "attachfs", "application", "ext4", "application")
-        alone = self.ratio(cell, "nothing", "application", "ext4", "application")
+        r = self.ratio(cell, who, "application", Ext4.name, "application")
+        alone = self.ratio(cell, Nothing.name, "application", Ext4.name, "application")
         if not r or not most:
-            return None
+            return []
         also = f"; FUSE alone: {alone:.2f} x" if alone else ""
-        return f"the program: <= {most} x ext4", f"{r:.2f} x{also}", r <= most
+        return [(f"the program: <= {most} x ext4", f"{r:.2f} x{also}", r <= most)]
 
-    def goal_server(self, name: str, latency: int) -> Optional[tuple]:
-        cell = (name, latency)
-        r = self.ratio(cell, "curl", "server", "attachfs", "server")
-        alone = self.ratio(cell, "curl", "server", "attachfs", "sending")
-        if not r or name not in ("cp", "rsync", "large"):
-            return None
+    def goal_server(self, name: str, latency: int, who: str) -> list:
+        """Small files: as soon as curl has them there. A large one is sent when it is written."""
+        cell, limit = (name, latency), LIMIT_OF[who]
+        if name == "large":
+            return self.goal_large(cell, who, limit)
+        r = self.ratio(cell, who, "server", limit, "server")
+        alone = self.ratio(cell, who, "sending", limit, "server")
+        if not r or name not in ("cp", "rsync"):
+            return []
         also = f"; sending alone: {alone:.2f} x"
-        return "until on the server: >= 0.8 x the rate of curl", f"{r:.2f} x{also}", r >= 0.8
+        return [(f"until on the server: <= 1.2 x {limit}", f"{r:.2f} x{also}", r <= 1.2)]
 
-    def goal_peers(self, name: str, latency: int) -> Optional[tuple]:
+    def goal_large(self, cell: tuple, who: str, limit: str) -> list:
+        mine, disk, curl = (
+            self.median((*cell, c), what)
+            for c, what in ((who, "server"), (Ext4.name, "application"), (limit, "server"))
+        )
+        if not mine or not disk or not curl:
+            return []
+        return self.at_most(mine, disk + 1.1 * curl, f"until on the server: ext4 + 1.1 x {limit}:")
+
+    def goal_calls(self, name: str, latency: int, who: str) -> list:
+        """A server that cannot rename is sent the files anew."""
+        calls = self.median((name, latency, who), "requests")
+        most = {"cp": FILES, "rsync": FILES, "renames": 20, "again": 0}.get(name)
+        if calls is None or most is None or (name == "renames" and who == AttachfsServiceMax.name):
+            return []
+        return self.at_most(calls, most, "requests", "{:,.0f}")
+
+    def goal_seconds(self, name: str, latency: int, who: str) -> list:
+        key = (name, latency, who)
+        if name == "renames" and who != AttachfsServiceMax.name:
+            return self.at_most(self.median(key, "server"), 0.3, "until on the server:")
+        most = {"again": 0.08, "remount": 0.15}.get(name)
+        return self.at_most(self.median(key, "application"), most, "the program:") if most else []
+
+    def goal_peers(self, name: str, latency: int, who: str) -> list:
         best = self.best_peer(name, latency)
-        mine = self.median((name, latency, "attachfs"), "server")
+        mine = self.median((name, latency, who), "server")
         if not best or not mine or name not in ("renames", "deletes"):
-            return None
+            return []
         times = best[0] / mine
         more = "> " if best[1] else ""
-        return ">= 20 x faster than the best peer", f"{more}{times:.0f} x", times >= 20
+        return [(">= 20 x faster than the best peer", f"{more}{times:.0f} x", times >= 20)]
 
     def best_peer(self, name: str, latency: int) -> Optional[tuple]:
         """Seconds until on the server, and whether that is only what they were stopped at."""

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import REPOSITORY, numbered, wait_until
+from harness import REPOSITORY, numbered, run, wait_until
 
 TITLES = {
     "perscom": "PERSCOM",
@@ -57,6 +57,18 @@ def test_listing_1000_records_of_10_attachments(drive, system):
     assert len(records) == 1000
     assert all(len(os.listdir(m / "users" / r)) == 10 for r in records[::100])
     assert_at_most(m, said("list 1,000 records of 10 attachments", system))
+    m.same_at_end = False
+
+
+def test_sizes_of_a_tree_cost_nothing_where_they_are_listed_and_else_one_request_each(drive, system):
+    m = drive(generate=["users:100:10:4096"], poll=0)
+    m.emulator.reset()
+    r = run("find", m / "users", "-type", "f", "-printf", "%s\\n")
+    assert r.stdout.split() == ["4096"] * 1000
+    listed, _ = re.findall(r"\d+", said("list 1,000 records of 10 attachments", system) + " 0")[:2]
+    assert sum(m.emulator.calls().values()) <= int(listed), m.emulator.calls()
+    assert len(m.emulator.blob_requests()) == (0 if system.sizes_listed else 1000)
+    assert m.emulator.downloads() == []
     m.same_at_end = False
 
 

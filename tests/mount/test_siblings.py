@@ -8,9 +8,10 @@ import tarfile
 
 import pytest
 
-from harness import added, numbered, random_bytes, run, wait_until
+from harness import PERSCOM, added, numbered, random_bytes, run, wait_until
 
 AHEAD = 64
+only_perscom = pytest.mark.parametrize("system", [PERSCOM], indirect=True, ids=lambda s: s.name)
 
 
 def looked_at(drive, users, poll=0):
@@ -41,12 +42,13 @@ def by_path(m) -> dict:
     return found
 
 
-def quiet(m) -> int:
-    """How many downloads there were once there are no more."""
+def quiet(m, sizes=False) -> int:
+    """How many downloads there were once there are no more; with requests for sizes, too."""
+    requests = m.emulator.blob_requests if sizes else m.emulator.downloads
     seen = []
 
     def rests():
-        seen.append(len(m.emulator.downloads()))
+        seen.append(len(requests()))
         return len(seen) > 5 and len(set(seen[-5:])) == 1
 
     wait_until(rests, "downloads to end")
@@ -81,6 +83,46 @@ def test_from_record_to_record(drive, tmp_path):
     assert len(m.emulator.blob_requests()) <= 320
     # a record has four files: who fetched ahead in one record alone would never have more than three
     assert at_a_time(m.emulator.downloads()) > 4
+
+
+def walked(drive, records):
+    """A mount of which only the names are known, whose server then takes its time."""
+    tree = {f"person {i:02d}": numbered(4, name=f"{i:02d}-%d.txt") for i in range(records)}
+    m = drive(tree={"users": tree, "events": {}}, poll=0)
+    os.listdir(m / "users")
+    m.emulator.reset()
+    m.emulator.faults(latency_ms=50)
+    return m
+
+
+@only_perscom
+def test_sizes_are_asked_for_from_record_to_record(drive):
+    """A record has four files: who asked for those of one record alone would never have more."""
+    m = walked(drive, 60)
+    r = run("find", m / "users", "-type", "f", "-printf", "%s\\n")
+    assert r.stdout.split() == ["1500"] * 240
+    assert len(m.emulator.blob_requests()) == 240, "each size is asked once"
+    assert at_a_time(m.emulator.blob_requests()) > 8
+    assert m.emulator.downloads() == []
+
+
+@only_perscom
+def test_who_walks_no_further_leaves_no_more_sizes_than_were_ahead(drive):
+    m = walked(drive, 60)
+    for record in sorted((m / "users").iterdir())[:5]:
+        for name in os.listdir(record):
+            os.stat(record / name)
+    assert 20 < quiet(m, sizes=True) <= 20 + AHEAD
+
+
+@only_perscom
+def test_looks_at_a_record_here_and_there_ask_for_no_others(drive):
+    m = walked(drive, 60)
+    records = sorted((m / "users").iterdir())[::3]
+    for record in records:
+        for name in os.listdir(record):
+            os.stat(record / name)
+    assert len(m.emulator.blob_requests()) == 4 * len(records)
 
 
 def test_by_name(drive):

@@ -32,6 +32,7 @@ struct prefetch;
 struct sync;
 struct events;
 struct secret_watch;
+struct inhibit;
 
 /*
  * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE
@@ -60,6 +61,7 @@ struct mount {
 	struct sync *sync;
 	struct events *events;
 	struct secret_watch *secret_watch; /* NULL = there is no file with a secret */
+	struct inhibit *inhibit;	   /* NULL = a shutdown does not wait for us */
 	struct fuse_session *session;
 	struct opened *opened; /* tree->lock: all handles */
 	char *ledger_path;

@@ -26,7 +26,8 @@ from harness import (
     small_tree,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 README = (ROOT / "README.md").read_text()
 URL = "https://api.perscom.io/v2"
 
@@ -96,13 +97,13 @@ def commands_in_sentences():
         if not words:
             continue
         name = words[0]
-        ours = name == "attachfs" or name.startswith("scripts/")
+        ours = name == "attachfs" or name.startswith(("scripts/", "tests/"))
         if ours or span in NOT_RUN or (len(words) > 1 and shutil.which(name)):
             yield span, words
 
 
 def test_every_block_is_held_by_a_test():
-    tests = "".join(f.read_text() for f in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(f.read_text() for f in HERE.glob("test_*.py"))
     used = set()
     for block in blocks():
         if block.startswith(PICTURES):
@@ -132,8 +133,9 @@ def check_script(span, words):
     text = script.read_text()
     for more in (ROOT / "tests" / script.name).glob("*"):
         text += more.read_text() if more.is_file() else ""
-    for word in re.findall(r"(?<![\w<])--?[a-z]+|(?<= )[a-z]+(?![\w=])", span.split(words[0])[1]):
-        assert word in text or word in ("-k", "rename"), f"`{span}`: no {word} in {words[0]}"
+    for word in re.findall(r"(?<![\w<])--?[a-z]+|(?<= )[a-z_]+(?![\w=])", span.split(words[0])[1]):
+        known = word in text or word in ("-k", "rename") or list(HERE.glob(f"{word}.py"))
+        assert known, f"`{span}`: no {word} in {words[0]}"
 
 
 def test_every_command_in_a_sentence_is_one_there_is(attachfs):
@@ -148,7 +150,7 @@ def test_every_command_in_a_sentence_is_one_there_is(attachfs):
             continue
         elif words[0] == "attachfs":
             check_attachfs(span, words, complete)
-        elif words[0].startswith("scripts/"):
+        elif "/" in words[0]:
             check_script(span, words)
         elif words[:2] == ["apt-get", "install"]:
             assert set(words[2:]) <= set(packages), f"`{span}`: not in scripts/packages"

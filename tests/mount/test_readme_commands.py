@@ -92,6 +92,9 @@ def commands_in_sentences():
     """What stands between backquotes and begins with a program and has arguments, or is a script of ours."""
     text = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
     text = re.sub(r"^    .*\n", "", text, flags=re.M)
+    # what is said there is said by programs
+    messages = text.split("## When something is wrong\n")[1].split("\n## ")[0]
+    text = text.replace(messages, re.sub(r"^\|.*?\|", "|", messages, flags=re.M))
     found = {re.sub(r"\s+", " ", span).replace("\\|", "|") for span in re.findall(r"`([^`]+)`", text)}
     for span in sorted(found):
         words = re.sub(r"^([A-Z_]+=\S+ )+", "", span).split()

@@ -132,14 +132,14 @@ int cmd_run_records(const struct cmd_args *a)
 {
 	bool json = cmd_flag(a, "--json") || !isatty(STDOUT_FILENO);
 	char *mountpoint = cmd_mount_of(cmd_path(a)), *full = cmd_absolute(cmd_path(a));
-	int status = CMD_FAILED, shown;
-	const char *scope;
+	int status = CMD_FAILED;
 
 	if (mountpoint && full) {
-		scope = scope_of(full, mountpoint);
-		status = *scope ? list_one(full) : list_all(mountpoint);
-		shown = show(mountpoint, scope, json);
-		status = status == CMD_OK ? shown : status;
+		const char *scope = scope_of(full, mountpoint);
+		int listed = *scope ? list_one(full) : list_all(mountpoint);
+
+		status = show(mountpoint, scope, json);
+		status = listed == CMD_OK ? status : listed;
 	}
 	free(full);
 	free(mountpoint);

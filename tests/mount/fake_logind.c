@@ -96,8 +96,9 @@ int main(void)
 		struct pollfd fds[LOCKS + 2];
 		int r;
 
-		while ((r = sd_bus_process(bus, NULL)) > 0)
-			continue;
+		do
+			r = sd_bus_process(bus, NULL);
+		while (r > 0);
 		check(r, "process");
 		check(sd_bus_flush(bus), "flush");
 		for (int i = 0; i < LOCKS; i++)

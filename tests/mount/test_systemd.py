@@ -78,7 +78,10 @@ def test_a_broken_notify_socket_is_no_reason_not_to_mount(drive, base):
 
 
 def test_systemd_finds_nothing_wrong_with_the_units(base):
-    """Those of the system run in scripts/booted."""
+    """
+    The units of the system, which need a system that was booted with systemd, are only looked at;
+    those of a user are run below.
+    """
     if not MANAGER:
         pytest.skip("systemd is not installed")
     for unit in (SCRIPTS / "systemd").iterdir():

@@ -14,6 +14,7 @@
  *	cmd_conflicts.c  conflicts
  *	cmd_pin.c        pin, unpin
  *	cmd_cache.c      cache
+ *	cmd_records.c    ls-records
  *	cmd_umount.c     umount
  *	cmd_config.c     config
  *
@@ -141,6 +142,7 @@ int cmd_run_events(const struct cmd_args *a);
 int cmd_run_conflicts(const struct cmd_args *a);
 int cmd_run_pin(const struct cmd_args *a);
 int cmd_run_cache(const struct cmd_args *a);
+int cmd_run_records(const struct cmd_args *a);
 int cmd_run_umount(const struct cmd_args *a);
 int cmd_run_config(int argc, char **argv);
 

@@ -112,6 +112,15 @@ static const struct command commands[] = {
 	 .flags = {{"--json", NULL, "JSON lines"}},
 	 .most = 2,
 	 .run = cmd_run_cache},
+	{.name = "ls-records",
+	 .arguments = "[PATH]",
+	 .help = "the records, with their ids and how much is attached",
+	 .more = "Of a collection, or all of them; lists what was never listed, and asks for no "
+		 "sizes: of what the server has not told yet it says how many. A JSON line each "
+		 "where standard output is no terminal.",
+	 .flags = {{"--json", NULL, "JSON lines"}},
+	 .most = 1,
+	 .run = cmd_run_records},
 	{.name = "umount",
 	 .arguments = "PATH",
 	 .help = "send everything, then unmount",

@@ -56,7 +56,8 @@ enum control_ino {
 	CONTROL_DO_RETRY,
 	CONTROL_DO_VERIFY,
 	CONTROL_DO_DROP,
-	CONTROL_CACHE, /* not listed either: it takes a walk over the tree */
+	CONTROL_CACHE, /* not listed either: they take a walk over the tree */
+	CONTROL_RECORDS,
 	CONTROL_HINT,  /* in the root */
 };
 
@@ -78,6 +79,7 @@ static const struct {
 	{"control.verify", CONTROL_DO_VERIFY, 0400},
 	{"control.drop", CONTROL_DO_DROP, 0400},
 	{"cache", CONTROL_CACHE, 0400},
+	{"records", CONTROL_RECORDS, 0400},
 };
 
 #define LISTED_ENTRIES 7
@@ -182,6 +184,8 @@ static char *picture(struct mount *m, uint64_t ino)
 		return status_conflicts(m);
 	case CONTROL_CACHE:
 		return survey_usage(m);
+	case CONTROL_RECORDS:
+		return survey_records(m);
 	default:
 		return strdup("");
 	}

@@ -21,6 +21,7 @@
 #include "check.h"
 #include "crashpoint.h"
 #include "events.h"
+#include "inhibit.h"
 #include "lister.h"
 #include "mountinfo.h"
 #include "pipes.h"
@@ -118,6 +119,7 @@ static void on_tick(void *ctx)
 	if (!atomic_load(&m->ticking))
 		return;
 	tell_refusal(m);
+	inhibit_tick(m->inhibit);
 	reader_tick(m->reader);
 	lister_tick(m->lister);
 }
@@ -338,6 +340,8 @@ static int open_workers(struct mount *m)
 		r = sync_new(m, &m->sync);
 	if (!r && !m->options->read_only)
 		r = sync_start(m->sync);
+	if (!r)
+		m->inhibit = inhibit_new(m);
 	if (!r)
 		pin_follow(m);
 	atomic_store(&m->ticking, !r);
@@ -618,6 +622,7 @@ void mount_free(struct mount *m)
 	secret_watch_free(m->secret_watch);
 	if (m->sync)
 		sync_stop(m->sync, DRAIN_MS);
+	inhibit_free(m->inhibit);
 	if (m->remote)
 		remote_shutdown(m->remote);
 	engine_free(m->engine);

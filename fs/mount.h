@@ -33,6 +33,7 @@ struct sync;
 struct events;
 struct secret_watch;
 struct pipes;
+struct inhibit;
 
 /*
  * What the kernel holds a handle of: first member of every handle. The kernel may drop a RELEASE
@@ -63,7 +64,8 @@ struct mount {
 	struct sync *sync;
 	struct events *events;
 	struct secret_watch *secret_watch; /* NULL = there is no file with a secret */
-	struct pipes *pipes; /* answers with bytes of files go through them */
+	struct inhibit *inhibit;	   /* NULL = a shutdown does not wait for us */
+	struct pipes *pipes;		   /* answers with bytes of files go through them */
 	struct fuse_session *session;
 	struct opened *opened; /* tree->lock: all handles */
 	char *ledger_path;

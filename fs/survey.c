@@ -185,6 +185,88 @@ char *survey_usage(struct mount *m)
 	return out;
 }
 
+/* ---- records ---- */
+
+/* The records of a collection that may be shown. */
+static int list_records(struct mount *m, uint64_t collection, struct files *records)
+{
+	const struct node *at;
+	int r = 0;
+
+	tree_lock(m->tree);
+	at = tree_find_locked(m->tree, collection);
+	for (const struct node *n = at ? at->more->child_first : NULL; n && r == 0;
+	     n = n->sibling_next)
+		if (n->kind == NODE_RECORD)
+			r = add_id(records, n->id);
+	tree_unlock(m->tree);
+	return r;
+}
+
+/* NULL: it is gone. */
+static json_t *describe_record(struct mount *m, uint64_t id)
+{
+	json_int_t files = 0, bytes = 0, unsized = 0;
+	char path[NODE_PATH_MAX];
+	struct node *record;
+	json_t *o = NULL;
+
+	tree_lock(m->tree);
+	record = tree_find_locked(m->tree, id);
+	for (const struct node *n = record ? record->more->child_first : NULL; n;
+	     n = n->sibling_next) {
+		int64_t size = node_size_locked(n);
+
+		files++;
+		bytes += size > 0 ? size : 0;
+		unsized += size < 0;
+	}
+	if (record) {
+		node_path(m->tree, tree_seen(m->tree, record), path);
+		o = json_pack("{s:s%, s:s?}", "path", path, strlen(path), "id", record->known.rid);
+	}
+	if (o && record->listed) {
+		json_object_set_new(o, "attachments", json_integer(files));
+		json_object_set_new(o, "bytes", json_integer(bytes));
+		json_object_set_new(o, "unsized", json_integer(unsized));
+	}
+	tree_unlock(m->tree);
+	return o;
+}
+
+static void print_record(struct mount *m, uint64_t id, FILE *f)
+{
+	json_t *o = describe_record(m, id);
+
+	if (o) {
+		json_dumpf(o, f, JSON_COMPACT);
+		fputc('\n', f);
+	}
+	json_decref(o);
+}
+
+char *survey_records(struct mount *m)
+{
+	struct files tops = {0}, records = {0};
+	char *out = NULL;
+	size_t size;
+	FILE *f = open_memstream(&out, &size);
+	int r = f ? list_collections(m, &tops) : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && i < tops.count; i++)
+		r = list_records(m, tops.ids[i], &records);
+	for (size_t i = 0; r == 0 && i < records.count; i++)
+		print_record(m, records.ids[i], f);
+	free(tops.ids);
+	free(records.ids);
+	if (f)
+		fclose(f);
+	if (r == 0)
+		return out;
+	free(out);
+	return NULL;
+}
+
 /* ---- deeds ---- */
 
 /* What is in the store for that file, referenced, and what the log is to call it. */

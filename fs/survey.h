@@ -3,8 +3,8 @@
 #define ATTACHFS_FS_SURVEY_H
 
 /*
- * What is in the cache of what is in the tree, for a person who asks: how much of which collection;
- * whether it still has the bytes that were stored; and making room before the limit does.
+ * What is in the tree, and of that in the cache, for a person who asks: the records; how much of which
+ * collection is here; whether it still has the bytes that were stored; and making room before the limit does.
  */
 
 #include <stdbool.h>
@@ -14,6 +14,14 @@ struct mount;
 
 /* One JSON line per collection, the last one for all: malloc()ed, NULL without memory. No lock held. */
 char *survey_usage(struct mount *m);
+
+/*
+ * One JSON line per record that is known, in the order of the tree: {"path", "id", "attachments",
+ * "bytes", "unsized"}. Of a record that was never listed only the first two; unsized counts the
+ * attachments whose size the server has not told, which bytes leaves out. Asks for nothing.
+ * malloc()ed, NULL without memory. No lock held.
+ */
+char *survey_records(struct mount *m);
 
 struct survey_counts {
 	uint64_t files, bytes; /* verified, or dropped */

@@ -17,6 +17,20 @@ _attachfs_lines()
 	done < <(for list; do _attachfs_say "$list" "${COMP_WORDS[1]}"; done)
 }
 
+# _attachfs_paths WORD LIST...: the lines of the lists, and files, or with -d directories; bash quotes them itself
+_attachfs_paths()
+{
+	local kind=-f word line
+
+	[ "$1" != -d ] || { kind=-d && shift; }
+	word=$1
+	shift
+	while IFS= read -r line; do
+		[[ $line != "$word"* ]] || COMPREPLY+=("$line")
+	done < <(for list; do _attachfs_say "$list"; done; compgen "$kind" -- "$word")
+	compopt -o filenames
+}
+
 # the last element of a comma-separated list of options
 _attachfs_options()
 {
@@ -58,12 +72,9 @@ _attachfs()
 		;;
 	esac
 	if _attachfs_say commands | grep -qxF -- "${COMP_WORDS[1]}"; then
-		_attachfs_lines "$word" mounts
-		compopt -o filenames
-		COMPREPLY+=($(compgen -f -- "$word"))
+		_attachfs_paths "$word" mounts
 	else
-		_attachfs_lines "$word" sections systems
-		COMPREPLY+=($(compgen -d -- "$word"))
+		_attachfs_paths -d "$word"
 	fi
 }
 

@@ -4,12 +4,9 @@ The config file as a person meets it: sections that include others, what holds a
 said, and the file and line of what is wrong. How each value is read is tested in C.
 """
 
-import shutil
-from pathlib import Path
-
 import pytest
 
-from harness import PERSCOM, binary, clean_environment, is_mounted, refused, run
+from harness import PERSCOM, is_mounted, refused
 
 
 @pytest.fixture
@@ -90,46 +87,3 @@ def test_config_is_refused_without_a_name(attachfs):
         result = attachfs("config", *argv, ok=False)
         assert result.returncode == 2 and "usage:" in result.stderr
 
-
-# What shells complete
-
-COMPLETIONS = Path(__file__).resolve().parents[2] / "scripts/completions"
-
-
-@pytest.fixture
-def complete(base):
-    """What bash offers for the last word of a command line."""
-
-    def offered(*words):
-        script = (
-            f"source {COMPLETIONS}/attachfs.bash; compopt() {{ :; }};"
-            ' COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _attachfs; printf "%s\\n" "${COMPREPLY[@]}"'
-        )
-        path = f"{Path(binary('attachfs')).parent}:/usr/bin:/bin"
-        env = clean_environment(base, PATH=path)
-        said = run("bash", "-c", script, "bash", "attachfs", *words, env=env, cwd=base)
-        assert not said.stderr, said.stderr
-        return said.stdout.splitlines()
-
-    return offered
-
-
-def test_bash_completes_commands_sections_flags_options_and_mounts(complete, config, drive):
-    m = drive()
-    config("[work]\nsource = perscom:http://127.0.0.1:1/\n[wide world]\nslots = 3\n")
-    assert complete("s") == ["status", "sync", "servicemax:"]
-    assert complete("w") == ["work", "wide\\ world"]
-    assert complete("sync", "--") == ["--path", "--timeout", "--help"]
-    assert complete("check", "-o", "slots=3,cache_s") == ["slots=3,cache_size="]
-    assert str(m.path) in complete("umount", "/")
-    assert complete("config", "") == ["show"] and "work" in complete("config", "show", "w")
-    assert complete("conflicts", "keep", "") == ["mine", "theirs", "both"]
-    assert "verify" in complete("cache", "")
-    assert complete("sync", "--timeout", "") in ([], [""])
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_their_completion(shell):
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
-    run(shell, "-n", COMPLETIONS / f"attachfs.{shell}")

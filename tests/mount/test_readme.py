@@ -5,6 +5,7 @@ each system's section of a config file mounts that system. Figures may be others
 backups are in test_backups.py.
 """
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -62,6 +63,57 @@ def home(base):
 def environment(base, home):
     path = f"{Path(binary('attachfs')).parent}:/usr/bin:/bin"
     return {**clean_environment(base, PATH=path), "HOME": str(home), "LC_ALL": "C.UTF-8"}
+
+
+# What programs get from any filesystem, with the same meaning, and what never reaches one.
+ORDINARY = {"ENOENT", "EEXIST", "EISDIR", "ENOTDIR", "EINTR", "ENXIO", "ENODATA", "ERANGE", "ENOMEM"}
+INSIDE = {"EAGAIN", "ECANCELED", "ECONNRESET", "EINPROGRESS", "ENOSYS", "EOVERFLOW", "EPROTO"}
+
+
+def test_every_errno_a_program_may_meet_is_explained():
+    table = README.split("## When something is wrong\n")[1].split("\n## ")[0]
+    explained = set(re.findall(r"\((E[A-Z]+)\)", table))
+    root = Path(__file__).resolve().parents[2]
+    used = set()
+    for pattern in ("fs/ops*.c", "fs/file.c", "fs/may.c", "fs/record*.c", "api/call_words.c"):
+        for path in root.glob(pattern):
+            used |= set(re.findall(r"\bE[A-Z]{3,}\b", path.read_text()))
+    used = {name for name in used if hasattr(errno, name)}
+    missing = used - explained - ORDINARY - INSIDE
+    assert not missing, f"not in the table of README.md: {missing}"
+    for name in explained:
+        text = os.strerror(getattr(errno, name))
+        assert f"`{text}` ({name})" in table or name == "EHOSTDOWN", f"{name} is `{text}`"
+
+
+def told_at_start():
+    """What a mount may end with: the words of it that are always the same, the longest in a row."""
+    root = Path(__file__).resolve().parents[2]
+    for path in ("fs/main.c", "fs/mount.c", "fs/cmd_find.c", "fs/cmd_talk.c"):
+        text = re.sub(r'"\s+"', "", (root / path).read_text())
+        for said in re.findall(r'(?:snprintf\(message,\s*size,\s*|fprintf\(stderr,\s*)"([^"]+)"', text):
+            yield said, max(re.split(r"%\S+|\\n|'|:  ?", said), key=len).strip()
+
+
+# Messages that say themselves what to do, or are about how the command line is written.
+SAY_IT = (
+    "nothing to do: see attachfs --help", "unknown argument", "too many", "where to mount",
+    "is no command", "-o needs options", "cannot go into the background", "attachfs list",
+    "usage", "only the whole of it can be", "cannot open the log file", "cannot start",
+    "mountpoint '%s': %s",
+)  # fmt: skip
+
+
+def test_every_message_a_mount_may_end_with_is_explained():
+    table = README.split("## When something is wrong\n")[1].split("\n## ")[0]
+    found = list(told_at_start())
+    assert len(found) > 15
+    for said, core in found:
+        words = [w for w in re.findall(r"`([^`]+)`", table) if len(w) > 10]
+        known = any(all(piece in said for piece in w.split("...")) for w in words)
+        if core == "attachfs" or known or any(w in said for w in SAY_IT):
+            continue
+        raise AssertionError(f"README.md does not explain: {said}")
 
 
 class TestSession:

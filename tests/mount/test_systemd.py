@@ -77,6 +77,27 @@ def test_a_broken_notify_socket_is_no_reason_not_to_mount(drive, base):
     assert (m / "users/Ada Byron/tiny.txt").read_bytes() == b"abc"
 
 
+def test_systemd_finds_nothing_wrong_with_the_units(base):
+    """
+    The units of the system, which need a system that was booted with systemd, are only looked at;
+    those of a user are run below.
+    """
+    if not MANAGER:
+        pytest.skip("systemd is not installed")
+    for unit in (SCRIPTS / "systemd").iterdir():
+        name = unit.name.replace("@", "@work").replace(".in", "")
+        text = unit.read_text().replace("@bindir@", str(Path(binary("attachfs")).parent))
+        # what it runs by name is not installed here
+        (base / name).write_text(text.replace("=attachfs ", f"={binary('attachfs')} "))
+    env = clean_environment(base, XDG_RUNTIME_DIR=str(base), SYSTEMD_UNIT_PATH=f"{base}:")
+    users = [base / n for n in ("attachfs@work.service", "attachfs-send@work.service")]
+    users.append(base / "attachfs-send@work.timer")
+    systems = [base / "mnt-perscom.mount", base / "mnt-perscom.automount"]
+    for argv in (["--user", *users], systems):
+        told = run("systemd-analyze", "verify", "--man=no", *argv, env=env, cwd=base)
+        assert not told.stderr, told.stderr
+
+
 # A real one
 
 
@@ -128,16 +149,15 @@ def manager(base):
         os.close(lock)
 
 
-def test_the_unit_of_a_user_under_systemd(manager, emulator, token, base):
+@pytest.fixture
+def service(manager, emulator, token, base):
+    """
+    The user's unit for a section [work], with changes to it: (server, mountpoint, what `systemctl
+    show` says).
+    """
     systemctl, units = manager
     server = emulator(tree={"users": {"Ada Byron": {"a.txt": b"hello"}}, "events": {}})
     mnt = base / "home/work"
-    unit = (SCRIPTS / "systemd/attachfs@.service.in").read_text()
-    (units / "attachfs@.service").write_text(
-        unit.replace("@bindir@", str(Path(binary("attachfs")).parent)).replace(
-            "RestartSec=5", "RestartSec=0.1"
-        )
-    )
     config = base / "home/.config/attachfs"
     config.mkdir(parents=True)
     (config / "config").write_text(
@@ -145,11 +165,47 @@ def test_the_unit_of_a_user_under_systemd(manager, emulator, token, base):
         f"cache_dir = {base}/cache\nsettle = 600\n"
     )
 
-    def show(what):
-        return systemctl("show", "-P", what, "attachfs@work").stdout.strip()
+    def make(**changes):
+        unit = (SCRIPTS / "systemd/attachfs@.service.in").read_text()
+        unit = unit.replace("@bindir@", str(Path(binary("attachfs")).parent))
+        for old, new in {"RestartSec=5": "RestartSec=0.1", **changes}.items():
+            assert old in unit
+            unit = unit.replace(old, new)
+        (units / "attachfs@.service").write_text(unit)
 
+        def show(what):
+            return systemctl("show", "-P", what, "attachfs@work").stdout.strip()
+
+        return server, mnt, show
+
+    yield make
+    lazy_unmount(mnt)
+
+
+@pytest.mark.skipif(SLOW > 1, reason="it waits; in the ordinary build only")
+def test_a_stop_ends_in_time_and_keeps_what_is_not_sent(manager, service):
+    """Against a server that takes uploads and never answers."""
+    systemctl, _ = manager
+    server, mnt, show = service(**{"--timeout 240": "--timeout 2"})
+    systemctl("start", "attachfs@work")
+    server.faults({**server.system.upload, "hang": True})
+    (mnt / "users/Ada Byron/b.txt").write_bytes(b"b" * 2000)
+    systemctl("stop", "attachfs@work", ok=None, timeout=50)  # 2 s, and the daemon's own 10
+    assert show("ActiveState") in ("inactive", "failed") and not is_mounted(mnt)
+    assert show("MainPID") == "0" and show("Result") != "timeout", "it ended by itself"
+    server.heal()
+    systemctl("start", "attachfs@work")
+    assert (mnt / "users/Ada Byron/b.txt").read_bytes() == b"b" * 2000
+    systemctl("stop", "attachfs@work")
+    assert server.bytes_of("users/Ada Byron/b.txt") == b"b" * 2000
+    assert show("Result") == "success"
+
+
+def test_the_unit_of_a_user_under_systemd(manager, service):
+    systemctl, _ = manager
+    server, mnt, show = service()
     try:
-        systemctl("start", "attachfs@work")
+        systemctl("enable", "--now", "attachfs@work")
         assert os.listdir(mnt / "users") == ["Ada Byron"], "started is: it can be listed"
         (mnt / "users/Ada Byron/b.txt").write_bytes(b"b" * 2000)
         wait_until(lambda: "1 to send" in show("StatusText"), "systemd to be told of the file")

@@ -195,7 +195,7 @@ static int list_records(struct mount *m, uint64_t collection, struct files *reco
 
 	tree_lock(m->tree);
 	at = tree_find_locked(m->tree, collection);
-	for (const struct node *n = at ? at->more->child_first : NULL; n && r == 0;
+	for (const struct node *n = at ? node_dir(at)->child_first : NULL; n && r == 0;
 	     n = n->sibling_next)
 		if (n->kind == NODE_RECORD)
 			r = add_id(records, n->id);
@@ -213,7 +213,7 @@ static json_t *describe_record(struct mount *m, uint64_t id)
 
 	tree_lock(m->tree);
 	record = tree_find_locked(m->tree, id);
-	for (const struct node *n = record ? record->more->child_first : NULL; n;
+	for (const struct node *n = record ? node_dir(record)->child_first : NULL; n;
 	     n = n->sibling_next) {
 		int64_t size = node_size_locked(n);
 
@@ -223,7 +223,7 @@ static json_t *describe_record(struct mount *m, uint64_t id)
 	}
 	if (record) {
 		node_path(m->tree, tree_seen(m->tree, record), path);
-		o = json_pack("{s:s%, s:s?}", "path", path, strlen(path), "id", record->known.rid);
+		o = json_pack("{s:s%, s:s?}", "path", path, strlen(path), "id", node_rid(record));
 	}
 	if (o && record->listed) {
 		json_object_set_new(o, "attachments", json_integer(files));

@@ -221,8 +221,8 @@ int cmd_sync_mount(const char *mountpoint, const char *command, struct cmd_progr
 
 /* ---- the commands ---- */
 
-/* "@verb INODE" for what is at @path; false: there is nothing, and said so. */
-static bool scope_of(const char *mountpoint, const char *verb, const char *path,
+/* "@verb INODE" for what is at @path; false: there is nothing, and said so. @all: how to ask for all. */
+static bool scope_of(const char *mountpoint, const char *verb, const char *path, const char *all,
 		     char command[static 64])
 {
 	char below[8192];
@@ -233,9 +233,8 @@ static bool scope_of(const char *mountpoint, const char *verb, const char *path,
 		snprintf(below, sizeof(below), "%s/%s", mountpoint, path);
 		if (*path == '/' || lstat(below, &st) < 0) {
 			fprintf(stderr,
-				"attachfs: '%s' does not exist: name what is there, or "
-				"nothing for the whole mount\n",
-				path);
+				"attachfs: '%s' does not exist: name what is there, or %s\n", path,
+				all);
 			return false;
 		}
 	}
@@ -255,7 +254,8 @@ int cmd_run_sync(const struct cmd_args *a)
 		return CMD_USAGE;
 	}
 	mountpoint = cmd_mount_of(scope && !a->n_words ? scope : cmd_path(a));
-	if (mountpoint && (!scope || scope_of(mountpoint, "sync", scope, command)))
+	if (mountpoint && (!scope || scope_of(mountpoint, "sync", scope,
+					      "leave out --path to wait for all", command)))
 		status = cmd_sync_mount(mountpoint, command, &p);
 	free(mountpoint);
 	return status;
@@ -306,8 +306,9 @@ int cmd_run_refresh(const struct cmd_args *a)
 	char *mountpoint = cmd_mount_of(cmd_path(a)), command[64] = "refresh";
 	int status = CMD_FAILED;
 
-	if (mountpoint && (!path || cmd_is_read_only(mountpoint) ||
-			   scope_of(mountpoint, "refresh", path, command)))
+	if (mountpoint &&
+	    (!path || cmd_is_read_only(mountpoint) ||
+	     scope_of(mountpoint, "refresh", path, "the mountpoint for all of it", command)))
 		status = tell(mountpoint, command, "refresh");
 	free(mountpoint);
 	return status;

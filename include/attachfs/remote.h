@@ -283,7 +283,9 @@ struct remote_ops {
 
 	/*
 	 * Has anything changed since @cursor (NULL at first: then changed is true)? One call at
-	 * most. The cursor is opaque text that may be kept across mounts.
+	 * most, perhaps one for all collections that are polled at a time; and another one where
+	 * that does not tell which of them it was. The cursor is opaque text that may be kept
+	 * across mounts.
 	 */
 	int (*poll)(struct remote *r, const char *collection, const char *cursor,
 		    remote_poll_done *done, void *ctx);

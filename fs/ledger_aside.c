@@ -38,7 +38,7 @@ struct aside {
 static void name_of_try(const char *name, unsigned n, char target[static NAME_MAX + 1])
 {
 	if (n)
-		snprintf(target, NAME_MAX + 1, "%.*s.%u", NAME_MAX - 8, name, n);
+		snprintf(target, NAME_MAX + 1, "%.*s.%u", NAME_MAX - 12, name, n);
 	else
 		snprintf(target, NAME_MAX + 1, "%s", name);
 }

@@ -380,7 +380,7 @@ def test_a_ledger_held_by_another_program_is_waited_for(drive, end):
     m.allow_errors(TROUBLE + "|busy|locked")
     os.listdir(m / ADA)
     (ledger,) = m.cache.glob("*/ledger.db")
-    data = {f"{i}.bin": random_bytes(2000, i) for i in range(4)}
+    data = {f"{i}.bin": random_bytes(2000, i) for i in range(2)}
     promised = {}
     with held(ledger, "IMMEDIATE"):
         assert (m / ADA / "notes.txt").read_bytes() == m.emulator.bytes_of(f"{ADA}/notes.txt")
@@ -468,7 +468,7 @@ def no_descriptors(m, left: int):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize("left", [0, 1, 3])
+@pytest.mark.parametrize("left", [0, 2])
 @pytest.mark.parametrize("end", ["lives", "killed"])
 def test_without_descriptors_errors_say_so_and_nothing_is_lost(drive, left, end):
     m = drive(poll=0, settle=0.1, timeout=3)
@@ -492,7 +492,7 @@ def test_without_descriptors_errors_say_so_and_nothing_is_lost(drive, left, end)
         assert attempt(lambda: os.rename(m / ADA / "logo.png", m / ADA / "emblem.png")) in allowed
         assert attempt(lambda: os.unlink(m / ADA / "tiny.txt")) in allowed
         assert attempt(lambda: os.listdir(m / ADA)) in allowed
-        m.process.poll() is None
+        assert m.process.poll() is None, m.said()
         if end == "killed":
             m.kill9()
     if end == "killed":

@@ -37,7 +37,8 @@ class Reading:
     warm: bool = False  # read as a whole before, then the page cache is dropped
     again: bool = False  # the same was done before
     whole: bool = False
-    sized: bool = True  # sizes are asked for
+    # what the emulator makes instead, which has a descriptor for each file it is given; only counted afterwards
+    generated: str = ""
     peers: bool = True
     size: int = FILE_BYTES
     before: int = 0
@@ -53,9 +54,12 @@ class Reading:
         return self.warm or self.again
 
 
-def files_below(root: Path, sized: bool) -> list:
-    found = (os.path.join(d, name) for d, _, names in os.walk(root) for name in names)
-    return sorted((os.path.relpath(p, root), os.stat(p).st_size if sized else 0) for p in found)
+def files_below(root: Path) -> list:
+    return [os.path.join(d, name) for d, _, names in os.walk(root) for name in names]
+
+
+def sizes_below(root: Path) -> list:
+    return sorted((os.path.relpath(p, root), os.stat(p).st_size) for p in files_below(root))
 
 
 def pieces(path: Path) -> list:
@@ -91,8 +95,12 @@ class Reader(Contender):
         self.reset()
 
     def check(self) -> None:
+        if self.work.generated:
+            there, here = (len(files_below(d)) for d in (self.directory, self.work.files))
+            expect(there, here, "files")
+            return
         if self.work.whole:
-            there, here = (files_below(d, self.work.sized) for d in (self.directory, self.work.files))
+            there, here = (sizes_below(d) for d in (self.directory, self.work.files))
             expect(there, here, "names and sizes")
             return
         if self.work.partly:
@@ -147,9 +155,10 @@ class FromEmulator:
                 host, near = "127.0.0.1", self.port(BLOB_HOST, port)
             self.blob_url = f"http://{host}:{near}"
             more = ["--blob-port", port, "--blob-url", self.blob_url]
-        self.emulator = Emulator(
-            self.shm / "emulator", self.system, data=self.work.data, more=more
-        )
+        files = {"data": self.work.data}
+        if self.work.generated:
+            files = {"generate": [self.work.generated]}
+        self.emulator = Emulator(self.shm / "emulator", self.system, more=more, **files)
         self.api = self.through(self.emulator.api)
 
     def counts(self) -> tuple:

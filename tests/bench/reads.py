@@ -140,7 +140,9 @@ class Bench(Rounds):
         return top
 
     def on_disk(self, work: Reading) -> Path:
-        """The same files where the caches are."""
+        """The same files where the caches are; so many that only memory is measured stay where they are."""
+        if work.generated:
+            return work.files
         there = self.base / "plain" / work.data.name
         if not there.exists():
             there.parent.mkdir(exist_ok=True)
@@ -222,7 +224,7 @@ class Bench(Rounds):
                 lambda d: ["find", d, "-type", "f"],
                 again=True,
                 whole=True,
-                sized=False,
+                generated=f"users:{MEMORY_TREE[0]}:{MEMORY_TREE[1]}:512",
             ),
         }
         return {n: make() for n, make in made.items() if not self.only or n in self.only}
@@ -232,6 +234,8 @@ class Bench(Rounds):
     def contenders(self, work: Reading) -> list:
         """One reader, and one that waits for each answer, have no use for many connections."""
         limits = [ReadExt4, Mirror] if work.local else [ReadCurl, ReadCurlServiceMax]
+        if work.generated:
+            limits.remove(ReadExt4)
         if work.parallel:
             limits.insert(1, ReadCurlMany)
         who = [*limits, *(c for c in OURS if work.parallel or c is not ReadAttachfsTuned)]

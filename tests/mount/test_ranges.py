@@ -158,6 +158,8 @@ def test_file_costs_what_it_reads(drive, say, most):
     """
     m, paths = generated(drive, 100 * MIB, files=20)
     run("file", *say, *paths)
+    if SLOW > 1:  # a slow link has several streams, as above
+        most *= 2
     assert most_of_a_file(m, 20) < most
 
 

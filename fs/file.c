@@ -189,6 +189,17 @@ int file_commit(struct mount *m, struct node *n)
 	return r;
 }
 
+/* A new file of which nothing was ever committed. */
+static void vanish_uncommitted_locked(struct tree *t, struct node *n)
+{
+	if (n->in_ledger || n->gone)
+		return;
+	if (n->parent)
+		notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
+	tree_unlink_locked(t, n);
+	n->gone = true;
+}
+
 void file_abandon(struct mount *m, struct node *n)
 {
 	struct tree *t = m->tree;
@@ -202,12 +213,7 @@ void file_abandon(struct mount *m, struct node *n)
 	old_size = node_size_locked(n);
 	set_view_locked(n, n->content ? content_get(m->store, n->content) : NULL);
 	replaced_by_server_locked(t, n, old_size); /* what was dropped is in the kernel's pages */
-	if (!n->in_ledger && !n->gone) {
-		if (n->parent)
-			notifier_delete(t->notifier, n->parent->id, n->id, n->shown);
-		tree_unlink_locked(t, n);
-		n->gone = true;
-	}
+	vanish_uncommitted_locked(t, n);
 	tree_unlock(t);
 }
 
@@ -255,6 +261,10 @@ void file_close_locked(struct mount *m, struct node *n)
 		node_more(n)->feed = NULL;
 	}
 	set_view_locked(n, NULL);
+	/* its program was told; it would stand here as if it were to be sent */
+	if (n->parent && !n->in_ledger && !n->gone)
+		log_warning("'%s': could not be kept when it was closed, and is gone", n->shown);
+	vanish_uncommitted_locked(m->tree, n);
 	node_less(n);
 	/* what waited for the last reader or writer to leave may go now */
 	if (n->in_sync_list && m->tree->sync_wake)

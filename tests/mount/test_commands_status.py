@@ -14,8 +14,8 @@ import pytest
 from harness import PERSCOM, SLOW, binary, on_terminal, run, wait_until
 
 COMMANDS = (
-    "status list sync pending failed retry conflicts refresh pin unpin events cache umount check "
-    "config"
+    "status list sync pending failed retry conflicts refresh pin unpin events cache ls-records "
+    "umount check config"
 ).split()
 
 

@@ -67,7 +67,7 @@ def environment(base, home):
 
 # What programs get from any filesystem, with the same meaning, and what never reaches one.
 ORDINARY = {"ENOENT", "EEXIST", "EISDIR", "ENOTDIR", "EINTR", "ENXIO", "ENODATA", "ERANGE", "ENOMEM"}
-INSIDE = {"EAGAIN", "ECANCELED", "ECONNRESET", "EINPROGRESS", "ENOSYS", "EOVERFLOW", "EPROTO"}
+INSIDE = {"EAGAIN", "EALREADY", "ECANCELED", "ECONNRESET", "EINPROGRESS", "ENOSYS", "EOVERFLOW", "EPROTO"}
 
 
 def test_every_errno_a_program_may_meet_is_explained():

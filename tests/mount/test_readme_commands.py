@@ -70,7 +70,6 @@ NOT_RUN = {
     "systemd --user": "the name of a program; test_systemd.py runs it",
     "curl --parallel": "scripts/bench does, to compare with",
     "rclone mount --vfs-cache-mode full": "likewise",
-    "rclone mount --vfs-cache-mode writes": "likewise",
     "export RESTIC_PASSWORD_FILE=...": "test_backups.py sets it",
     "ls sets/<GUID>": "test_enterprise_tester.py does, with the GUID of a set",
 }

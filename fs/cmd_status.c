@@ -208,7 +208,11 @@ static json_t *ask(const char *mountpoint)
 	if (pid > 0) {
 		o = listen_to(fds[0]);
 		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
+		/*
+		 * not waited for: where the daemon has taken the request and was stopped, even a
+		 * killed process stays in the kernel until that is answered
+		 */
+		waitpid(pid, NULL, WNOHANG);
 	}
 	close(fds[0]);
 	return o ? o : json_pack("{s:s}", "state", "no answer");

@@ -384,7 +384,7 @@ static char *text_at(const char *block, size_t rid_bytes, char *texts, uint64_t 
 
 void known_unpack(const char *block, struct known *ret_known)
 {
-	uint64_t at[TEXTS], bytes;
+	uint64_t at[TEXTS] = {0}, bytes;
 	size_t rid_bytes;
 	char *texts;
 

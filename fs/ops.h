@@ -103,7 +103,6 @@ void remove_node_locked(struct mount *m, struct node *n);
 
 /* ops_file.c */
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
 		  struct fuse_file_info *fi);
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -111,13 +110,27 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 		  struct fuse_file_info *fi);
-void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 /* A handle for @n, which counts it. tree->lock held. NULL without memory. */
 struct handle *handle_new_locked(struct mount *m, struct node *n, int flags);
+/* Its version was replaced on the server: no mix of two. tree->lock held. */
+bool handle_is_stale_locked(const struct handle *h);
 /* The kernel opened it by the twin. Once, tree->lock held. */
 void handle_of_twin_locked(struct handle *h);
 void handle_free_locked(struct mount *m, struct handle *h);
 void handle_drop(struct mount *m, struct handle *h);
+
+/* ops_read.c */
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+/*
+ * Whether some of [off, off+len) of @view, which is @n's, is neither here nor zeros: *@ret_missing. Checks what is
+ * doubted. Long, no lock.
+ */
+bool is_missing(struct mount *m, const struct node *n, struct content *view, uint64_t off,
+		uint64_t len, struct content_extent *ret_missing);
+/* Park for it. False: it was not, and *@ret_error says why, or it came in between. No lock. */
+bool park_missing(struct call *c, struct node *n, const struct content_extent *missing,
+		  int *ret_error);
 
 /*
  * @len bytes from @off of a content that are all here, and checked; -EAGAIN when some are not (any

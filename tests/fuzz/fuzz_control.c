@@ -45,7 +45,7 @@ static enum control_command expected(const char *line, size_t len, uint64_t *ret
 		*ret_node = strtoull(rest + 1, &end, 10);
 		if (!*ret_node || errno || *end ||
 		    strspn(rest + 1, "0123456789") != strlen(rest + 1) ||
-		    i == CONTROL_COMMAND_REFRESH || i == CONTROL_COMMAND_RETRY)
+		    i == CONTROL_COMMAND_RETRY)
 			break;
 		return (enum control_command)i;
 	}

@@ -48,6 +48,7 @@ def build_dir() -> Path:
 
 
 @functools.lru_cache(maxsize=None)
+@functools.lru_cache(maxsize=None)
 def binary(name: str) -> str:
     """The executable of that name, wherever meson put it."""
     if name == "attachfs-emulator" and "ATTACHFS_EMULATOR" in os.environ:
@@ -59,6 +60,12 @@ def binary(name: str) -> str:
     raise AssertionError(
         f"no executable '{name}' below {build_dir()}: build it, or set ATTACHFS_BUILD"
     )
+
+
+def tool() -> str:
+    """The attachfs that talks to a mount: one without instruments will do where that is not what is tested."""
+    tested = "test_commands" in os.environ.get("PYTEST_CURRENT_TEST", "")
+    return binary("attachfs") if tested else os.environ.get("ATTACHFS_TOOL", binary("attachfs"))
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30):
@@ -1083,7 +1090,7 @@ class Mount:
     ):
         """`attachfs NAME MOUNTPOINT arguments`."""
         return run(
-            binary("attachfs"),
+            tool(),
             name,
             *arguments,
             self.path,
@@ -1124,7 +1131,7 @@ class Mount:
         # A daemon is not gone before its parent, which is this process, has reaped it.
         threading.Thread(target=self.process.wait, daemon=True).start()
         result = run(
-            binary("attachfs"), "umount", self.path, ok=ok, timeout=timeout, env=self.env()
+            tool(), "umount", self.path, ok=ok, timeout=timeout, env=self.env()
         )
         if result.returncode == 0:
             self._ended()

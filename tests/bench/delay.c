@@ -299,6 +299,7 @@ int main(int argc, char **argv)
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event e = {.events = EPOLLIN};
+	struct sigaction on_either = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
 	if (argc < 4 || argc > 5 || inet_pton(AF_INET, argv[2], &target.sin_addr) != 1) {
 		fprintf(stderr, "usage: bench-delay MILLISECONDS HOST PORT [BYTES_PER_SECOND]\n");
@@ -306,8 +307,12 @@ int main(int argc, char **argv)
 	}
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGUSR1, on_signal);
-	signal(SIGUSR2, on_signal);
+	/* both may be on their way: the first is over before the second has its turn */
+	sigemptyset(&on_either.sa_mask);
+	sigaddset(&on_either.sa_mask, SIGUSR1);
+	sigaddset(&on_either.sa_mask, SIGUSR2);
+	sigaction(SIGUSR1, &on_either, NULL);
+	sigaction(SIGUSR2, &on_either, NULL);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);

@@ -169,6 +169,7 @@ static void refresh_one(struct lister *l, struct refresh *f, uint64_t node)
 	struct glance *g = NULL;
 	struct node *dir, *target;
 	struct watch *w = NULL;
+	bool alone = false;
 
 	tree_lock(t);
 	dir = tree_find_locked(t, node);
@@ -177,7 +178,7 @@ static void refresh_one(struct lister *l, struct refresh *f, uint64_t node)
 	w = target ? lister_watch_of_locked(l, target) : NULL;
 	/* a listing of all that is under way could bring back what is found to be gone */
 	if (w && target != dir && dir->kind == NODE_RECORD && !w->listing) {
-		w = NULL;
+		alone = true;
 		f->left++;
 		g = malloc(sizeof(*g));
 		if (g)
@@ -186,12 +187,12 @@ static void refresh_one(struct lister *l, struct refresh *f, uint64_t node)
 		record = strdup(node_rid(dir));
 	}
 	tree_unlock(t);
-	if (w)
-		refresh_watch(w, f);
-	else if (target)
+	if (alone)
 		look_at(l, f, g, collection, record);
-	else
-		atomic_store(&f->error, dir ? 0 : -ENOENT);
+	else if (w)
+		refresh_watch(w, f);
+	else if (target || !dir)
+		atomic_store(&f->error, dir ? -ENOMEM : -ENOENT);
 	free(collection);
 	free(record);
 }

@@ -90,6 +90,8 @@ void rate_answer(struct rate *rate, int64_t limit, int64_t remaining, unsigned p
 		remaining = CALLS_MAX;
 	if (rate->seen < 0 || remaining > rate->seen + slots)
 		rate->window_end_ms = now_ms + ENGINE_WINDOW_MS;
+	else if (remaining > rate->seen)
+		remaining = rate->seen; /* this answer was overtaken by that one */
 	rate->seen = remaining;
 	rate->remaining = remaining > pending ? remaining - pending : 0;
 	if (rate->limit < remaining)

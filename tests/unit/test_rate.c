@@ -50,7 +50,8 @@ static void send_call(struct world *w, int64_t now_ms)
 		w->used = 0;
 	}
 	w->running++;
-	c->answer_ms = now_ms + LATENCY_MS;
+	/* answers overtake each other */
+	c->answer_ms = now_ms + LATENCY_MS / 3 + w->taken * 7919 % (LATENCY_MS * 2 / 3);
 	c->remaining = w->limit - w->used - 1;
 	if (c->remaining < 0) {
 		c->remaining = -1;
